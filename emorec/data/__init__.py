@@ -1,0 +1,1 @@
+"""From raw logs to interactions, splits, sequences and graphs."""

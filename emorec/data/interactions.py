@@ -1,0 +1,160 @@
+"""Interactions: the single currency between readers, splits, graph, sequences and evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from emorec.data.feedback import Feedback
+from emorec.data.vocabulary import Vocabulary
+
+__all__ = ["Interactions", "TICKS_PER_DAY", "TimeUnit", "k_core"]
+
+TimeUnit = Literal["s", "ms"]
+TICKS_PER_DAY: dict[str, int] = {"s": 86_400, "ms": 86_400_000}
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """User-item records in the order of the log; repeats of a pair are separate events.
+
+    Attributes:
+        user: User indices, int64 ``[N]``.
+        item: Item indices, int64 ``[N]``.
+        feedback: Kinds of feedback as `Feedback` values, int8 ``[N]``.
+        time: When it happened, int64 ``[N]``, in ``time_unit`` since the epoch.
+        users: External ids of users.
+        items: External ids of items.
+        time_unit: "s" or "ms".
+
+    Raises:
+        ValueError: If the columns differ in length or an index or kind is out of range.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    feedback: np.ndarray
+    time: np.ndarray
+    users: Vocabulary
+    items: Vocabulary
+    time_unit: TimeUnit = "s"
+
+    def __post_init__(self) -> None:
+        for name, dtype in (
+            ("user", "int64"),
+            ("item", "int64"),
+            ("feedback", "int8"),
+            ("time", "int64"),
+        ):
+            column = np.ascontiguousarray(getattr(self, name), dtype=dtype)
+            if column.shape != np.shape(self.user):
+                raise ValueError(
+                    f"column {name!r} has shape {column.shape}, user has {np.shape(self.user)}"
+                )
+            object.__setattr__(self, name, column)
+        _check_range("user", self.user, len(self.users))
+        _check_range("item", self.item, len(self.items))
+        _check_range("feedback", self.feedback, len(Feedback))
+        if self.time_unit not in TICKS_PER_DAY:
+            raise ValueError(f"time_unit must be 's' or 'ms', got {self.time_unit!r}")
+
+    @classmethod
+    def from_columns(
+        cls, user: Any, item: Any, feedback: Any, time: Any, time_unit: TimeUnit = "s"
+    ) -> Interactions:
+        """Builds interactions from columns of external ids.
+
+        Args:
+            user: External user ids ``[N]``, integers or strings.
+            item: External item ids ``[N]``, integers or strings.
+            feedback: `Feedback` values ``[N]``.
+            time: Integer times ``[N]`` in ``time_unit``.
+            time_unit: "s" or "ms".
+        """
+        users, user_index = Vocabulary.fit(user)
+        items, item_index = Vocabulary.fit(item)
+        return cls(user_index, item_index, feedback, time, users, items, time_unit)
+
+    @property
+    def num_users(self) -> int:
+        """Size of the user vocabulary, users without a row included."""
+        return len(self.users)
+
+    @property
+    def num_items(self) -> int:
+        """Size of the item vocabulary, items without a row included."""
+        return len(self.items)
+
+    @property
+    def is_positive(self) -> np.ndarray:
+        """Whether each row's feedback is positive, bool ``[N]``."""
+        return self.feedback <= Feedback.IMPLICIT_POSITIVE
+
+    def select(self, rows: np.ndarray) -> Interactions:
+        """The given rows (a mask or indices), with the same vocabularies."""
+        return replace(
+            self,
+            user=self.user[rows],
+            item=self.item[rows],
+            feedback=self.feedback[rows],
+            time=self.time[rows],
+        )
+
+    def reindexed(self) -> Interactions:
+        """The same rows with vocabularies that hold just the users and items that occur."""
+        users, user = np.unique(self.user, return_inverse=True)
+        items, item = np.unique(self.item, return_inverse=True)
+        return replace(
+            self,
+            user=user,
+            item=item,
+            users=self.users.subset(users),
+            items=self.items.subset(items),
+        )
+
+    def chronological(self) -> np.ndarray:
+        """Row order by user, then time; rows of equal time keep the order of the log, int64 ``[N]``."""
+        return np.lexsort((self.time, self.user))
+
+    def feedback_counts(self) -> dict[Feedback, int]:
+        """Rows per kind of feedback."""
+        counts = np.bincount(self.feedback, minlength=len(Feedback))
+        return {kind: int(counts[kind]) for kind in Feedback}
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def __repr__(self) -> str:
+        return (
+            f"Interactions({len(self):,} rows, {self.num_users:,} users, {self.num_items:,} items)"
+        )
+
+
+def k_core(interactions: Interactions, user_k: int = 1, item_k: int = 1) -> Interactions:
+    """Drops users with fewer than ``user_k`` and items with fewer than ``item_k`` rows until none is left.
+
+    Returns:
+        The largest subset in which every user and item has enough rows, reindexed.
+
+    Raises:
+        ValueError: If nothing survives.
+    """
+    kept = interactions
+    while len(kept):
+        rows = (np.bincount(kept.user, minlength=kept.num_users)[kept.user] >= user_k) & (
+            np.bincount(kept.item, minlength=kept.num_items)[kept.item] >= item_k
+        )
+        if rows.all():
+            return kept.reindexed()
+        kept = kept.select(rows)
+    raise ValueError(
+        f"no interaction survives the k-core with at least {user_k} per user and {item_k} per item"
+    )
+
+
+def _check_range(name: str, column: np.ndarray, size: int) -> None:
+    if len(column) and (column.min() < 0 or column.max() >= size):
+        row = int(np.flatnonzero((column < 0) | (column >= size))[0])
+        raise ValueError(f"row {row}: {name} is {column[row]}, must be in 0 .. {size - 1}")

@@ -1,0 +1,1 @@
+"""Ranking metrics, full-catalogue ranking and reports."""

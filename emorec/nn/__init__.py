@@ -1,0 +1,1 @@
+"""Graph convolutions, sequence encoder and the model that joins them."""
