@@ -7,8 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from emorec.data.interactions import Interactions
+from emorec.data.split_report import SplitMethod, SplitReport
 
-__all__ = ["Split", "after_quantile", "last_n_per_user", "split_interactions"]
+__all__ = [
+    "Split",
+    "after_quantile",
+    "last_n_per_user",
+    "split_interactions",
+]
 
 
 @dataclass(frozen=True)
@@ -16,29 +22,190 @@ class Split:
     """Three parts of a log that share vocabularies.
 
     The vocabularies hold the users and items that occur before the test part (train or valid);
-    held-out rows of other users or items can be recommended by no model and are dropped.
+    test rows of other users or items can be recommended by no model and are dropped.
 
     Attributes:
         train: What parameters are learned from.
-        valid: Hold-out that chooses checkpoints and hyper-parameters.
-        test: Hold-out that is looked at once.
-        dropped: Hold-out rows of cold users or items.
+        valid: Hold-out that chooses checkpoints and hyper-parameters, with all its rows, because
+            they are history when the test part is predicted. Its targets are `valid_targets`.
+            Empty where the rule leaves none, e.g. where no user has more than 2n events.
+        test: Hold-out that is looked at once; warm users and items only.
+        dropped: Number of test rows dropped because their user or item is cold.
+        report: What the split did to the log; None for a split made by hand.
     """
 
     train: Interactions
     valid: Interactions
     test: Interactions
     dropped: int = 0
+    report: SplitReport | None = None
 
     @property
     def history(self) -> Interactions:
         """Everything known before the test part: train, then valid."""
-        both = [
-            np.concatenate(pair)
-            for pair in zip(_columns(self.train), _columns(self.valid), strict=True)
-        ]
-        return Interactions(*both, self.train.users, self.train.items, self.train.time_unit)
+        train, valid = self.train, self.valid
+        return Interactions(
+            user=np.concatenate([train.user, valid.user]),
+            item=np.concatenate([train.item, valid.item]),
+            feedback=np.concatenate([train.feedback, valid.feedback]),
+            time=np.concatenate([train.time, valid.time]),
+            users=train.users,
+            items=train.items,
+            time_unit=train.time_unit,
+        )
+
+    @property
+    def valid_targets(self) -> Interactions:
+        """The rows of valid that a model of train can predict: user and item occur in train."""
+        return self.valid.select(_is_warm(self.valid, self.train))
 
 
-def _columns(interactions: Interactions) -> tuple[np.ndarray, ...]:
-    return interactions.user, interactions.item, interactions.feedback, interactions.time
+def split_interactions(
+    interactions: Interactions,
+    method: SplitMethod = "leave_last_out",
+    n: int = 10,
+    quantile: float = 0.9,
+) -> Split:
+    """Holds out a test part, then a validation part of what remains, by the same rule.
+
+    Args:
+        interactions: The whole log.
+        method: "leave_last_out" holds out the last ``n`` events of each user that has more;
+            "time" holds out what happens after the ``quantile`` of time.
+        n: Events held out per user and part; used by "leave_last_out".
+        quantile: Share of the events before the cut; used by "time".
+
+    Returns:
+        The split, with its report.
+
+    Raises:
+        ValueError: If the method is unknown, ``n`` or ``quantile`` is out of range, the log is
+            empty, or the test part or its warm rows are none.
+    """
+    if method not in ("leave_last_out", "time"):
+        raise ValueError(f"method must be 'leave_last_out' or 'time', got {method!r}")
+    if len(interactions) == 0:
+        raise ValueError("the log has 0 interactions, so there is nothing to split")
+
+    def held_out(rows: Interactions) -> np.ndarray:
+        return after_quantile(rows, quantile) if method == "time" else last_n_per_user(rows, n)
+
+    in_test = held_out(interactions)
+    if not in_test.any():
+        raise ValueError(_why_empty(interactions, method, n, quantile))
+    past = interactions.select(~in_test)
+    future = interactions.select(in_test)
+    warm = _is_warm(future, past)
+    if not warm.any():
+        advice = "raise quantile" if method == "time" else "lower n"
+        raise ValueError(
+            f"all {len(future):,} test rows belong to users or items that the {len(past):,} rows "
+            f"before them lack; hold out less ({advice}) or drop rare users and items first"
+        )
+    history = past.reindexed()
+    in_valid = held_out(history)
+    train, valid = history.select(~in_valid), history.select(in_valid)
+    test = _in_vocabularies(future.select(warm), past, history)
+    report = SplitReport.of(
+        method,
+        quantile if method == "time" else n,
+        train=train,
+        valid=valid,
+        valid_cold=int((~_is_warm(valid, train)).sum()),
+        past=past,
+        future=future,
+        kept=test,
+    )
+    return Split(train, valid, test, int((~warm).sum()), report)
+
+
+def last_n_per_user(interactions: Interactions, n: int) -> np.ndarray:
+    """The last ``n`` rows of each user that has more than ``n``; none of the others' rows.
+
+    Rows of a user are ordered by time; rows of equal time keep the order of the log.
+
+    Args:
+        interactions: The log, ``N`` rows.
+        n: Rows to hold out per user.
+
+    Returns:
+        Mask of the held-out rows, bool ``[N]``.
+
+    Raises:
+        ValueError: If ``n`` is below 1.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    order = interactions.chronological()
+    counts = np.bincount(interactions.user, minlength=interactions.num_users)
+    user = interactions.user[order]
+    # Rows are grouped by user, so a user's last row is the one before the cumulative count.
+    place_from_end = np.cumsum(counts)[user] - np.arange(len(order))  # 1 = last
+    held_out = np.zeros(len(order), dtype=bool)
+    held_out[order] = (place_from_end <= n) & (counts[user] > n)
+    return held_out
+
+
+def after_quantile(interactions: Interactions, quantile: float) -> np.ndarray:
+    """The rows after the ``quantile`` of time; rows at that very moment are not held out.
+
+    With linear interpolation, the quantile lies between two neighbouring times of the log, and
+    no row lies between those: the lower one selects the same rows and stays an integer.
+
+    Args:
+        interactions: The log, ``N`` rows, at least one.
+        quantile: In (0, 1).
+
+    Returns:
+        Mask of the held-out rows, bool ``[N]``.
+
+    Raises:
+        ValueError: If ``quantile`` is not in (0, 1).
+    """
+    return interactions.time > _cut_time(interactions.time, quantile)
+
+
+def _is_warm(rows: Interactions, past: Interactions) -> np.ndarray:
+    """Whether each row's user and item occur in past, of the same vocabularies, bool ``[N]``."""
+    known_user = np.zeros(past.num_users, dtype=bool)
+    known_item = np.zeros(past.num_items, dtype=bool)
+    known_user[past.user] = True
+    known_item[past.item] = True
+    return known_user[rows.user] & known_item[rows.item]
+
+
+def _in_vocabularies(rows: Interactions, past: Interactions, history: Interactions) -> Interactions:
+    """Rows of the whole log's vocabularies in those of history, which is past reindexed."""
+    user_index = np.full(past.num_users, -1)
+    item_index = np.full(past.num_items, -1)
+    user_index[past.user] = history.user
+    item_index[past.item] = history.item
+    return Interactions(
+        user_index[rows.user],
+        item_index[rows.item],
+        rows.feedback,
+        rows.time,
+        history.users,
+        history.items,
+        rows.time_unit,
+    )
+
+
+def _cut_time(time: np.ndarray, quantile: float) -> int:
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile must be between 0 and 1, both excluded, got {quantile}")
+    return int(np.quantile(time, quantile, method="lower"))
+
+
+def _why_empty(interactions: Interactions, method: SplitMethod, n: int, quantile: float) -> str:
+    if method == "time":
+        cut = _cut_time(interactions.time, quantile)
+        return (
+            f"the test part is empty: none of {len(interactions):,} rows is later than the "
+            f"{quantile:g} quantile of time, {cut}; lower quantile or use method 'leave_last_out'"
+        )
+    longest = int(np.bincount(interactions.user).max())
+    return (
+        f"the test part is empty: no user has more than n = {n} interactions, the longest has "
+        f"{longest}; lower n" + (f" to at most {longest - 1}" if longest > 1 else "")
+    )

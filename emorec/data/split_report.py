@@ -1,0 +1,169 @@
+"""What a hold-out split did to a log, for people and for the record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from emorec.data.feedback import Feedback
+from emorec.data.interactions import Interactions
+
+__all__ = ["PartSummary", "SplitMethod", "SplitReport"]
+
+SplitMethod = Literal["leave_last_out", "time"]
+
+
+@dataclass(frozen=True)
+class PartSummary:
+    """Size and make-up of one part of a split.
+
+    Attributes:
+        rows: Interactions.
+        users: Users with at least one row.
+        items: Items with at least one row.
+        feedback: Rows per kind of feedback.
+    """
+
+    rows: int
+    users: int
+    items: int
+    feedback: dict[Feedback, int]
+
+    @classmethod
+    def of(cls, part: Interactions) -> PartSummary:
+        """Counts a part."""
+        return cls(
+            len(part), len(np.unique(part.user)), len(np.unique(part.item)), part.feedback_counts()
+        )
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What a split did to the log, and how far its test part can be trusted.
+
+    Attributes:
+        method: "leave_last_out" or "time".
+        parameter: ``n`` or ``quantile``.
+        parts: Summaries of "train", "valid", "history" (train and valid), "test" (as held out) and
+            "test kept" (warm rows only).
+        ties_at_cut: Leave-last-out: users whose first test event has the same time as their last
+            event before it, so that the order of the log decided. Time: rows at the cut time.
+        ties_share: ``ties_at_cut`` as a share of the users with a test part, or of all rows.
+        test_before_history: Share of test events that happen before the latest history event of
+            the whole log, so that a model has seen other users' future. 0 for the time split.
+        cold_users: Users of the test part that do not occur in history.
+        cold_items: Items of the test part that do not occur in history.
+        dropped: Test rows dropped because of a cold user or item.
+        valid_cold: Rows of valid whose user or item does not occur in train. They are no targets,
+            but stay in history.
+    """
+
+    method: SplitMethod
+    parameter: float
+    parts: dict[str, PartSummary]
+    ties_at_cut: int
+    ties_share: float
+    test_before_history: float
+    cold_users: int
+    cold_items: int
+    dropped: int
+    valid_cold: int
+
+    @classmethod
+    def of(
+        cls,
+        method: SplitMethod,
+        parameter: float,
+        *,
+        train: Interactions,
+        valid: Interactions,
+        valid_cold: int,
+        past: Interactions,
+        future: Interactions,
+        kept: Interactions,
+    ) -> SplitReport:
+        """Describes a split.
+
+        Args:
+            method: How it was made.
+            parameter: Its ``n`` or ``quantile``.
+            train: Train part.
+            valid: Validation part.
+            valid_cold: Rows of valid that are cold in train.
+            past: History in the vocabularies of the whole log.
+            future: Test part as held out, in the same vocabularies.
+            kept: Its warm rows.
+        """
+        if method == "time":
+            ties = int((past.time == past.time.max()).sum())
+            share = ties / (len(past) + len(future))
+        else:
+            ties = _users_tied_at_cut(past, future)
+            share = ties / len(np.unique(future.user))
+        parts = {
+            "train": train,
+            "valid": valid,
+            "history": past,
+            "test": future,
+            "test kept": kept,
+        }
+        return cls(
+            method=method,
+            parameter=parameter,
+            parts={name: PartSummary.of(part) for name, part in parts.items()},
+            ties_at_cut=ties,
+            ties_share=share,
+            test_before_history=float((future.time < past.time.max()).mean()),
+            cold_users=len(np.setdiff1d(future.user, past.user)),
+            cold_items=len(np.setdiff1d(future.item, past.item)),
+            dropped=len(future) - len(kept),
+            valid_cold=valid_cold,
+        )
+
+    def __str__(self) -> str:
+        kinds = [kind.label.replace("_", " ") for kind in Feedback]
+        header = ["part", "rows", "users", "items", *kinds]
+        lines = [header] + [
+            [name, *(f"{count:,}" for count in (part.rows, part.users, part.items))]
+            + [f"{part.feedback[kind]:,}" for kind in Feedback]
+            for name, part in self.parts.items()
+        ]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        table = [
+            "  ".join(
+                cell.ljust(width) if place == 0 else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            for line in lines
+        ]
+        before = f"{self.test_before_history:.1%} of the test events happen before the latest"
+        if self.method == "time":
+            title = f"time split: test is what happens after quantile {self.parameter:g} of time"
+            ties = (
+                f"{self.ties_at_cut:,} rows ({self.ties_share:.2%}) are at the cut time "
+                "and stay in history"
+            )
+            leak = f"{before} history event"
+        else:
+            title = f"leave-{self.parameter:g}-last-out: test is the end of each long enough user"
+            ties = (
+                f"{self.ties_at_cut:,} users ({self.ties_share:.1%} of those with a test part) "
+                "have events of equal time on both sides of the cut; the order of the log decided"
+            )
+            leak = f"{before} history event of the whole log: models see the future of other users"
+        cold = (
+            f"{self.dropped:,} test rows dropped ({self.cold_users:,} cold users, "
+            f"{self.cold_items:,} cold items); "
+            f"{self.valid_cold:,} validation rows are cold in train and no targets"
+        )
+        return "\n".join([title, *table, ties, leak, cold])
+
+
+def _users_tied_at_cut(past: Interactions, future: Interactions) -> int:
+    last = np.full(past.num_users, np.iinfo(np.int64).min)
+    first = np.full(past.num_users, np.iinfo(np.int64).max)
+    np.maximum.at(last, past.user, past.time)
+    np.minimum.at(first, future.user, future.time)
+    return int((last == first).sum())

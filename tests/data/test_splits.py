@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import gzip
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emorec.data.feedback import Feedback
+from emorec.data.interactions import Interactions
+from emorec.data.splits import (
+    Split,
+    after_quantile,
+    last_n_per_user,
+    split_interactions,
+)
+
+EP, IP, IN, EN = Feedback
+
+
+def make_log(rows: list[tuple[str, str, int]]) -> Interactions:
+    user, item, time = zip(*rows, strict=True)
+    feedback = [Feedback(row % 4) for row in range(len(rows))]
+    return Interactions.from_columns(user, item, feedback, time)
+
+
+# Ann has 5 rows, Bob 3, Cid 2; the log is not in time order.
+LOG = make_log(
+    [
+        ("ann", "a", 10),
+        ("bob", "a", 40),
+        ("ann", "c", 30),
+        ("ann", "b", 20),
+        ("bob", "b", 40),
+        ("cid", "a", 5),
+        ("ann", "d", 50),
+        ("ann", "e", 60),
+        ("bob", "c", 40),
+        ("cid", "e", 90),
+    ]
+)
+
+
+def external(part: Interactions) -> list[tuple[str, str, int]]:
+    users, items = part.users.lookup(part.user), part.items.lookup(part.item)
+    return list(zip(users, items, part.time.tolist(), strict=True))
+
+
+def test_last_n_takes_the_end_of_users_with_more_than_n_rows() -> None:
+    assert np.flatnonzero(last_n_per_user(LOG, 2)).tolist() == [4, 6, 7, 8]
+    assert np.flatnonzero(last_n_per_user(LOG, 3)).tolist() == [2, 6, 7]
+    assert np.flatnonzero(last_n_per_user(LOG, 1)).tolist() == [7, 8, 9]
+    assert not last_n_per_user(LOG, 5).any()
+
+
+def test_equal_times_keep_the_order_of_the_log() -> None:
+    log = make_log([("ann", item, 7) for item in "abcd"])
+    assert last_n_per_user(log, 2).tolist() == [False, False, True, True]
+    assert last_n_per_user(log.select(np.array([3, 2, 1, 0])), 2).tolist() == [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_after_quantile_keeps_ties_at_the_cut_in_train() -> None:
+    log = make_log([("ann", "a", time) for time in [1, 5, 5, 5, 9, 2, 8, 3, 4, 7]])
+    # Sorted: 1 2 3 4 5 5 5 7 8 9; the median is 5, so all three fives stay.
+    assert sorted(log.time[after_quantile(log, 0.5)].tolist()) == [7, 8, 9]
+    assert log.time[after_quantile(log, 0.99)].tolist() == [9]
+
+
+def test_after_quantile_is_exact_for_times_that_float64_cannot_hold() -> None:
+    start = 2**60
+    log = make_log([("ann", "a", start + step) for step in range(10)])
+    assert after_quantile(log, 0.5).tolist() == [False] * 5 + [True] * 5
+
+
+@pytest.mark.parametrize("quantile", [0.1, 0.25, 0.5, 0.9, 0.95])
+def test_after_quantile_agrees_with_linear_interpolation(quantile: float) -> None:
+    rng = np.random.default_rng(1)
+    log = make_log([("ann", "a", int(time)) for time in rng.integers(0, 60, 101)])
+    expected = log.time > np.quantile(log.time, quantile)
+    assert np.array_equal(after_quantile(log, quantile), expected)
+
+
+def test_leave_last_out_parts_and_vocabularies() -> None:
+    split = split_interactions(LOG, "leave_last_out", n=1)
+    # Test: ann e, bob c, cid e. e occurs only in the test part, so two of the three rows drop.
+    assert external(split.test) == [("bob", "c", 40)]
+    assert split.dropped == 2
+    assert external(split.valid) == [("bob", "b", 40), ("ann", "d", 50)]
+    assert external(split.train) == [
+        ("ann", "a", 10),
+        ("bob", "a", 40),
+        ("ann", "c", 30),
+        ("ann", "b", 20),
+        ("cid", "a", 5),
+    ]
+    assert split.train.items.ids == ["a", "c", "b", "d"]
+    assert split.train.users == split.valid.users == split.test.users
+    assert split.train.items == split.valid.items == split.test.items
+
+
+def test_feedback_travels_with_its_row() -> None:
+    split = split_interactions(LOG, "leave_last_out", n=1)
+    assert split.test.feedback.tolist() == [EP]  # row 8
+    assert split.valid.feedback.tolist() == [EP, IN]  # rows 4 and 6
+
+
+def test_history_is_all_rows_before_the_test_part() -> None:
+    split = split_interactions(LOG, "leave_last_out", n=1)
+    assert sorted(external(split.history)) == sorted(external(LOG.select(~last_n_per_user(LOG, 1))))
+
+
+def test_history_keeps_each_users_order_through_ties() -> None:
+    log = make_log([("ann", item, 7) for item in "abcd"] + [("bob", "d", 1)])
+    history = split_interactions(log, "leave_last_out", n=1).history
+    assert [item for user, item, _ in external(history) if user == "ann"] == ["a", "b", "c"]
+
+
+def test_a_cold_validation_row_is_history_but_no_target() -> None:
+    split = split_interactions(LOG, "leave_last_out", n=1)
+    assert external(split.valid_targets) == [("bob", "b", 40)]  # d is not in train
+    assert split.report is not None
+    assert split.report.valid_cold == 1
+
+
+def test_time_split_drops_cold_users_and_items_from_test() -> None:
+    rows = [("ann", "a", 1), ("bob", "b", 2), ("ann", "b", 3), ("bob", "a", 4)]
+    late = [("cid", "a", 8), ("ann", "z", 8), ("bob", "a", 9), ("cid", "z", 9)]
+    split = split_interactions(make_log(rows + late), "time", quantile=0.5)
+    assert external(split.test) == [("bob", "a", 9)]
+    assert split.dropped == 3
+    assert external(split.train) == rows[:2]
+    assert external(split.valid) == rows[2:]
+    assert split.report is not None
+    assert (split.report.cold_users, split.report.cold_items) == (1, 1)
+    assert split.report.test_before_history == 0
+
+
+def test_permuting_rows_of_different_times_changes_nothing() -> None:
+    rng = np.random.default_rng(3)
+    rows = [
+        (f"u{user}", f"i{item}", int(time))
+        for user, item, time in zip(
+            rng.integers(0, 12, 300), rng.integers(0, 30, 300), rng.permutation(300), strict=True
+        )
+    ]
+    log = make_log(rows)
+    shuffled = log.select(rng.permutation(300))
+    for method in ("leave_last_out", "time"):
+        one, other = (split_interactions(part, method, n=5) for part in (log, shuffled))  # type: ignore[arg-type]
+        for name in ("train", "valid", "test"):
+            assert sorted(external(getattr(one, name))) == sorted(external(getattr(other, name)))
+        assert one.dropped == other.dropped
+
+
+def test_report_of_leave_last_out() -> None:
+    report = split_interactions(LOG, "leave_last_out", n=1).report
+    assert report is not None
+    assert report.parts["test"].users == 3
+    assert report.parts["test"].rows == 3
+    assert report.parts["test kept"].rows == 1
+    assert report.parts["history"].rows == 7
+    assert report.parts["train"].feedback == {EP: 1, IP: 2, IN: 1, EN: 1}  # rows 0 1 2 3 5
+    # Bob's three events all happen at 40, so file order decided.
+    assert (report.ties_at_cut, report.ties_share) == (1, pytest.approx(1 / 3))
+    # The latest history event is ann's at 50; of the test events 40, 60 and 90, one is earlier.
+    assert report.test_before_history == pytest.approx(1 / 3)
+    assert (report.cold_users, report.cold_items, report.dropped) == (0, 1, 2)
+    text = str(report)
+    assert "leave-1-last-out" in text
+    assert "2 test rows dropped (0 cold users, 1 cold items)" in text
+
+
+def test_report_of_the_time_split_counts_rows_at_the_cut() -> None:
+    log = make_log([("ann", "a", time) for time in [1, 5, 5, 5, 9, 2, 8, 3, 4, 7]])
+    report = split_interactions(log, "time", quantile=0.5).report
+    assert report is not None
+    assert (report.ties_at_cut, report.ties_share) == (3, pytest.approx(0.3))
+    assert "3 rows (30.00%) are at the cut time" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 0}, "n must be at least 1, got 0"),
+        ({"n": 5}, "no user has more than n = 5 interactions, the longest has 5; lower n to at"),
+        ({"method": "time", "quantile": 0.0}, "quantile must be between 0 and 1, .* got 0.0"),
+        ({"method": "time", "quantile": 1.0}, "got 1.0"),
+        ({"method": "time", "quantile": float("nan")}, "got nan"),
+        ({"method": "random"}, "'leave_last_out' or 'time', got 'random'"),
+    ],
+)
+def test_bad_options_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        split_interactions(LOG, **options)
+
+
+def test_an_empty_log_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 interactions"):
+        split_interactions(LOG.select(np.zeros(len(LOG), dtype=bool)))
+
+
+def test_a_log_of_one_moment_has_no_time_split() -> None:
+    log = make_log([("ann", "a", 7), ("bob", "b", 7)])
+    with pytest.raises(ValueError, match="none of 2 rows is later than the 0.9 quantile .* 7"):
+        split_interactions(log, "time")
+
+
+def test_a_test_part_of_cold_rows_alone_is_refused() -> None:
+    log = make_log([("ann", item, time) for time, item in enumerate("abcd")])
+    with pytest.raises(ValueError, match="all 2 test rows belong to users or items"):
+        split_interactions(log, n=2)
+
+
+# Counts of the paper's Tables 2 and 3 and of its logs.
+
+
+@pytest.fixture(scope="module")
+def movielens(real_data_dir: Path) -> Interactions:
+    with (
+        zipfile.ZipFile(real_data_dir / "ml-1m.zip") as archive,
+        archive.open("ml-1m/ratings.dat") as file,
+    ):
+        rows = np.array(file.read().replace(b"::", b" ").split(), dtype=np.int64).reshape(-1, 4)
+    return from_ratings(rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3])
+
+
+@pytest.fixture(scope="module")
+def beauty(real_data_dir: Path) -> Interactions:
+    with gzip.open(real_data_dir / "reviews_Beauty_5.json.gz", "rt") as file:
+        rows = [json.loads(line) for line in file]
+    names = ("reviewerID", "asin", "overall", "unixReviewTime")
+    user, item, rating, time = ([row[name] for row in rows] for name in names)
+    return from_ratings(user, item, rating, time)
+
+
+def from_ratings(user, item, rating, time) -> Interactions:  # type: ignore[no-untyped-def]
+    kind_of_rating = np.array([EN, EN, EN, IN, IP, EP], dtype=np.int8)
+    kinds = kind_of_rating[np.asarray(rating, dtype=np.int64)]
+    return Interactions.from_columns(user, item, kinds, time)
+
+
+@pytest.fixture(scope="module")
+def movielens_split(movielens: Interactions) -> Split:
+    return split_interactions(movielens, "leave_last_out", n=10)
+
+
+@pytest.fixture(scope="module")
+def beauty_split(beauty: Interactions) -> Split:
+    return split_interactions(beauty, "leave_last_out", n=10)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "history", "test", "kept", "items", "feedback"),
+    [
+        ("movielens_split", 939_809, 60_400, 60_394, 3_700, [211_802, 327_987, 246_536, 153_484]),
+        ("beauty_split", 156_082, 42_420, 42_378, 12_095, [90_800, 30_668, 17_110, 17_504]),
+    ],
+)
+def test_leave_ten_last_out_has_the_papers_counts(
+    name: str,
+    history: int,
+    test: int,
+    kept: int,
+    items: int,
+    feedback: list[int],
+    request: pytest.FixtureRequest,
+) -> None:
+    split = request.getfixturevalue(name)
+    assert split.report.parts["test"].rows == test
+    assert len(split.test) == kept
+    assert split.dropped == test - kept
+    assert len(split.history) == history
+    assert split.history.num_items == items
+    assert list(split.history.feedback_counts().values()) == feedback
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "history", "test"),
+    [("movielens", 900_188, 100_021), ("beauty", 178_674, 19_828)],
+)
+def test_time_split_has_the_papers_counts(
+    name: str, history: int, test: int, request: pytest.FixtureRequest
+) -> None:
+    split = split_interactions(request.getfixturevalue(name), "time", quantile=0.9)
+    assert len(split.history) == history
+    assert split.report is not None
+    assert split.report.parts["test"].rows == test
+    assert split.report.test_before_history == 0
