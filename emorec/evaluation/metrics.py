@@ -166,6 +166,6 @@ def _check(hits: torch.Tensor, num_relevant: torch.Tensor) -> None:
     if over.any():
         row = int(over.nonzero()[0])
         raise ValueError(
-            f"row {row}: {int(hits[row].sum())} hits but {int(num_relevant[row])} relevant items; the list"
-            " repeats an item or the counts belong to other users"
+            f"row {row}: {int(hits[row].sum())} hits but {int(num_relevant[row])} relevant items; "
+            "the list repeats an item or the counts belong to other users"
         )

@@ -1,0 +1,140 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from emorec.baselines import ItemKNN, MostPop, Random
+from emorec.data.feedback import Feedback
+from emorec.data.interactions import Interactions
+from emorec.data.vocabulary import Vocabulary
+from emorec.evaluation.ranking import recommend_top_k
+
+
+def log(pairs, num_users, num_items):
+    user, item = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    kinds = np.arange(len(user)) % len(Feedback)  # feedback must not matter
+    return Interactions(
+        user, item, kinds, user * 0, Vocabulary(range(num_users)), Vocabulary(range(num_items))
+    )
+
+
+def checker_board(size=50):
+    """User u has every item of its own parity but item u, which is what to recommend."""
+    return log(
+        [(u, i) for u in range(size) for i in range(size) if (u - i) % 2 == 0 and u != i],
+        size,
+        size,
+    )
+
+
+# Four users: {0, 1}, {0, 1}, {0, 2}, {1}; item 3 has nobody.
+SMALL = log([(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 2), (3, 1)], 4, 4)
+
+
+class TestMostPop:
+    def test_counts(self):
+        scores = MostPop().fit(SMALL)(torch.tensor([0, 3]))
+        assert scores.tolist() == [[3, 3, 1, 0], [3, 3, 1, 0]]
+        assert scores.dtype == torch.float32
+
+    def test_repeats_of_a_pair_count_each_time(self):
+        assert MostPop().fit(log([(0, 1), (0, 1), (0, 0)], 1, 2))(torch.tensor([0])).tolist() == [
+            [1, 2]
+        ]
+
+
+class TestItemKNN:
+    def test_cosines(self):
+        # n_0 = 3, n_1 = 3, n_2 = 1; n_01 = 2, n_02 = 1, n_12 = 0.
+        expected = [
+            [1, 2 / 3, 1 / math.sqrt(3), 0],
+            [2 / 3, 1, 0, 0],
+            [1 / math.sqrt(3), 0, 1, 0],
+            [0, 0, 0, 0],
+        ]
+        similarity = ItemKNN().fit(SMALL).similarity.toarray()
+        np.testing.assert_allclose(similarity, expected, rtol=1e-6)
+
+    def test_scores_sum_over_the_history(self):
+        scores = ItemKNN().fit(SMALL)(torch.tensor([0, 2]))
+        third = 1 / math.sqrt(3)
+        expected = [[1 + 2 / 3, 1 + 2 / 3, third, 0], [1 + third, 2 / 3, 1 + third, 0]]
+        torch.testing.assert_close(scores, torch.tensor(expected))
+
+    def test_shrink(self):
+        similarity = ItemKNN(shrink=2).fit(SMALL).similarity.toarray()
+        assert similarity[0, 1] == pytest.approx(2 / (3 + 2))
+        assert similarity[0, 2] == pytest.approx(1 / (math.sqrt(3) + 2))
+
+    def test_keeps_the_nearest(self):
+        similarity = ItemKNN(neighbours=2).fit(SMALL).similarity.toarray()
+        assert np.count_nonzero(similarity[0]) == 2  # itself and item 1
+        assert similarity[0, 2] == 0
+        assert similarity[2, 0] == pytest.approx(1 / math.sqrt(3))  # kept by item 2
+
+    def test_of_equally_similar_items_the_lower_index_stays(self):
+        everyone = log([(u, i) for u in range(3) for i in range(4)], 3, 4)
+        similarity = ItemKNN(neighbours=2).fit(everyone).similarity.toarray()
+        assert np.flatnonzero(similarity[1]).tolist() == [0, 1]
+
+    def test_repeats_do_not_count(self):
+        twice = log([(0, 0), (0, 0), (0, 1), (1, 1)], 2, 2)
+        assert ItemKNN().fit(twice).similarity[0, 1] == pytest.approx(1 / math.sqrt(2))
+
+    def test_chunks_do_not_matter(self):
+        rng = np.random.default_rng(0)
+        data = log(np.stack([rng.integers(30, size=300), rng.integers(23, size=300)], 1), 30, 23)
+        whole = ItemKNN(5, chunk_size=100).fit(data).similarity.toarray()
+        for chunk_size in (1, 7, 23):
+            parts = ItemKNN(5, chunk_size=chunk_size).fit(data).similarity.toarray()
+            np.testing.assert_array_equal(parts, whole)
+
+    def test_checker_board(self):
+        board = checker_board()
+        top = recommend_top_k(ItemKNN().fit(board), torch.arange(50), board, 1)
+        assert top.items[:, 0].tolist() == list(range(50))
+
+    def test_an_empty_log(self):
+        model = ItemKNN().fit(log([], 2, 3))
+        assert model(torch.tensor([1])).tolist() == [[0, 0, 0]]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"neighbours": 1}, "neighbours must be at least 2.*got 1"),
+            ({"shrink": -1.0}, "shrink must not be negative, got -1.0"),
+            ({"shrink": math.nan}, "shrink must not be negative, got nan"),
+            ({"chunk_size": 0}, "chunk_size must be at least 1, got 0"),
+        ],
+    )
+    def test_wrong_options_are_refused(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            ItemKNN(**options)
+
+
+class TestRandom:
+    def test_uniform(self):
+        scores = Random(0).fit(log([], 100, 200))(torch.arange(100))
+        assert scores.shape == (100, 200)
+        assert scores.dtype == torch.float32
+        assert 0 <= scores.min() and scores.max() < 1
+        # 20,000 draws: the mean of a uniform has standard error 0.289 / sqrt(20000) = 0.002.
+        assert abs(scores.mean() - 0.5) < 0.01
+        assert abs(scores.var() - 1 / 12) < 0.005
+        assert len(scores.unique()) > 19_900
+
+    def test_depends_on_seed_and_user_alone(self):
+        data = log([], 5, 50)
+        alone = Random(1).fit(data)(torch.tensor([3]))
+        together = Random(1).fit(data)(torch.tensor([4, 3]))
+        assert torch.equal(alone[0], together[1])
+        assert not torch.equal(together[0], together[1])
+        assert not torch.equal(alone, Random(2).fit(data)(torch.tensor([3])))
+
+    def test_lists_are_at_chance(self):
+        # 3,000 users, 1 of 30 items wanted, lists of 3: expected hit rate 0.1, error 0.0055.
+        data = log([], 3000, 30)
+        top = recommend_top_k(Random(7).fit(data), torch.arange(3000), data, 3)
+        rate = (top.items == 17).any(dim=1).double().mean()
+        assert abs(rate - 0.1) < 0.025
