@@ -1,0 +1,136 @@
+"""Known formats: MovieLens, Amazon reviews, KuaiRand, Goodreads and RecBole's atomic files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from emorec.data.interactions import Interactions
+from emorec.data.readers import (
+    ReadReport,
+    RulesLike,
+    interactions_of_table,
+    load_rules,
+)
+from emorec.data.tables import Table, concat_tables, read_table
+
+__all__ = [
+    "read_amazon",
+    "read_goodreads",
+    "read_kuairand",
+    "read_movielens",
+    "read_recbole",
+]
+
+_MOVIELENS_COLUMNS = ["user_id", "item_id", "rating", "timestamp"]
+
+
+def read_movielens(
+    path: str | Path, *, member: str | None = None, rules: RulesLike = "ratings"
+) -> tuple[Interactions, ReadReport]:
+    """Ratings of MovieLens: ``ratings.dat`` (1M, 10M), ``u.data`` (100K) or ``ratings.csv``.
+
+    Args:
+        path: The file, or the official zip archive.
+        member: The file inside the archive, such as "ml-1m/ratings.dat".
+        rules: Feedback rules over the column ``rating``.
+    """
+    name = (member or str(path)).lower()
+    if name.endswith((".csv", ".csv.gz")):
+        user, item = "userId", "movieId"
+        table = read_table(path, member=member, text_columns=(user, item))
+    else:
+        user, item = "user_id", "item_id"
+        table = read_table(
+            path,
+            member=member,
+            names=_MOVIELENS_COLUMNS,
+            delimiter="\t" if name.endswith(".data") else "::",
+            text_columns=(user, item),
+        )
+    return interactions_of_table(
+        table, user=user, item=item, rules=load_rules(rules), time_unit="s"
+    )
+
+
+def read_amazon(
+    path: str | Path, *, rules: RulesLike = "ratings"
+) -> tuple[Interactions, ReadReport]:
+    """Amazon reviews, one JSON object per line with reviewerID, asin, overall, unixReviewTime."""
+    columns = ("reviewerID", "asin", "overall", "unixReviewTime")
+    return interactions_of_table(
+        read_table(path, file_format="jsonl", columns=columns),
+        user="reviewerID",
+        item="asin",
+        rating="overall",
+        time="unixReviewTime",
+        rules=load_rules(rules),
+        time_unit="s",
+    )
+
+
+def read_goodreads(
+    path: str | Path, *, rules: RulesLike = "ratings"
+) -> tuple[Interactions, ReadReport]:
+    """Goodreads reviews, one JSON object per line with user_id, book_id, rating, date_added.
+
+    A rating of 0 means "not rated" there; the shipped rules drop it.
+    """
+    columns = ("user_id", "book_id", "rating", "date_added")
+    return interactions_of_table(
+        read_table(path, file_format="jsonl", columns=columns),
+        item="book_id",
+        time="date_added",
+        rules=load_rules(rules),
+        time_format="%a %b %d %H:%M:%S %z %Y",
+    )
+
+
+def read_kuairand(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    members: Sequence[str] | None = None,
+    rules: RulesLike = "kuairand",
+) -> tuple[Interactions, ReadReport]:
+    """Logs of KuaiRand, standard or random, one after the other; times in milliseconds.
+
+    Args:
+        paths: One file or several, or the official tar archive.
+        members: The files inside the archive.
+        rules: Feedback rules over the columns of the log.
+    """
+    chosen = load_rules(rules)
+    columns = ("user_id", "video_id", "time_ms", *chosen.columns)
+
+    def read(path: str | Path, member: str | None = None) -> Table:
+        return read_table(
+            path, member=member, text_columns=("user_id", "video_id"), columns=columns
+        )
+
+    if isinstance(paths, (str, Path)):
+        tables = [read(paths, member) for member in members or (None,)]
+    else:
+        tables = [read(path) for path in paths]
+    return interactions_of_table(
+        tables[0] if len(tables) == 1 else concat_tables(tables),
+        item="video_id",
+        time="time_ms",
+        rules=chosen,
+        time_unit="ms",
+    )
+
+
+def read_recbole(
+    path: str | Path, *, rules: RulesLike = "ratings"
+) -> tuple[Interactions, ReadReport]:
+    """RecBole's ``.inter``: tab-separated, with the type behind each name (``user_id:token``)."""
+    table = read_table(
+        path,
+        file_format="csv",
+        delimiter="\t",
+        text_columns=("user_id:token", "item_id:token"),
+    )
+    bare = table.frame.rename(columns=lambda name: str(name).partition(":")[0])
+    return interactions_of_table(
+        Table(bare, table.source, table.place, table.from_text), rules=load_rules(rules)
+    )
