@@ -1,0 +1,47 @@
+# What people and CI do, one target each. PYTHON makes the virtual environment VENV.
+PYTHON ?= python3.11
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test lint typecheck format bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Install EmoRec and its tools into VENV (.venv)
+
+$(STAMP): setup.py pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null || { echo "no $(PYTHON) here; name a Python 3.11 or later: make PYTHON=/path/to/python $(MAKECMDGOALS)"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: EmoRec needs Python 3.11 or later"; exit 1; }
+	@echo "Installing into $(VENV), once; PyTorch is large, so this takes minutes."
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+train: $(STAMP) ## Train the flagship on the embedded data set, e.g. ARGS="--dataset ml-1m"
+	$(BIN)/emorec-train --backend dgl $(ARGS)
+
+test: $(STAMP) ## Run the tests, e.g. ARGS="--run-slow"
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## Check style and spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+typecheck: $(STAMP) ## Check types
+	$(BIN)/mypy
+
+format: $(STAMP) ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix --select I .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## Run the benchmarks
+	@set -e; for bench in $(sort $(wildcard benchmarks/*_bench.py)); do echo "== $$bench"; $(BIN)/python $$bench $(ARGS); done
+
+clean: ## Remove caches and build products; VENV and runs stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find emorec tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,142 @@
+"""Imports point down: reads those of every module and holds the layering."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "emorec"
+
+# A module or package may import those of its own level and below. The longest prefix counts.
+LEVELS = {
+    "emorec.evaluation.metrics": 0,
+    "emorec.files": 0,
+    "emorec.losses": 0,
+    "emorec.ops": 0,
+    "emorec.presets": 0,
+    "emorec.data": 1,
+    "emorec.batches": 2,
+    "emorec.config": 2,
+    "emorec.nn": 2,
+    "emorec.sampling": 2,
+    "emorec.baselines": 3,
+    "emorec.evaluation": 3,
+    "emorec.scoring": 3,
+    "emorec.training": 4,
+    "emorec.recommender": 5,
+    "emorec.cli": 6,
+    "emorec.service": 6,
+}
+SELF_CONTAINED = ("emorec.ops", "emorec.losses", "emorec.evaluation.metrics")
+ONLY_IN = {
+    "click": {"emorec.cli"},
+    "dgl": {"emorec.nn.aggregate", "emorec.data.graph"},
+}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports_of(source: str, name: str, is_package: bool = False) -> set[str]:
+    """Full names of the modules that a module's source imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = name.split(".") if is_package else name.split(".")[:-1]
+            above = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            # `from emorec.data import splits` imports a module, `... import Split` does not.
+            found |= {
+                full if (full := f"{origin}.{alias.name}") in MODULES else origin
+                for alias in node.names
+            }
+    return found
+
+
+def imports_of_module(name: str) -> set[str]:
+    path = MODULES[name]
+    return imports_of(path.read_text(), name, path.name == "__init__.py")
+
+
+def belongs_to(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def level_of(name: str) -> int:
+    if name == "emorec":  # the version, which anybody may ask for
+        return 0
+    known = [prefix for prefix in LEVELS if belongs_to(name, prefix)]
+    assert known, f"{name} has no level yet: add it to LEVELS"
+    return LEVELS[max(known, key=len)]
+
+
+def test_reading_imports() -> None:
+    source = """
+import torch.nn as nn
+from emorec.data import splits
+from emorec.data.vocabulary import Vocabulary
+from . import feedback
+from ..evaluation.metrics import recall
+def late():
+    import click
+"""
+    assert imports_of(source, "emorec.data.somewhere") == {
+        "torch.nn",
+        "emorec.data.splits",
+        "emorec.data.vocabulary",
+        "emorec.data.feedback",
+        "emorec.evaluation.metrics",
+        "click",
+    }
+    assert imports_of("from .splits import Split", "emorec.data", is_package=True) == {
+        "emorec.data.splits"
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "emorec"])
+def test_imports_point_down(name: str) -> None:
+    own = level_of(name)
+    higher = {
+        other
+        for other in imports_of_module(name)
+        if belongs_to(other, "emorec") and level_of(other) > own
+    }
+    assert not higher, f"{name} imports {sorted(higher)}, which lie above it"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in MODULES if any(belongs_to(name, own) for own in SELF_CONTAINED)],
+)
+def test_self_contained_modules_import_nothing_of_the_package(name: str) -> None:
+    own = next(own for own in SELF_CONTAINED if belongs_to(name, own))
+    foreign = {
+        other
+        for other in imports_of_module(name)
+        if belongs_to(other, "emorec") and not belongs_to(other, own)
+    }
+    assert not foreign, f"{name} imports {sorted(foreign)}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if belongs_to(name, "emorec.nn")])
+def test_nn_never_sees_the_configuration(name: str) -> None:
+    assert "emorec.config" not in imports_of_module(name)
+
+
+@pytest.mark.parametrize("library", list(ONLY_IN))
+def test_libraries_with_a_home_are_imported_there_alone(library: str) -> None:
+    importers = {
+        name
+        for name in MODULES
+        if any(belongs_to(other, library) for other in imports_of_module(name))
+    }
+    assert importers <= ONLY_IN[library], f"{library} is imported by {sorted(importers)}"
