@@ -65,7 +65,12 @@ def readable(source: str, encoding: str) -> Iterator[None]:
         ) from error
     except LookupError as error:
         raise DataError(f"{source}: {error}") from error
-    except (pd.errors.ParserError, pd.errors.ParserWarning, csv.Error) as error:
+    except pd.errors.ParserWarning as error:
+        raise DataError(
+            f"{source}: rows have more cells than the header has names; "
+            "check the delimiter and the quotes"
+        ) from error
+    except (pd.errors.ParserError, csv.Error) as error:
         raise DataError(
             f"{source}: a line does not fit the header: {str(error).strip()}; "
             "check the delimiter and the quotes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from emorec.data.interactions import Interactions
@@ -130,7 +131,6 @@ def read_recbole(
         delimiter="\t",
         text_columns=("user_id:token", "item_id:token"),
     )
-    bare = table.frame.rename(columns=lambda name: str(name).partition(":")[0])
-    return interactions_of_table(
-        Table(bare, table.source, table.place, table.from_text), rules=load_rules(rules)
-    )
+    names = [name.partition(":")[0] for name in table.names]
+    bare = replace(table, frame=table.frame.set_axis(names, axis=1), names=tuple(names))
+    return interactions_of_table(bare, rules=load_rules(rules))

@@ -30,7 +30,8 @@ class Interactions:
         time_unit: "s" or "ms".
 
     Raises:
-        ValueError: If the columns differ in length or an index or kind is out of range.
+        ValueError: If the columns differ in length, hold anything but whole numbers, or an index
+            or kind is out of range.
     """
 
     user: np.ndarray
@@ -42,21 +43,17 @@ class Interactions:
     time_unit: TimeUnit = "s"
 
     def __post_init__(self) -> None:
-        for name, dtype in (
-            ("user", "int64"),
-            ("item", "int64"),
-            ("feedback", "int8"),
-            ("time", "int64"),
-        ):
-            column = np.ascontiguousarray(getattr(self, name), dtype=dtype)
-            if column.shape != np.shape(self.user):
+        for name in ("user", "item", "feedback", "time"):
+            column = _whole_numbers(name, getattr(self, name))
+            if len(column) != len(self.user):
                 raise ValueError(
-                    f"column {name!r} has shape {column.shape}, user has {np.shape(self.user)}"
+                    f"column {name!r} has {len(column)} rows, user has {len(self.user)}"
                 )
             object.__setattr__(self, name, column)
         _check_range("user", self.user, len(self.users))
         _check_range("item", self.item, len(self.items))
         _check_range("feedback", self.feedback, len(Feedback))
+        object.__setattr__(self, "feedback", self.feedback.astype(np.int8))
         if self.time_unit not in TICKS_PER_DAY:
             raise ValueError(f"time_unit must be 's' or 'ms', got {self.time_unit!r}")
 
@@ -115,7 +112,7 @@ class Interactions:
         )
 
     def chronological(self) -> np.ndarray:
-        """Row order by user, then time; rows of equal time keep the order of the log, int64 ``[N]``."""
+        """Row order by user, then time, int64 ``[N]``; ties keep the order of the log."""
         return np.lexsort((self.time, self.user))
 
     def feedback_counts(self) -> dict[Feedback, int]:
@@ -133,7 +130,12 @@ class Interactions:
 
 
 def k_core(interactions: Interactions, user_k: int = 1, item_k: int = 1) -> Interactions:
-    """Drops users with fewer than ``user_k`` and items with fewer than ``item_k`` rows until none is left.
+    """Drops users and items with few rows, again and again, until every one left has enough.
+
+    Args:
+        interactions: The log.
+        user_k: Rows that each user must keep.
+        item_k: Rows that each item must keep.
 
     Returns:
         The largest subset in which every user and item has enough rows, reindexed.
@@ -152,6 +154,22 @@ def k_core(interactions: Interactions, user_k: int = 1, item_k: int = 1) -> Inte
     raise ValueError(
         f"no interaction survives the k-core with at least {user_k} per user and {item_k} per item"
     )
+
+
+def _whole_numbers(name: str, values: Any) -> np.ndarray:
+    """A column as int64 ``[N]``; anything that a cast would change is refused."""
+    column = np.asarray(values)
+    if column.ndim != 1:
+        raise ValueError(f"column {name!r} has shape {column.shape}, must have one dimension")
+    if column.dtype.kind not in "iuf" and len(column):
+        raise ValueError(f"column {name!r} holds {column.dtype}, must hold whole numbers")
+    with np.errstate(invalid="ignore"):
+        whole = np.ascontiguousarray(column, dtype=np.int64)
+    wrong = whole != column
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(f"row {row}: {name} is {column[row]}, must be a whole number")
+    return whole
 
 
 def _check_range(name: str, column: np.ndarray, size: int) -> None:

@@ -116,7 +116,7 @@ def read_interactions(
             delimiter=delimiter,
             names=names,
             text_columns=(user, item),
-            columns=None if names is None and delimiter is None else sorted(asked),
+            columns=sorted(asked),
             encoding=encoding,
         )
     return interactions_of_table(
@@ -145,8 +145,8 @@ def interactions_of_table(
     time_format: str | None = None,
 ) -> tuple[Interactions, ReadReport]:
     """The same for a table that is read already; see `read_interactions`."""
-    user_ids = _checked_ids(table, user, "user id")
-    item_ids = _checked_ids(table, item, "item id")
+    user_ids = table.full_column(user, "user id", "say which column holds it by user=")
+    item_ids = table.full_column(item, "item id", "say which column holds it by item=")
     times = parse_times(table, time, time_unit, time_format)
     if feedback is not None:
         match = RuleMatch(_labels(table, feedback), ())
@@ -195,49 +195,36 @@ def load_rules(rules: RulesLike) -> FeedbackRules:
     return FeedbackRules.load(rules)
 
 
-def _checked_ids(table: Table, column: str, meaning: str) -> pd.Series:
-    ids = table.column(column, meaning)
-    missing = ids.isna().to_numpy()
-    if missing.any():
-        row = int(missing.argmax())
-        raise table.error(row, column, None, f"the {meaning} is missing; every row needs one")
-    return ids
-
-
 def _match(table: Table, rating: str, rules: FeedbackRules) -> tuple[RuleMatch, np.ndarray]:
     """Feedback per row, and whether the row is rated (a rating of 0 says it is not)."""
     frame = table.frame
     rated = np.ones(len(frame), dtype=bool)
     for name in rules.columns:
         if name != "rating":
-            table.column(name, "feedback rules")
+            table.column(name, "feedback rules", "correct the rules or choose others")
     if "rating" in rules.columns:
         stars = _checked_ratings(table, rating)
         rated = stars != 0
         frame = frame.assign(rating=stars)
     try:
         return rules.match(frame), rated
-    except DataError:
-        raise
     except ValueError as error:
         raise DataError(f"{table.source}: {error}") from error
 
 
 def _checked_ratings(table: Table, column: str) -> np.ndarray:
-    raw = table.column(column, "rating")
+    remedy = "say which column holds it by rating=, or choose other rules"
+    raw = table.column(column, "rating", remedy)
     stars = pd.to_numeric(raw, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    wrong = ~np.isfinite(stars)
-    if wrong.any():
-        row = int(wrong.argmax())
-        value = raw.iloc[row]
-        what = "the rating is missing" if pd.isna(value) else "is no finite number"
-        shown = None if pd.isna(value) else value.item() if isinstance(value, np.generic) else value
-        raise table.error(row, column, shown, f"{what}; write 0 where there is no rating")
+    table.refuse(
+        ~np.isfinite(stars), column, "is no finite number; write 0 where there is no rating"
+    )
     return stars
 
 
 def _labels(table: Table, column: str) -> np.ndarray:
-    codes, labels = pd.factorize(table.column(column, "feedback"), use_na_sentinel=False)
+    remedy = "say which column holds it by feedback="
+    codes, labels = pd.factorize(table.full_column(column, "feedback", remedy))
     kinds = np.empty(len(labels), dtype=np.int8)
     for index, label in enumerate(labels):
         try:

@@ -8,7 +8,7 @@ import io
 import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
@@ -40,12 +40,14 @@ class Table:
         frame: The columns, index 0 .. N - 1.
         source: What messages call the table: a path, or "the DataFrame".
         place: "line 7 of ratings.csv" for row number 5; lines count from 1 as in an editor.
+        names: Names of all columns of the source, those that were not kept included.
         from_text: Whether the ids are text only because the file has no types.
     """
 
     frame: pd.DataFrame
     source: str
     place: Callable[[int], str]
+    names: tuple[str, ...]
     from_text: bool = False
 
     @classmethod
@@ -55,14 +57,20 @@ class Table:
         Raises:
             DataError: If it has no row or two columns of one name.
         """
-        _check_names(list(map(str, frame.columns)), source)
-        if frame.empty:
+        names = [str(name) for name in frame.columns]
+        _check_names(names, source)
+        if not len(frame):
             raise DataError(f"{source} has no rows; one row per interaction is expected")
         plain = frame.reset_index(drop=True)
-        return cls(plain, source, lambda row: f"row {row + 1} of {source}")
+        return cls(plain, source, lambda row: f"row {row + 1} of {source}", tuple(names))
 
-    def column(self, name: str, meaning: str) -> pd.Series:
+    def column(self, name: str, meaning: str, remedy: str) -> pd.Series:
         """A column, or an error that names the nearest ones.
+
+        Args:
+            name: Name of the column.
+            meaning: What it is needed for.
+            remedy: What to do where it is absent.
 
         Raises:
             DataError: If the column is absent.
@@ -70,13 +78,33 @@ class Table:
         if name not in self.frame.columns:
             raise DataError(
                 f"{self.source}: there is no column {name!r} for the {meaning} "
-                f"({nearest(name, self.frame.columns)}); name the column to use for the {meaning}"
+                f"({nearest(name, self.names)}); {remedy}"
             )
         return self.frame[name]
 
-    def error(self, row: int, column: str, value: object, why: str) -> DataError:
-        """An error about one value."""
-        return DataError(f"{self.place(row)}, column {column!r}: {value!r} {why}")
+    def full_column(self, name: str, meaning: str, remedy: str) -> pd.Series:
+        """A column without a missing value; see `column`.
+
+        Raises:
+            DataError: If the column is absent or a value is missing.
+        """
+        values = self.column(name, meaning, remedy)
+        missing = values.isna().to_numpy()
+        if missing.any():
+            place = self.place(int(missing.argmax()))
+            raise DataError(
+                f"{place}, column {name!r}: the {meaning} is missing; every row needs one"
+                f"{_rows(missing)}"
+            )
+        return values
+
+    def refuse(self, wrong: np.ndarray, column: str, why: str) -> None:
+        """Raises an error about the first value that is wrong, bool ``[N]``, if there is one."""
+        if wrong.any():
+            row = int(wrong.argmax())
+            value = self.frame[column].iloc[row]
+            shown = value.item() if isinstance(value, np.generic) else value
+            raise DataError(f"{self.place(row)}, column {column!r}: {shown!r} {why}{_rows(wrong)}")
 
 
 def read_table(
@@ -119,15 +147,15 @@ def read_table(
         encoding = "utf-8-sig"  # the same, but skips a byte order mark
     with readable(source, encoding):
         if chosen == "parquet":
-            frame = _read_parquet(path, member, columns)
-            return Table.of_frame(frame, source)
+            frame, found = _read_parquet(path, member, columns)
+            return replace(Table.of_frame(frame, source), names=tuple(found))
         if chosen == "jsonl":
-            frame = _read_json_lines(path, member, columns, encoding, source)
+            frame, found = _read_json_lines(path, member, columns, encoding, source)
             delimiter = None
         else:
             with open_bytes(path, member) as stream:
-                header = _first_line(stream).decode(encoding).rstrip("\r\n")
-            if not header.strip():
+                header = _first_line(io.TextIOWrapper(stream, encoding=encoding))
+            if not header:
                 raise DataError(f"{source} is empty; one line per interaction is expected")
             delimiter = delimiter or _sniff(header, [*text_columns, *(columns or ())])
             if names is None:
@@ -139,7 +167,7 @@ def read_table(
             frame = _read_csv(
                 path, member, delimiter, found, names is None, text_columns, keep, encoding
             )
-    if frame.empty:
+    if not len(frame):
         raise DataError(f"{source} has a header and no rows; one line per interaction is expected")
 
     def place(row: int) -> str:
@@ -148,7 +176,7 @@ def read_table(
             line = _line_of(text, row + (delimiter is not None and names is None), delimiter)
         return f"line {line} of {source}"
 
-    return Table(frame, source, place, from_text=delimiter is not None)
+    return Table(frame, source, place, tuple(found), from_text=delimiter is not None)
 
 
 def concat_tables(tables: Sequence[Table]) -> Table:
@@ -161,14 +189,17 @@ def concat_tables(tables: Sequence[Table]) -> Table:
 
     frame = pd.concat([table.frame for table in tables], ignore_index=True)
     source = " + ".join(table.source for table in tables)
-    return Table(frame, source, place, all(table.from_text for table in tables))
+    from_text = all(table.from_text for table in tables)
+    return Table(frame, source, place, tables[0].names, from_text)
 
 
-def _first_line(stream: IO[bytes]) -> bytes:
-    for line in stream:
-        if line.strip():
-            return line
-    return b""
+def _rows(wrong: np.ndarray) -> str:
+    count = int(wrong.sum())
+    return f" ({count:,} rows are like that)" if count > 1 else ""
+
+
+def _first_line(text: IO[str]) -> str:
+    return next((line.rstrip("\n") for line in text if line.strip()), "")
 
 
 def _sniff(header: str, wanted: Iterable[str]) -> str:
@@ -209,19 +240,20 @@ def _read_csv(
             # A separator of several characters would take the slow Python parser.
             delimiter, text = _single_character(stream.read().decode(encoding), delimiter)
             content = io.StringIO(text)
-        return pd.read_csv(
+        # All columns are read, or a row with too many cells would go unnoticed.
+        frame = pd.read_csv(
             content,
             sep=delimiter,
             names=names,
             header=0 if has_header else None,
-            usecols=keep,
             index_col=False,
-            dtype={name: str for name in text_columns if name in keep},
+            dtype={name: str for name in text_columns if name in names},
             keep_default_na=False,
-            na_values={c: [""] if c in text_columns else _MISSING_NUMBERS for c in keep},
+            na_values={c: [""] if c in text_columns else _MISSING_NUMBERS for c in names},
             low_memory=False,
             encoding=encoding,
         )
+        return frame[keep]
 
 
 def _single_character(text: str, delimiter: str) -> tuple[str, str]:
@@ -233,8 +265,9 @@ def _single_character(text: str, delimiter: str) -> tuple[str, str]:
 
 def _read_json_lines(
     path: Path, member: str | None, columns: Sequence[str] | None, encoding: str, source: str
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, list[str]]:
     parts = []
+    names: dict[str, None] = {}  # an ordered set
     try:
         with open_bytes(path, member) as stream:
             text: Any = io.TextIOWrapper(stream, encoding=encoding)
@@ -245,6 +278,9 @@ def _read_json_lines(
                 dtype=False,
                 convert_dates=False,
             ):
+                if not all(isinstance(name, str) for name in part.columns):
+                    raise ValueError("a line is no JSON object")
+                names.update(dict.fromkeys(part.columns))
                 parts.append(part[[c for c in part if columns is None or c in columns]])
     except UnicodeError:
         raise
@@ -259,10 +295,12 @@ def _read_json_lines(
         ) from error
     if not parts:
         raise DataError(f"{source} is empty; one line per interaction is expected")
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True), list(names)
 
 
-def _read_parquet(path: Path, member: str | None, columns: Sequence[str] | None) -> pd.DataFrame:
+def _read_parquet(
+    path: Path, member: str | None, columns: Sequence[str] | None
+) -> tuple[pd.DataFrame, list[str]]:
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
@@ -272,8 +310,9 @@ def _read_parquet(path: Path, member: str | None, columns: Sequence[str] | None)
     try:
         with open_bytes(path, member) as stream:
             file = parquet.ParquetFile(io.BytesIO(stream.read()) if member else str(path))
-            keep = [c for c in file.schema_arrow.names if columns is None or c in columns]
-            return file.read(columns=keep).to_pandas()
+            names = list(file.schema_arrow.names)
+            keep = [c for c in names if columns is None or c in columns]
+            return file.read(columns=keep).to_pandas(), names
     except (OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise

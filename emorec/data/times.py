@@ -51,77 +51,67 @@ def parse_times(
     """
     if unit not in ("auto", *TICKS_PER_DAY):
         raise ValueError(f"time_unit must be 'auto', 's' or 'ms', got {unit!r}")
-    raw = table.column(column, "time")
-    missing = raw.isna().to_numpy()
-    if missing.any():
-        row = int(missing.argmax())
-        raise table.error(row, column, None, f"the time is missing; {_expected()}")
+    raw = table.full_column(column, "time", "say which column holds it by time=")
     if pd.api.types.is_datetime64_any_dtype(raw.dtype):
-        return _from_dates(table, column, raw, unit, None)
-    if pd.api.types.is_numeric_dtype(raw.dtype) and not pd.api.types.is_bool_dtype(raw.dtype):
+        return _from_dates(table, column, raw, unit)
+    if pd.api.types.is_bool_dtype(raw.dtype):
+        table.refuse(np.ones(len(raw), dtype=bool), column, f"is no time; {_expected(None)}")
+    if pd.api.types.is_numeric_dtype(raw.dtype):
         return _from_numbers(table, column, raw, unit)
-    if time_format is None:
-        numbers = pd.to_numeric(raw.astype(str), errors="coerce")
-        if numbers.notna().all():
-            return _from_numbers(table, column, numbers, unit)
-    return _from_dates(table, column, raw, unit, time_format)
+    text = raw.astype(str)
+    numbers = pd.to_numeric(text, errors="coerce")
+    is_number = numbers.notna().to_numpy()
+    if is_number.all() and time_format is None:
+        return _from_numbers(table, column, numbers, unit)
+    dates = pd.to_datetime(text, utc=True, format=time_format or "ISO8601", errors="coerce")
+    # A year alone would pass as a date: digits stay numbers.
+    is_date = dates.notna().to_numpy() & (~is_number | (time_format is not None))
+    is_time = is_date if time_format is not None else is_date | is_number
+    table.refuse(~is_time, column, f"is no time; {_expected(time_format)}")
+    if not is_date.all():
+        rarer = is_number if is_number.sum() <= is_date.sum() else is_date
+        table.refuse(rarer, column, "does not go with the others: some are numbers, some are dates")
+    return _from_dates(table, column, dates, unit)
 
 
 def _from_numbers(table: Table, column: str, raw: pd.Series, unit: TimeUnitOption) -> Times:
     numbers = raw.to_numpy()
     if not np.issubdtype(numbers.dtype, np.integer):
         numbers = raw.to_numpy(dtype=np.float64)
-        odd = ~np.isfinite(numbers)
-        if odd.any():
-            row = int(odd.argmax())
-            raise table.error(row, column, numbers[row].item(), f"is no time; {_expected()}")
-        odd = numbers != np.floor(numbers)
-        if odd.any():
-            row = int(odd.argmax())
-            raise table.error(
-                row,
-                column,
-                numbers[row].item(),
-                "has a fraction; times are whole seconds or milliseconds since the epoch "
-                "(multiply by 1000, round, and give time_unit='ms')",
-            )
-    _refuse(table, column, numbers, numbers < 0, "is negative; times count from 1970 on")
-    _refuse(
-        table,
-        column,
-        numbers,
+        table.refuse(~np.isfinite(numbers), column, f"is no time; {_expected(None)}")
+        table.refuse(
+            numbers != np.floor(numbers),
+            column,
+            "has a fraction; times are whole seconds or milliseconds since the epoch "
+            "(multiply by 1000, round, and give time_unit='ms')",
+        )
+    table.refuse(numbers < 0, column, "is negative; times count from 1970 on")
+    table.refuse(
         numbers >= _FIRST_MICROSECONDS,
+        column,
         "is too large for milliseconds; divide microseconds by 1000, nanoseconds by 1000000",
     )
     times = numbers.astype(np.int64)
     if unit != "auto":
         return Times(times, unit, f"times are {_NAMES[unit]}, as told")
-    in_milliseconds = times >= _FIRST_MILLISECONDS
-    if in_milliseconds.any() and (~in_milliseconds & (times > 0)).any():
-        short, long = int((~in_milliseconds & (times > 0)).argmax()), int(in_milliseconds.argmax())
-        raise table.error(
-            short,
+    is_long = times >= _FIRST_MILLISECONDS
+    if is_long.any():
+        other = int(is_long.argmax())
+        table.refuse(
+            ~is_long & (times > 0),
             column,
-            int(times[short]),
-            f"looks like seconds, {int(times[long])} at {table.place(long)} like milliseconds; "
+            f"looks like seconds, {times[other]} at {table.place(other)} like milliseconds; "
             "use one unit, or give time_unit='s' or 'ms'",
         )
-    told: TimeUnit = "ms" if in_milliseconds.any() else "s"
+    told: TimeUnit = "ms" if is_long.any() else "s"
     return Times(times, told, f"times taken as {_NAMES[told]} by their size (up to {times.max()})")
 
 
-def _from_dates(
-    table: Table, column: str, raw: pd.Series, unit: TimeUnitOption, time_format: str | None
-) -> Times:
-    dates = pd.to_datetime(raw, utc=True, format=time_format or "ISO8601", errors="coerce")
-    wrong = dates.isna().to_numpy()
-    if wrong.any():
-        row = int(wrong.argmax())
-        rows = int(wrong.sum())
-        more = "" if rows == 1 else f" ({rows:,} rows have such times)"
-        raise table.error(row, column, raw.iloc[row], f"is no time{more}; {_expected(time_format)}")
-    ticks = dates.dt.tz_localize(None).to_numpy().astype("datetime64[ms]").astype(np.int64)
-    _refuse(table, column, raw.to_numpy(), ticks < 0, "is before 1970; times count from there on")
+def _from_dates(table: Table, column: str, dates: pd.Series, unit: TimeUnitOption) -> Times:
+    if dates.dt.tz is not None:
+        dates = dates.dt.tz_convert("UTC").dt.tz_localize(None)
+    ticks = dates.to_numpy().astype("datetime64[ms]").astype(np.int64)
+    table.refuse(ticks < 0, column, "is before 1970; times count from there on")
     whole = bool((ticks % 1000 == 0).all())
     chosen = cast(TimeUnit, unit if unit != "auto" else "s" if whole else "ms")
     if chosen == "s":
@@ -129,19 +119,10 @@ def _from_dates(
     return Times(ticks, chosen, f"times are dates, kept as {_NAMES[chosen]} (UTC)")
 
 
-def _refuse(table: Table, column: str, values: np.ndarray, wrong: np.ndarray, why: str) -> None:
-    if wrong.any():
-        row = int(wrong.argmax())
-        value = values[row]
-        raise table.error(
-            row, column, value.item() if isinstance(value, np.generic) else value, why
-        )
-
-
 _NAMES = {"s": "seconds", "ms": "milliseconds"}
 
 
-def _expected(time_format: str | None = None) -> str:
+def _expected(time_format: str | None) -> str:
     if time_format is not None:
         return f"expected is a date as {time_format!r}"
     return (

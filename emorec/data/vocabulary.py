@@ -46,30 +46,38 @@ class Vocabulary:
         return self._index.tolist()
 
     def indices(self, ids: Iterable[Any]) -> np.ndarray:
-        """Indices of external ids, int64 ``[N]``; -1 where an id is unknown."""
-        wanted = list(ids)
-        found = self._index.get_indexer(pd.Index(wanted, dtype=object))
-        if (found < 0).any() and len(self):
-            # "17" typed at a prompt means the integer id 17, and 17 the string id "17".
-            retyped = [self._retype(value) for value in wanted]
-            found = np.where(found < 0, self._index.get_indexer(pd.Index(retyped)), found)
-        return found.astype(np.int64)
+        """Indices of external ids, int64 ``[N]``; -1 where an id is unknown or missing.
+
+        "17" typed at a prompt finds the integer id 17, and 17 the string id "17".
+        """
+        wanted = _as_series(ids)
+        present = wanted.notna().to_numpy()
+        keys = _as_ids(wanted[present])
+        index = self._index
+        if (keys.dtype == np.int64) != pd.api.types.is_integer_dtype(index.dtype):
+            keys, index = keys.astype(str).astype(object), index.astype(str)
+        found = np.full(len(wanted), -1, dtype=np.int64)
+        found[present] = index.get_indexer(pd.Index(keys))
+        return found
 
     def lookup(self, indices: Sequence[int] | np.ndarray) -> list[Any]:
-        """External ids of indices, as plain Python values."""
-        return self._index.take(np.asarray(indices, dtype=np.int64)).tolist()
+        """External ids of indices, as plain Python values.
+
+        Raises:
+            IndexError: If an index is not in ``0 .. len - 1``, such as the -1 of an unknown id.
+        """
+        return self._take(indices).tolist()
 
     def subset(self, indices: np.ndarray) -> Vocabulary:
         """The vocabulary of a few indices, renumbered in the order given."""
-        return Vocabulary(self._index.take(indices))
+        return Vocabulary(self._take(indices))
 
-    def _retype(self, value: Any) -> Any:
-        if not pd.api.types.is_integer_dtype(self._index.dtype):
-            return str(value)
-        try:
-            return int(value)
-        except (TypeError, ValueError):
-            return -1 if -1 not in self._index else None
+    def _take(self, indices: Sequence[int] | np.ndarray) -> pd.Index:
+        wanted = np.asarray(indices, dtype=np.int64)
+        wrong = (wanted < 0) | (wanted >= len(self))
+        if wrong.any():
+            raise IndexError(f"there is no id of index {wanted[wrong][0]}, only {len(self)} ids")
+        return self._index.take(wanted)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -80,23 +88,31 @@ class Vocabulary:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vocabulary) and self._index.equals(other._index)
 
-    def __hash__(self) -> int:
-        return id(self)
-
     def __repr__(self) -> str:
         return f"Vocabulary({len(self)} ids)"
 
 
+def _as_series(column: Iterable[Any]) -> pd.Series:
+    """A column of one type where its values have one, else of Python objects."""
+    if not isinstance(column, (pd.Series, pd.Index, np.ndarray)):
+        column = np.fromiter(column, dtype=object)
+    values = pd.Series(column)
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return values.astype(values.cat.categories.dtype)
+    return values
+
+
 def _as_ids(column: Iterable[Any]) -> np.ndarray:
-    """Integers as int64, everything else as strings; missing ids are refused."""
-    values = pd.Series(
-        column if isinstance(column, (pd.Series, pd.Index, np.ndarray)) else list(column)
-    )
-    if values.isna().any():
-        row = int(np.flatnonzero(values.isna())[0])
-        raise ValueError(f"row {row}: an id is missing; every row needs a user and an item id")
-    if len(values) == 0 or pd.api.types.is_integer_dtype(values.dtype):
-        return values.to_numpy(dtype=np.int64 if len(values) else object)
-    if pd.api.types.is_float_dtype(values.dtype) and (values == values.round()).all():
-        return values.to_numpy().astype(np.int64)
+    """Whole numbers as int64, everything else as strings; missing ids are refused."""
+    values = _as_series(column).infer_objects()
+    missing = values.isna().to_numpy()
+    if missing.any():
+        raise ValueError(
+            f"row {int(missing.argmax())}: an id is missing; every row needs a user and an item id"
+        )
+    if pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values.dtype):
+        numbers = values.to_numpy()
+        # Also False for infinity and for what int64 cannot hold.
+        if ((numbers >= -(2**63)) & (numbers < 2**63) & (numbers == np.floor(numbers))).all():
+            return numbers.astype(np.int64)
     return values.astype(str).to_numpy(dtype=object)
