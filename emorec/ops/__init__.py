@@ -1,1 +1,5 @@
 """Operators and their plain PyTorch references."""
+
+from emorec.ops.hawkes_attention import hawkes_attention
+
+__all__ = ["hawkes_attention"]

@@ -1,0 +1,292 @@
+"""Everything a run can be told, with defaults, files and command-line overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import typing
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+__all__ = ["Config", "ConfigError", "load_config", "preset_names"]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used, with what would be right."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to read."""
+
+    dataset: str = "synthetic"  # a name of the registry
+    min_user_events: int = 1  # k-core: fewer rows and the user is dropped
+    min_item_events: int = 1  # k-core: fewer rows and the item is dropped
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """How to hold events out; validation is carved out of train by the same rule."""
+
+    method: Literal["leave_last_out", "time"] = "leave_last_out"
+    n: int = 10  # leave_last_out: the newest events of each user with more than n
+    quantile: float = 0.9  # time: share of events before the cut
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What both encoders share."""
+
+    embedding_size: int = 64  # width of all vectors
+    backend: Literal["dgl", "torch"] = "dgl"  # sums over edges
+    polarity: bool = False  # whether to predict the polarity of the next event
+
+
+@dataclass(frozen=True)
+class GraphConfig:
+    """The graph encoder."""
+
+    conv: Literal["none", "sage", "gat"] = "sage"
+    feedback_nodes: bool = True  # False: items send to users directly
+    signed: bool = False  # negative feedback repels the user's vector
+    layers: int = 2
+    heads: int = 1  # of GAT
+    dropout: float = 0.2
+
+
+@dataclass(frozen=True)
+class SequenceConfig:
+    """The sequence encoder."""
+
+    layers: int = 1  # 0: no sequence encoder
+    heads: int = 4
+    max_length: int = 100  # events of history
+    window: float = 101.0  # reach of the positional decay, in positions
+    decay: Literal["multiplicative", "additive"] = "multiplicative"
+    shortest_half_life: float = 0.04  # days, at the start of training
+    longest_half_life: float = 365.0  # days, at the start of training
+    projections: bool = False  # learned queries, keys and outputs
+    feedback_input: bool = False  # the kind of feedback of each event as input
+    dropout: float = 0.2
+    attention: Literal["auto", "reference", "fused"] = "auto"
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is learned."""
+
+    ranking: Literal["bpr", "softmax"] = "bpr"
+    targets: Literal["any", "positive", "explicit_positive"] = "positive"  # events to rank high
+    samples: int = 1  # bpr: sampled items per target
+    use_negatives: float = 0.0  # bpr: share of the samples that are the user's own dislikes
+    polarity_weight: float = 1.0  # of the polarity loss, if the model predicts it
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How it is learned."""
+
+    epochs: int = 50
+    batch_size: int = 128  # windows of users' histories
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0  # AdamW's, decoupled
+    clip_norm: float = 1.0  # largest norm of the gradient
+    patience: int = 5  # epochs without a better validation score before stopping
+    seed: int = 42
+    device: str = "cpu"
+    threads: int = 0  # of the CPU; 0: PyTorch's choice
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How it is judged."""
+
+    k: int = 10  # length of the lists
+    select: Literal["ndcg", "ndcg_likes"] = "ndcg"  # validation score that chooses the epoch
+    batch_size: int = 256  # users at a time
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    preset: str = "emorec"
+    data: DataConfig = field(default_factory=DataConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    graph: GraphConfig = field(default_factory=GraphConfig)
+    sequence: SequenceConfig = field(default_factory=SequenceConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        _check_values(self)
+
+    def updated(self, values: dict[str, Any], source: str) -> Config:
+        """A copy with nested values replaced, e.g. ``{"training": {"epochs": 3}}``.
+
+        Args:
+            values: Sections of keys of values, as TOML gives them.
+            source: Where they come from, for the error.
+
+        Raises:
+            ConfigError: If a key is unknown (the nearest is named) or a value does not fit.
+        """
+        return _updated(self, values, source, path="")
+
+    def with_setting(self, setting: str) -> Config:
+        """A copy with one ``section.key=value`` replaced.
+
+        Raises:
+            ConfigError: If the setting cannot be understood or does not fit.
+        """
+        source = f"--set {setting}"
+        path, equals, text = setting.partition("=")
+        keys = path.strip().split(".")
+        if not equals or len(keys) != 2:
+            raise ConfigError(
+                f"{source}: must look like section.key=value, e.g. training.epochs=20"
+            )
+        values: dict[str, Any] = {keys[0]: {keys[1]: _parse_value(text.strip())}}
+        return self.updated(values, source)
+
+    def to_toml(self) -> str:
+        """The configuration as TOML, every value written out."""
+        return tomli_w.dumps(dataclasses.asdict(self))
+
+
+def preset_names() -> list[str]:
+    """Names of the shipped presets."""
+    folder = resources.files("emorec.presets")
+    return sorted(
+        entry.name.removesuffix(".toml")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".toml")
+    )
+
+
+def load_config(
+    preset: str = "emorec", file: Path | None = None, settings: tuple[str, ...] = ()
+) -> Config:
+    """Defaults, then a preset, then a file, then single settings: the later one wins.
+
+    Args:
+        preset: Name of a shipped preset; a file that names one replaces it.
+        file: A TOML file of sections, such as a run's ``config.toml``.
+        settings: ``section.key=value`` texts.
+
+    Raises:
+        ConfigError: If a name, key or value is wrong.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file}: cannot be read ({error})") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{file}: is not TOML: {error}") from error
+        preset = str(values.pop("preset", preset))
+    if preset not in preset_names():
+        raise ConfigError(f"preset {preset!r} is unknown{_nearest(preset, preset_names())}")
+    text = resources.files("emorec.presets").joinpath(f"{preset}.toml").read_text(encoding="utf-8")
+    config = Config(preset=preset).updated(tomllib.loads(text), f"preset {preset}")
+    config = config.updated(values, str(file))
+    for setting in settings:
+        config = config.with_setting(setting)
+    return config
+
+
+def _updated(node: Any, values: dict[str, Any], source: str, path: str) -> Any:
+    hints = typing.get_type_hints(type(node))
+    changes = {}
+    for key, value in values.items():
+        name = f"{path}{key}"
+        if key not in hints:
+            raise ConfigError(f"{source}: {name!r} is no setting{_nearest(key, list(hints))}")
+        current = getattr(node, key)
+        if dataclasses.is_dataclass(current):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{source}: {name!r} is a section, write {name}.key")
+            changes[key] = _updated(current, value, source, f"{name}.")
+        else:
+            changes[key] = _fitted(hints[key], value, f"{source}: {name}")
+    try:
+        return dataclasses.replace(node, **changes)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def _fitted(hint: Any, value: Any, where: str) -> Any:
+    if typing.get_origin(hint) is Literal:
+        choices = [str(choice) for choice in typing.get_args(hint)]
+        if value not in choices:
+            raise ConfigError(f"{where} is {value!r}{_nearest(str(value), choices)}")
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"{where} must be {_TYPE_NAMES[hint]}, got {value!r}")
+    return value
+
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+def _parse_value(text: str) -> Any:
+    """A TOML value, or the text itself where it is none (``gat`` for ``"gat"``)."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    choices = ", ".join(known)
+    return (f"; did you mean {close[0]!r}?" if close else ";") + f" (one of: {choices})"
+
+
+def _check_values(config: Config) -> None:
+    """Checks ranges, and the few choices that exclude each other."""
+    at_least = [
+        ("data.min_user_events", 1), ("data.min_item_events", 1), ("split.n", 1),
+        ("model.embedding_size", 1), ("graph.layers", 1), ("graph.heads", 1), ("sequence.layers", 0),
+        ("sequence.heads", 1), ("sequence.max_length", 1), ("loss.samples", 1),
+        ("loss.polarity_weight", 0), ("training.epochs", 1), ("training.batch_size", 1),
+        ("training.weight_decay", 0), ("training.patience", 1), ("training.seed", 0),
+        ("training.threads", 0), ("evaluation.k", 1), ("evaluation.batch_size", 1),
+    ]  # fmt: skip
+    positive = [
+        "sequence.window", "sequence.shortest_half_life", "sequence.longest_half_life",
+        "training.learning_rate", "training.clip_norm",
+    ]  # fmt: skip
+    shares = ["graph.dropout", "sequence.dropout", "loss.use_negatives", "split.quantile"]
+    for name, low in at_least:
+        if not _value(config, name) >= low:
+            raise ConfigError(f"{name} must be at least {low}, got {_value(config, name)}")
+    for name in positive:
+        if not _value(config, name) > 0:
+            raise ConfigError(f"{name} must be positive, got {_value(config, name)}")
+    for name in shares:
+        if not 0 <= _value(config, name) <= 1:
+            raise ConfigError(f"{name} must be between 0 and 1, got {_value(config, name)}")
+    if config.graph.conv == "none" and config.sequence.layers == 0:
+        raise ConfigError(
+            "graph.conv is 'none' and sequence.layers is 0: a model needs one of the two encoders"
+        )
+    if config.graph.signed and not config.graph.feedback_nodes:
+        raise ConfigError(
+            "graph.signed needs graph.feedback_nodes: without them there is no negative relation"
+        )
+
+
+def _value(config: Config, name: str) -> Any:
+    section, key = name.split(".")
+    return getattr(getattr(config, section), key)

@@ -1,0 +1,211 @@
+"""Event sequences: every user's events, oldest first, packed into one array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emorec.data.interactions import TICKS_PER_DAY, Interactions
+
+__all__ = ["CLS", "EventSequences", "SequenceBatch", "Targets", "Windows", "ranges"]
+
+CLS = -1
+"""Item index and kind of feedback of the [CLS] token that opens every sequence."""
+
+
+@dataclass(frozen=True)
+class SequenceBatch:
+    """Packed input sequences; each is a [CLS] token followed by events, oldest first.
+
+    With ``B`` sequences and ``T`` tokens in all, sequence ``b`` holds the tokens
+    ``cu_seqlens[b] : cu_seqlens[b + 1]``.
+
+    Attributes:
+        user: User of each sequence, int64 ``[B]``.
+        item: Item of each token, int64 ``[T]``; `CLS` opens each sequence.
+        feedback: Kind of feedback of each token, int64 ``[T]``; `CLS` likewise.
+        days: Days since the first event of the sequence, float64 ``[T]``; 0 at [CLS].
+        position: 0 at [CLS], then 1, 2, ..., int32 ``[T]``.
+        cu_seqlens: Where the sequences begin and end, int64 ``[B + 1]``.
+    """
+
+    user: Tensor
+    item: Tensor
+    feedback: Tensor
+    days: Tensor
+    position: Tensor
+    cu_seqlens: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens per sequence, int64 ``[B]``."""
+        return self.cu_seqlens.diff()
+
+    @property
+    def row(self) -> Tensor:
+        """Sequence of each token, int64 ``[T]``."""
+        return torch.repeat_interleave(
+            torch.arange(len(self.user), device=self.user.device), self.lengths
+        )
+
+    @property
+    def last(self) -> Tensor:
+        """Last token of each sequence, int64 ``[B]``."""
+        return self.cu_seqlens[1:] - 1
+
+    def to(self, device: torch.device | str) -> SequenceBatch:
+        """The batch on another device."""
+        return SequenceBatch(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The event that follows each token of a `SequenceBatch`.
+
+    Attributes:
+        item: Items, int64 ``[T]``.
+        feedback: Kinds of feedback, int64 ``[T]``.
+        place: Place in the user's whole history, from 0, int64 ``[T]``.
+    """
+
+    item: Tensor
+    feedback: Tensor
+    place: Tensor
+
+    def to(self, device: torch.device | str) -> Targets:
+        """The targets on another device."""
+        return Targets(self.item.to(device), self.feedback.to(device), self.place.to(device))
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Stretches ``start : stop`` of users' histories whose events are training targets.
+
+    Attributes:
+        user: User of each window, int64 ``[W]``.
+        start: First event, int64 ``[W]``.
+        stop: One past the last event, int64 ``[W]``.
+    """
+
+    user: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def select(self, rows: np.ndarray) -> Windows:
+        """The given windows."""
+        return Windows(self.user[rows], self.start[rows], self.stop[rows])
+
+
+@dataclass(frozen=True)
+class EventSequences:
+    """All events by user and time; equal times keep the order of the log.
+
+    Attributes:
+        offsets: User ``u`` owns the events ``offsets[u] : offsets[u + 1]``, int64 ``[U + 1]``.
+        item: Items, int64 ``[N]``.
+        feedback: Kinds of feedback, int8 ``[N]``.
+        time: Times, int64 ``[N]``.
+        ticks_per_day: Units of ``time`` in a day.
+    """
+
+    offsets: np.ndarray
+    item: np.ndarray
+    feedback: np.ndarray
+    time: np.ndarray
+    ticks_per_day: int
+
+    @classmethod
+    def build(cls, interactions: Interactions) -> EventSequences:
+        """Sorts interactions into sequences."""
+        order = interactions.chronological()
+        counts = np.bincount(interactions.user, minlength=interactions.num_users)
+        return cls(
+            offsets=np.concatenate([[0], np.cumsum(counts)]),
+            item=interactions.item[order],
+            feedback=interactions.feedback[order],
+            time=interactions.time[order],
+            ticks_per_day=TICKS_PER_DAY[interactions.time_unit],
+        )
+
+    @property
+    def num_users(self) -> int:
+        """Number of users, those without events included."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Events per user, int64 ``[U]``."""
+        return np.diff(self.offsets)
+
+    def events(
+        self, user: np.ndarray, stop: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the first ``stop`` events of each given user (all by default).
+
+        Returns:
+            For each event its place in ``user`` and its row in the packed arrays, int64 ``[M]``.
+        """
+        counts = self.lengths[user] if stop is None else stop
+        return ranges(self.offsets[user], counts)
+
+    def windows(self, max_length: int) -> Windows:
+        """Cuts every history into windows, so that each event is a target exactly once.
+
+        Windows end at the newest event and reach back ``max_length`` events at a time: with 7
+        events and ``max_length`` 3 they are ``0:1, 1:4, 4:7``.
+        """
+        user, piece = ranges(
+            np.zeros(self.num_users, dtype=np.int64), -(-self.lengths // max_length)
+        )
+        stop = self.lengths[user] - piece * max_length
+        return Windows(user, np.maximum(stop - max_length, 0), stop)
+
+    def training_batch(self, windows: Windows) -> tuple[SequenceBatch, Targets]:
+        """Inputs and next-event targets of windows: [CLS] and all events but the last of each."""
+        batch = self._batch(windows.user, windows.start, windows.stop - windows.start - 1)
+        row = np.repeat(np.arange(len(windows)), windows.stop - windows.start)
+        place = windows.start[row] + batch.position.numpy()
+        event = self.offsets[windows.user][row] + place
+        return batch, Targets(
+            item=torch.from_numpy(self.item[event]),
+            feedback=torch.from_numpy(self.feedback[event].astype(np.int64)),
+            place=torch.from_numpy(place),
+        )
+
+    def inference_batch(self, user: np.ndarray, max_length: int) -> SequenceBatch:
+        """[CLS] and the newest ``max_length`` events of each user."""
+        length = self.lengths[user]
+        start = np.maximum(length - max_length, 0)
+        return self._batch(user, start, length - start)
+
+    def _batch(self, user: np.ndarray, start: np.ndarray, count: np.ndarray) -> SequenceBatch:
+        row, position = ranges(np.zeros(len(user), dtype=np.int64), count + 1)
+        is_cls = position == 0
+        first = self.offsets[user] + start
+        event = np.where(is_cls, 0, first[row] + position - 1)
+        elapsed = self.time[event] - self.time[np.where(is_cls, 0, first[row])]  # int64, exact
+        return SequenceBatch(
+            user=torch.from_numpy(user),
+            item=torch.from_numpy(np.where(is_cls, CLS, self.item[event])),
+            feedback=torch.from_numpy(np.where(is_cls, CLS, self.feedback[event]).astype(np.int64)),
+            days=torch.from_numpy(elapsed / self.ticks_per_day),
+            position=torch.from_numpy(position.astype(np.int32)),
+            cu_seqlens=torch.from_numpy(np.concatenate([[0], np.cumsum(count + 1)])),
+        )
+
+
+def ranges(start: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Concatenates ``start[i], start[i] + 1, ..., start[i] + count[i] - 1`` over all ``i``.
+
+    Returns:
+        The ``i`` of each number, and the numbers, int64 ``[sum(count)]``.
+    """
+    row = np.repeat(np.arange(len(count)), count)
+    first = np.cumsum(count) - count
+    return row, start[row] + np.arange(len(row)) - first[row]

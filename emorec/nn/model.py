@@ -1,0 +1,99 @@
+"""The recommender: graph and sequence encoders over shared item embeddings."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emorec.data.graph import FeedbackGraph
+from emorec.data.sequences import SequenceBatch
+from emorec.nn.graph_encoder import GraphEncoder
+from emorec.nn.sequence_encoder import SequenceEncoder
+
+__all__ = ["Recommender"]
+
+
+class Recommender(nn.Module):
+    """Scores items for a user's state.
+
+        state = sequence state + graph vector of the user         (paper, 3.2.5: a sum)
+        score_i = <state, item embedding_i>
+        P(next event is positive) = sigmoid(<w, state> + b)       (polarity head)
+
+    Args:
+        num_items: Size of the catalogue.
+        size: Width of all vectors, ``D``.
+        graph_encoder: Gives users' vectors from the feedback graph, or None.
+        sequence_encoder: Gives states from users' events, or None.
+        polarity: Whether to have a polarity head.
+
+    Raises:
+        ValueError: If there is neither encoder.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        size: int,
+        graph_encoder: GraphEncoder | None,
+        sequence_encoder: SequenceEncoder | None,
+        polarity: bool = False,
+    ) -> None:
+        super().__init__()
+        if graph_encoder is None and sequence_encoder is None:
+            raise ValueError("the model needs a graph encoder, a sequence encoder, or both")
+        self.item_embedding = nn.Embedding(num_items, size)
+        nn.init.normal_(self.item_embedding.weight, std=0.1)
+        self.graph_encoder = graph_encoder
+        self.sequence_encoder = sequence_encoder
+        self.polarity_head = nn.Linear(size, 1) if polarity else None
+
+    def forward(
+        self,
+        batch: SequenceBatch,
+        graph: FeedbackGraph | None = None,
+        user_node: Tensor | None = None,
+        sees_graph: Tensor | None = None,
+    ) -> Tensor:
+        """State of the user after each token.
+
+        Args:
+            batch: ``B`` sequences of ``T`` tokens in all.
+            graph: The graph, if the model has a graph encoder.
+            user_node: The graph's user node of each sequence, int64 ``[B]``.
+            sees_graph: Whether the graph is older than the event to come, bool ``[T]``; where it
+                is not, the graph vector is left out. None: everywhere.
+
+        Returns:
+            ``[T, D]``.
+        """
+        items = self.item_embedding.weight
+        state = items.new_zeros(len(batch.item), items.shape[1])
+        if self.sequence_encoder is not None:
+            state = state + self.sequence_encoder(batch, items)
+        if self.graph_encoder is not None:
+            assert graph is not None and user_node is not None
+            vector = self.graph_encoder(graph, items)  # [U, D]
+            vector = F.embedding(user_node[batch.row], vector)  # [T, D]
+            state = state + (vector if sees_graph is None else vector * sees_graph[:, None])
+        return state
+
+    def scores(self, state: Tensor, items: Tensor | None = None) -> Tensor:
+        """Scores of items.
+
+        Args:
+            state: ``[T, D]``.
+            items: Items to score per state, int64 ``[T, N]``; None: the whole catalogue.
+
+        Returns:
+            ``[T, N]`` or ``[T, I]``.
+        """
+        if items is None:
+            return state @ self.item_embedding.weight.T
+        return torch.einsum("td,tnd->tn", state, self.item_embedding(items))
+
+    def polarity_logit(self, state: Tensor) -> Tensor:
+        """Log-odds that the next event is positive, ``[T]``."""
+        assert self.polarity_head is not None
+        return self.polarity_head(state)[:, 0]

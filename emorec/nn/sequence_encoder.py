@@ -1,0 +1,197 @@
+"""Sequence encoder: a transformer whose attention decays with time and position (paper, 3.2)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emorec.data.feedback import Feedback
+from emorec.data.sequences import SequenceBatch
+from emorec.ops.hawkes_attention import Backend, Decay, hawkes_attention
+
+__all__ = ["HawkesLayer", "SequenceEncoder"]
+
+HOURS_PER_DAY = 24.0
+
+
+class SequenceEncoder(nn.Module):
+    """Turns each token of a user's history into the user's state after that token.
+
+    Input of token ``k``, with ``gap_k`` the hours since the token before it:
+
+        x_k = item_k + position_k + w log(1 + gap_k)  (+ feedback_k)
+
+    then `HawkesLayer` after layer and a final LayerNorm. [CLS] has a learned vector in place of
+    the item's. Attention is causal: a state knows the events up to its token only, so that it can
+    be trained to predict the next one. The paper projects raw seconds since the epoch; they are
+    some nine orders of magnitude larger than the embeddings and would drown them, so the gap
+    enters on a logarithmic scale.
+
+    Args:
+        size: Width of all vectors, ``D``.
+        max_length: Longest history in events; [CLS] comes on top.
+        num_layers: Layers.
+        num_heads: Heads.
+        window: Reach of the positional decay, in positions.
+        decay: "multiplicative" (paper) or "additive".
+        half_lives: Shortest and longest half-life at the start, in days; the heads' half-lives
+            are spread between them on a logarithmic scale and then learned.
+        projections: Whether queries, keys and outputs have learned projections (as in usual
+            transformers); without, ``Q = K = LayerNorm(x)`` and heads are summed (paper).
+        feedback_input: Whether a token's kind of feedback is part of its input.
+        dropout: Dropout on inputs, attention weights and the feed-forward network.
+        attention: Implementation of the attention, see `emorec.ops.hawkes_attention`.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        max_length: int,
+        *,
+        num_layers: int = 1,
+        num_heads: int = 4,
+        window: float = 101.0,
+        decay: Decay = "multiplicative",
+        half_lives: tuple[float, float] = (1 / 24, 365.0),
+        projections: bool = False,
+        feedback_input: bool = False,
+        dropout: float = 0.2,
+        attention: Backend = "auto",
+    ) -> None:
+        super().__init__()
+        self.max_length = max_length
+        self.cls = nn.Parameter(torch.randn(size) * 0.1)
+        self.position = nn.Embedding(max_length + 1, size)
+        self.gap = nn.Linear(1, size)
+        self.feedback = nn.Embedding(len(Feedback), size) if feedback_input else None
+        for module in (self.position, self.gap, self.feedback):
+            if module is not None:
+                nn.init.normal_(module.weight, std=0.1)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(
+            HawkesLayer(
+                size,
+                num_heads,
+                window=window,
+                decay=decay,
+                half_lives=half_lives,
+                projections=projections,
+                dropout=dropout,
+                attention=attention,
+            )
+            for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(size)
+
+    def forward(self, batch: SequenceBatch, items: Tensor) -> Tensor:
+        """States after each token.
+
+        Args:
+            batch: Packed sequences of ``T`` tokens.
+            items: Item embeddings, ``[I, D]``.
+
+        Returns:
+            ``[T, D]``.
+        """
+        is_cls = (batch.position == 0)[:, None]
+        x = torch.where(is_cls, self.cls, F.embedding(batch.item.clamp(min=0), items))
+        gap = batch.days.diff(prepend=batch.days[:1]).clamp(min=0) * HOURS_PER_DAY
+        gap = torch.where(is_cls[:, 0], 0.0, gap)  # not the gap between two users
+        x = x + self.position(batch.position) + self.gap(torch.log1p(gap)[:, None].to(x.dtype))
+        if self.feedback is not None:
+            x = x + torch.where(is_cls, 0.0, self.feedback(batch.feedback.clamp(min=0)))
+        x = self.dropout(x)
+        for layer in self.layers:
+            x = layer(x, batch)
+        return self.norm(x)
+
+
+class HawkesLayer(nn.Module):
+    """Hawkes attention and a feed-forward network, each with a residual.
+
+    With ``X~ = LayerNorm(X)`` and ``A_h`` the attention weights of `hawkes_attention`:
+
+        paper:        Q = K = X~,  V_h = ELU(X~ W_h),  X' = X + sum_h A_h V_h
+        projections:  Q_h, K_h, V_h = X~ W, ELU on V,  X' = X + [A_1 V_1, ..., A_H V_H] W_o
+        Y = X' + W_2 relu(W_1 LayerNorm(X'))
+
+    The paper's form has ``s_ii = |x~_i|^2 / sqrt(D) = sqrt(D)`` with a plain LayerNorm, which no
+    decay lowers: each token would see little but itself. A learned temperature, which starts at
+    ``1 / sqrt(D)``, puts the scores on the scale of 1.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        num_heads: int,
+        *,
+        window: float,
+        decay: Decay,
+        half_lives: tuple[float, float],
+        projections: bool,
+        dropout: float,
+        attention: Backend,
+    ) -> None:
+        super().__init__()
+        if projections and size % num_heads:
+            raise ValueError(f"embedding size {size} is not a multiple of {num_heads} heads")
+        self.num_heads, self.window, self.decay, self.attention = (
+            num_heads,
+            window,
+            decay,
+            attention,
+        )
+        self.dropout = dropout
+        shortest, longest = (math.log(days) for days in half_lives)
+        self.log_half_life = nn.Parameter(torch.linspace(shortest, longest, num_heads))
+        self.attention_norm = nn.LayerNorm(size)
+        self.query_key = nn.Linear(size, 2 * size) if projections else None
+        self.value = nn.Linear(size, size if projections else num_heads * size)
+        self.output = nn.Linear(size, size) if projections else None
+        self.log_temperature = (
+            None if projections else nn.Parameter(torch.tensor(-0.5 * math.log(size)))
+        )
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(size),
+            nn.Linear(size, 4 * size),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(4 * size, size),
+            nn.Dropout(dropout),
+        )
+
+    @property
+    def decay_rate(self) -> Tensor:
+        """Decay per day of each head, ``ln 2 / half-life``, ``[H]``."""
+        return math.log(2.0) * torch.exp(-self.log_half_life)
+
+    def forward(self, x: Tensor, batch: SequenceBatch) -> Tensor:
+        """``[T, D]`` -> ``[T, D]``, sequence by sequence."""
+        x = x + self._attend(self.attention_norm(x), batch)
+        return x + self.feed_forward(x)
+
+    def _attend(self, x: Tensor, batch: SequenceBatch) -> Tensor:
+        value = F.elu(self.value(x)).view(len(x), self.num_heads, -1)
+        query, key = x, None
+        if self.query_key is not None:
+            query, key = self.query_key(x).view(len(x), 2, self.num_heads, -1).unbind(1)
+        elif self.log_temperature is not None:
+            # Q and K share the temperature, so the op still sees Q = K.
+            query = x * torch.exp(0.5 * self.log_temperature)
+        heads = hawkes_attention(
+            query,
+            key,
+            value,
+            batch.days,
+            batch.position,
+            batch.cu_seqlens,
+            self.decay_rate,
+            window=self.window,
+            decay=self.decay,
+            dropout=self.dropout if self.training else 0.0,
+            backend=self.attention,
+        )  # [T, H, Dv]
+        return heads.sum(1) if self.output is None else self.output(heads.flatten(1))

@@ -1,0 +1,1 @@
+"""Named models, one TOML file each."""

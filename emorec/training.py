@@ -1,0 +1,329 @@
+"""Training: epochs over batches, validation, checkpoints, early stopping."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from emorec.batches import TrainingBatch, num_batches, training_batches
+from emorec.config import Config, LossConfig
+from emorec.data.feedback import Feedback
+from emorec.data.graph import schema
+from emorec.data.interactions import Interactions
+from emorec.data.sequences import EventSequences
+from emorec.evaluation.ranking import evaluate, recommend_top_k, seen_matrix
+from emorec.files import FileError, load_tensors, save_tensors
+from emorec.losses import bpr_loss, polarity_loss, softmax_loss
+from emorec.nn.graph_encoder import GraphEncoder
+from emorec.nn.model import Recommender
+from emorec.nn.sequence_encoder import SequenceEncoder
+from emorec.sampling import ItemSampler
+from emorec.scoring import ModelScorer, graph_source
+
+__all__ = ["EpochRecord", "TrainingError", "build_model", "train"]
+
+_TARGETS = {
+    "any": set(Feedback),
+    "positive": {Feedback.EXPLICIT_POSITIVE, Feedback.IMPLICIT_POSITIVE},
+    "explicit_positive": {Feedback.EXPLICIT_POSITIVE},
+}
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on, with the reason."""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One line of ``metrics.jsonl``."""
+
+    epoch: int
+    loss: float
+    seconds: float
+    valid: dict[str, float] = field(default_factory=dict)
+
+
+def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
+    """Makes an untrained model; the seed decides its parameters."""
+    model, graph, sequence = config.model, config.graph, config.sequence
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        graph_encoder = sequence_encoder = None
+        if graph.conv != "none":
+            graph_encoder = GraphEncoder(
+                schema(graph.feedback_nodes),
+                num_users,
+                model.embedding_size,
+                conv=graph.conv,
+                num_layers=graph.layers,
+                num_heads=graph.heads,
+                signed=graph.signed,
+                dropout=graph.dropout,
+                backend=model.backend,
+            )
+        if sequence.layers:
+            sequence_encoder = SequenceEncoder(
+                model.embedding_size,
+                sequence.max_length,
+                num_layers=sequence.layers,
+                num_heads=sequence.heads,
+                window=sequence.window,
+                decay=sequence.decay,
+                half_lives=(sequence.shortest_half_life, sequence.longest_half_life),
+                projections=sequence.projections,
+                feedback_input=sequence.feedback_input,
+                dropout=sequence.dropout,
+                attention=sequence.attention,
+            )
+        return Recommender(
+            num_items, model.embedding_size, graph_encoder, sequence_encoder, model.polarity
+        )
+
+
+def train(
+    model: Recommender,
+    config: Config,
+    fit: Interactions,
+    valid: Interactions,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[list[EpochRecord]], None] = lambda records: None,
+    progress: bool = True,
+) -> list[EpochRecord]:
+    """Trains a model in place and leaves it at its best epoch on validation.
+
+    All randomness of an epoch comes from the seed and the epoch's number, so a run that was
+    killed and goes on from its checkpoint ends where an undisturbed one does.
+
+    Args:
+        model: The model.
+        config: The run.
+        fit: What to learn from.
+        valid: Targets that choose the epoch; if empty, the last epoch is taken.
+        checkpoint: File to write after each epoch, and to go on from if it exists.
+        on_epoch: Called after each epoch with all records so far.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        A record per epoch.
+
+    Raises:
+        TrainingError: If the loss stops being a number, or nothing is there to learn from.
+        FileError: If the checkpoint does not fit the model.
+    """
+    options = config.training
+    model.to(options.device)
+    events = EventSequences.build(fit)
+    learner = _Learner(model, config, events, fit)
+    validate = _validation(model, config, fit, valid)
+    state = _State.fresh(model)
+    if checkpoint is not None and checkpoint.exists():
+        state = _State.load(checkpoint, model, learner.optimizer)
+    while state.epoch < options.epochs and state.epochs_without_gain < options.patience:
+        started = time.perf_counter()
+        loss = learner.run_epoch(state.epoch + 1, progress)
+        scores = validate() if validate else {}
+        record = EpochRecord(state.epoch + 1, loss, time.perf_counter() - started, scores)
+        score = scores[config.evaluation.select] if scores else float(record.epoch)
+        state.advance(record, score, model)
+        if checkpoint is not None:
+            state.save(checkpoint, model, learner.optimizer)
+        on_epoch(state.records)
+    model.load_state_dict(state.best)
+    return state.records
+
+
+class _Learner:
+    """The optimizer's side of training: batches in, parameters changed."""
+
+    def __init__(
+        self, model: Recommender, config: Config, events: EventSequences, fit: Interactions
+    ) -> None:
+        self.model, self.config, self.events = model, config, events
+        options = config.training
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=options.learning_rate,
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
+        self.source = graph_source(model, events, fit.num_items)
+        self.sampler = ItemSampler(
+            events, np.unique(fit.item), fit.num_items, config.loss.use_negatives
+        )
+
+    def run_epoch(self, epoch: int, progress: bool) -> float:
+        """One pass over all targets; the mean loss of its steps."""
+        options, max_length = self.config.training, self.config.sequence.max_length
+        rng = np.random.default_rng([options.seed, epoch])
+        batches = training_batches(self.events, self.source, max_length, options.batch_size, rng)
+        total, steps = 0.0, 0
+        bar = tqdm(
+            batches,
+            total=num_batches(self.events, max_length, options.batch_size),
+            desc=f"epoch {epoch}/{options.epochs}",
+            unit="batch",
+            leave=False,
+            disable=not progress,
+        )
+        self.model.train()
+        with torch.random.fork_rng():  # dropout
+            torch.manual_seed(int(rng.integers(2**63)))
+            for batch in bar:
+                loss = self._step(batch, rng)
+                if loss is None:
+                    continue
+                if not math.isfinite(loss):
+                    raise TrainingError(
+                        f"the loss is {loss} in epoch {epoch}; lower training.learning_rate "
+                        f"(now {options.learning_rate})"
+                    )
+                total, steps = total + loss, steps + 1
+                bar.set_postfix(loss=f"{total / steps:.4f}")
+        if not steps:
+            raise TrainingError(
+                f"no event is a target: loss.targets is {self.config.loss.targets!r}, and no train "
+                "event is of that kind"
+            )
+        return total / steps
+
+    def _step(self, batch: TrainingBatch, rng: np.random.Generator) -> float | None:
+        loss = self._loss(batch, rng)
+        if loss is None:
+            return None
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.training.clip_norm)
+        self.optimizer.step()
+        return loss.item()
+
+    def _loss(self, batch: TrainingBatch, rng: np.random.Generator) -> Tensor | None:
+        options = self.config.loss
+        batch = batch.to(self.config.training.device)
+        targets = batch.targets
+        predictable = torch.ones_like(targets.item, dtype=torch.bool)
+        if self.model.sequence_encoder is None and batch.sees_graph is not None:
+            predictable = batch.sees_graph  # the graph is all that this model knows
+        ranked = predictable & _is_target(targets.feedback, options)
+        if not ranked.any():
+            return None
+        state = self.model(batch.sequences, batch.graph, batch.user_node, batch.sees_graph)
+        ranked_state, item = state[ranked], targets.item[ranked]
+        if options.ranking == "softmax":
+            loss = softmax_loss(ranked_state, self.model.item_embedding.weight, item)
+        else:
+            user = batch.sequences.user[batch.sequences.row[ranked]]
+            others, valid = self._sampled(user, rng)
+            scores = self.model.scores(ranked_state, torch.cat([item[:, None], others], dim=1))
+            # an invalid sample scores -inf, where the loss and its gradient are 0
+            loss = bpr_loss(scores[:, 0], scores[:, 1:].masked_fill(~valid, -torch.inf)).mean()
+        if self.model.polarity_head is not None:
+            is_positive = targets.feedback[predictable] <= Feedback.IMPLICIT_POSITIVE
+            logit = self.model.polarity_logit(state[predictable])
+            loss = loss + options.polarity_weight * polarity_loss(logit, is_positive).mean()
+        return loss
+
+    def _sampled(self, user: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        items, valid = self.sampler.sample(user.cpu().numpy(), self.config.loss.samples, rng)
+        return torch.from_numpy(items).to(user.device), torch.from_numpy(valid).to(user.device)
+
+
+@dataclass
+class _State:
+    """Where training stands after an epoch."""
+
+    best: dict[str, Tensor]
+    best_score: float = -math.inf
+    epochs_without_gain: int = 0
+    records: list[EpochRecord] = field(default_factory=list)
+
+    @classmethod
+    def fresh(cls, model: Recommender) -> _State:
+        return cls(best=_copied(model.state_dict()))
+
+    @property
+    def epoch(self) -> int:
+        return len(self.records)
+
+    def advance(self, record: EpochRecord, score: float, model: Recommender) -> None:
+        self.records.append(record)
+        if score > self.best_score:
+            self.best, self.best_score = _copied(model.state_dict()), score
+            self.epochs_without_gain = 0
+        else:
+            self.epochs_without_gain += 1
+
+    def save(self, path: Path, model: Recommender, optimizer: torch.optim.Optimizer) -> None:
+        tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        for index, values in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+        about = {
+            "best_score": self.best_score,
+            "epochs_without_gain": self.epochs_without_gain,
+            "records": [asdict(record) for record in self.records],
+        }
+        save_tensors(path, tensors, about)
+
+    @classmethod
+    def load(cls, path: Path, model: Recommender, optimizer: torch.optim.Optimizer) -> _State:
+        tensors, about = load_tensors(path)
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        moments: dict[int, dict[str, Any]] = {}
+        for name, tensor in parts["optimizer"].items():
+            index, _, moment = name.partition(".")
+            moments.setdefault(int(index), {})[moment] = tensor
+        try:
+            model.load_state_dict(parts["model"])
+        except RuntimeError as error:
+            raise FileError(f"{path}: belongs to another model ({error})") from error
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+        records = [EpochRecord(**record) for record in about["records"]]
+        return cls(parts["best"], about["best_score"], about["epochs_without_gain"], records)
+
+
+def _validation(
+    model: Recommender, config: Config, fit: Interactions, valid: Interactions
+) -> Callable[[], dict[str, float]] | None:
+    """A function that scores the model on the validation targets; None if there are none."""
+    if len(valid) == 0:
+        return None
+    scorer = ModelScorer(model, fit, config.training.device)
+    users = torch.from_numpy(np.unique(valid.user))
+    seen, k = seen_matrix(fit), config.evaluation.k
+    candidates = torch.zeros(fit.num_items, dtype=torch.bool)
+    candidates[np.unique(fit.item)] = True
+
+    def validate() -> dict[str, float]:
+        topk = recommend_top_k(scorer, users, seen, k, candidates, config.evaluation.batch_size)
+        summary = evaluate(topk, users, valid, k).summary()
+        return {
+            "recall": summary["recall_any"],
+            "ndcg": summary["ndcg_any"],
+            "recall_likes": summary["recall_likes"],
+            "ndcg_likes": summary["ndcg_likes"],
+            "disliked_share": summary["disliked_share"],
+        }
+
+    return validate
+
+
+def _is_target(feedback: Tensor, options: LossConfig) -> Tensor:
+    """Whether events of these kinds are to be ranked high, bool, the shape of ``feedback``."""
+    wanted = torch.tensor([kind in _TARGETS[options.targets] for kind in Feedback])
+    return wanted.to(feedback.device)[feedback]
+
+
+def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in state.items()}
