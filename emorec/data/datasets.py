@@ -15,6 +15,7 @@ from emorec.data.expressions import nearest
 from emorec.data.formats import read_amazon, read_goodreads, read_kuairand, read_movielens
 from emorec.data.interactions import Interactions
 from emorec.data.readers import ReadReport, RulesLike
+from emorec.data.synthetic import generate
 from emorec.data.tables import DataError
 
 __all__ = [
@@ -88,8 +89,6 @@ def read_dataset(
     """Like `load_dataset`, with the report of reading; None for a generated data set."""
     dataset = _known(name)
     if dataset.read is None:
-        from emorec.data.synthetic import generate
-
         return generate(seed=0).interactions, None
     return dataset.read(
         find_dataset(name, data_dir, progress=progress), dataset.rules if rules is None else rules

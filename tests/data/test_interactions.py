@@ -1,0 +1,109 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emorec.data.feedback import Feedback
+from emorec.data.interactions import Interactions, k_core
+
+
+def small() -> Interactions:
+    return Interactions.from_columns(
+        user=["u", "v", "u", "w"],
+        item=[7, 7, 8, 9],
+        feedback=[0, 3, 1, 2],
+        time=[5, 5, 4, 6],
+    )
+
+
+def test_columns_get_their_types_and_indices() -> None:
+    log = small()
+    assert log.user.tolist() == [0, 1, 0, 2] and log.users.ids == ["u", "v", "w"]
+    assert log.item.tolist() == [0, 0, 1, 2] and log.items.ids == [7, 8, 9]
+    assert [c.dtype for c in (log.user, log.item, log.feedback, log.time)] == [
+        np.int64,
+        np.int64,
+        np.int8,
+        np.int64,
+    ]
+    assert (len(log), log.num_users, log.num_items) == (4, 3, 3)
+    assert log.is_positive.tolist() == [True, False, True, False]
+    assert log.feedback_counts() == {kind: 1 for kind in Feedback}
+    assert repr(log) == "Interactions(4 rows, 3 users, 3 items)"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"feedback": [256, 0]}, "row 0: feedback is 256, must be in 0 .. 3"),
+        ({"feedback": [0, -1]}, "row 1: feedback is -1"),
+        ({"time": [1.5, 2]}, "row 0: time is 1.5, must be a whole number"),
+        ({"time": [1, float("nan")]}, "row 1: time is nan, must be a whole number"),
+        ({"time": ["1", "2"]}, "column 'time' holds <U1, must hold whole numbers"),
+        ({"time": [[1, 2]]}, r"column 'time' has shape \(1, 2\)"),
+        ({"time": [1]}, "column 'time' has 1 rows, user has 2"),
+        ({"time_unit": "h"}, "time_unit must be 's' or 'ms', got 'h'"),
+    ],
+)
+def test_wrong_columns_are_refused(change: dict[str, Any], message: str) -> None:
+    columns: dict[str, Any] = {
+        "user": ["a", "b"],
+        "item": [1, 2],
+        "feedback": [0, 1],
+        "time": [5, 6],
+    }
+    with pytest.raises(ValueError, match=message):
+        Interactions.from_columns(**(columns | change))
+
+
+def test_an_index_outside_its_vocabulary_is_refused() -> None:
+    log = small()
+    with pytest.raises(ValueError, match="row 1: user is 3, must be in 0 .. 2"):
+        Interactions(np.array([0, 3]), log.item[:2], [0, 0], [1, 2], log.users, log.items)
+
+
+def test_select_keeps_vocabularies_and_reindexed_shrinks_them() -> None:
+    part = small().select(np.array([3, 1]))
+    assert part.user.tolist() == [2, 1] and part.num_users == 3
+    tight = part.reindexed()
+    assert tight.users.ids == ["v", "w"] and tight.items.ids == [7, 9]
+    assert tight.user.tolist() == [1, 0] and tight.item.tolist() == [1, 0]
+    assert tight.time.tolist() == [6, 5] and tight.feedback.tolist() == [2, 3]
+
+
+def test_chronological_keeps_the_order_of_the_log_at_ties() -> None:
+    log = Interactions.from_columns(
+        user=["a", "b", "a", "a", "b"], item=range(5), feedback=[0] * 5, time=[2, 1, 1, 2, 1]
+    )
+    assert log.chronological().tolist() == [2, 0, 3, 1, 4]
+
+
+def test_an_empty_log_is_legal() -> None:
+    log = Interactions.from_columns([], [], [], [])
+    assert (len(log), log.num_users) == (0, 0)
+    assert log.chronological().tolist() == []
+
+
+def test_k_core_takes_several_rounds() -> None:
+    # Item 3 has one row; without it user c has one row; without that item 2 has one row ...
+    log = Interactions.from_columns(
+        user=["a", "a", "b", "b", "c", "c", "a"],
+        item=[1, 0, 1, 0, 2, 3, 2],
+        feedback=[0] * 7,
+        time=range(7),
+    )
+    core = k_core(log, user_k=2, item_k=2)
+    assert core.users.ids == ["a", "b"] and core.items.ids == [1, 0]
+    assert core.time.tolist() == [0, 1, 2, 3]
+
+
+def test_k_core_counts_users_and_items_apart() -> None:
+    log = Interactions.from_columns(["a", "a", "b"], [1, 2, 1], [0, 0, 0], [0, 1, 2])
+    assert k_core(log).time.tolist() == [0, 1, 2]
+    assert k_core(log, user_k=2).time.tolist() == [0, 1]
+    assert k_core(log, item_k=2).time.tolist() == [0, 2]
+
+
+def test_k_core_without_survivors_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least 4 per user and 1 per item"):
+        k_core(small(), user_k=4)

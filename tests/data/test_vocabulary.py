@@ -1,0 +1,102 @@
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emorec.data.vocabulary import Vocabulary
+
+
+def test_fit_numbers_ids_by_first_appearance() -> None:
+    vocabulary, indices = Vocabulary.fit([30, 10, 30, 20])
+    assert vocabulary.ids == [30, 10, 20]
+    assert indices.tolist() == [0, 1, 0, 2]
+    assert indices.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("column", "ids"),
+    [
+        ([1.0, 2.0], [1, 2]),
+        ([1.5, 2.0], ["1.5", "2.0"]),
+        ([1, "a"], ["1", "a"]),
+        (np.array([2, 1], dtype=object), [2, 1]),
+        (pd.Categorical([3, 1]), [3, 1]),
+        (pd.array([1, 2], dtype="Int64"), [1, 2]),
+        (np.array([2**63], dtype=np.uint64), ["9223372036854775808"]),
+        ([2**70], ["1180591620717411303424"]),
+        ([float("inf")], ["inf"]),
+        (["Anna Müller", " 日本 ", "nan", "007"], ["Anna Müller", " 日本 ", "nan", "007"]),
+        ((letter for letter in "ab"), ["a", "b"]),
+        ([], []),
+    ],
+)
+def test_ids_are_integers_or_strings(column: Any, ids: list[Any]) -> None:
+    found = Vocabulary(column).ids
+    assert found == ids
+    assert [type(value) for value in found] == [type(value) for value in ids]
+
+
+@pytest.mark.parametrize("column", [[1, None], ["a", float("nan")], [pd.NA, "b"]])
+def test_missing_ids_are_refused_by_row(column: list[Any]) -> None:
+    row = next(i for i, value in enumerate(column) if pd.isna(value))
+    with pytest.raises(ValueError, match=f"row {row}: an id is missing"):
+        Vocabulary.fit(column)
+
+
+def test_an_id_that_occurs_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="id 'b' occurs twice"):
+        Vocabulary(["a", "b", "b"])
+
+
+def test_integer_ids_are_found_as_numbers_and_as_typed_text() -> None:
+    vocabulary = Vocabulary([10, 20, -1])
+    wanted = ["10", 20, -1, "-1", "x", None, "020", 30]
+    assert vocabulary.indices(wanted).tolist() == [0, 1, 2, 2, -1, -1, -1, -1]
+    assert "20" in vocabulary and 30 not in vocabulary
+
+
+def test_string_ids_are_found_as_text_and_as_numbers() -> None:
+    vocabulary = Vocabulary(["10", "b c", "nan"])
+    assert vocabulary.indices([10]).tolist() == [0]
+    assert vocabulary.indices([10, "b c", float("nan"), "nan", "B C"]).tolist() == [0, 1, -1, 2, -1]
+
+
+def test_large_integers_stay_exact_beside_a_missing_one() -> None:
+    vocabulary = Vocabulary([2**60, 2**60 + 1])
+    assert vocabulary.indices([2**60 + 1, None, 2**60 + 2]).tolist() == [1, -1, -1]
+
+
+def test_an_empty_vocabulary_knows_nothing() -> None:
+    assert Vocabulary([]).indices(["a", 1]).tolist() == [-1, -1]
+    assert Vocabulary([1]).indices([]).tolist() == []
+
+
+def test_lookup_and_subset_follow_the_order_given() -> None:
+    vocabulary = Vocabulary(["a", "b", "c"])
+    assert vocabulary.lookup([2, 0, 2]) == ["c", "a", "c"]
+    assert vocabulary.subset(np.array([2, 0])).ids == ["c", "a"]
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_lookup_refuses_an_index_outside(index: int) -> None:
+    with pytest.raises(IndexError, match=f"no id of index {index}, only 3 ids"):
+        Vocabulary(["a", "b", "c"]).lookup([0, index])
+
+
+def test_equality_looks_at_ids_order_and_type() -> None:
+    assert Vocabulary([1, 2]) == Vocabulary([1, 2])
+    assert Vocabulary([1, 2]) != Vocabulary([2, 1])
+    assert Vocabulary([1, 2]) != Vocabulary(["1", "2"])
+
+
+@given(
+    st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, unique=True)
+    | st.lists(st.text(min_size=1), min_size=1, unique=True)
+)
+def test_indices_and_lookup_are_inverse(ids: list[Any]) -> None:
+    vocabulary = Vocabulary(ids)
+    assert vocabulary.indices(ids).tolist() == list(range(len(ids)))
+    assert vocabulary.lookup(np.arange(len(ids))) == ids
