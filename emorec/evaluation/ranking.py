@@ -96,6 +96,7 @@ def seen_matrix(interactions: Interactions) -> sparse.csr_matrix:
     return matrix
 
 
+@torch.no_grad()
 def recommend_top_k(
     scorer: Scorer,
     users: torch.Tensor | np.ndarray,
@@ -141,7 +142,7 @@ def recommend_top_k(
     scores = torch.full((len(user_index), k), -torch.inf, dtype=torch.float32)
     for start in range(0, len(user_index), chunk_size):
         chunk = user_index[start : start + chunk_size]
-        chunk_scores = scorer(torch.from_numpy(chunk)).detach()
+        chunk_scores = scorer(torch.from_numpy(chunk))
         _check_scores(chunk_scores, chunk, num_items)
         chunk_scores = chunk_scores.clone()  # the scorer may hand out its own memory
         if excluded is not None:

@@ -105,6 +105,29 @@ class TestRecommendTopK:
         recommend_top_k(lambda users: scores, [0], seen([(0, 1)], 1, 2), 1)
         assert scores.tolist() == [[1.0, 2.0]]
 
+    def test_the_scorer_runs_without_gradients(self):
+        weight = torch.ones(1, 2, requires_grad=True)
+        made = []
+
+        def scorer(users):
+            made.append(weight * 2)
+            return made[-1]
+
+        assert not recommend_top_k(scorer, [0], seen([], 1, 2), 1).scores.requires_grad
+        assert not made[0].requires_grad
+
+    def test_scores_on_any_device(self, device):
+        scores = torch.tensor([[1.0, 3.0, 3.0, 2.0]], device=device)
+        top = recommend_top_k(
+            lambda users: scores,
+            [0],
+            seen([(0, 1)], 1, 4),
+            3,
+            candidates=torch.tensor([True, True, True, False]),
+        )
+        assert top.items.tolist() == [[2, 0, -1]]
+        assert top.items.device.type == "cpu"
+
     def test_ranks_in_the_scorers_precision(self):
         # 1 + 2^-40 and 1 are the same in float32.
         scores = table(torch.tensor([[1.0, 1.0 + 2.0**-40]], dtype=torch.float64))
