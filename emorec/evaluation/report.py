@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,6 +13,7 @@ from emorec.data.feedback import Feedback
 from emorec.evaluation.page import PAGE
 from emorec.evaluation.plots import PlotsUnavailable, plane_svg, training_svg
 from emorec.evaluation.ranking import Evaluation
+from emorec.files import write_text
 
 __all__ = ["Card", "Summary", "results_table", "to_markdown", "write_report"]
 
@@ -159,7 +159,7 @@ def write_report(
         plane=plane or '<p class="note">No results.</p>',
         k=k,
     )
-    _write_atomically(Path(path), page)
+    write_text(Path(path), page)
 
 
 def _summary(row: Evaluation | Summary, k: int, name: str) -> Summary:
@@ -277,12 +277,3 @@ def _results_html(summaries: Mapping[str, Summary], k: int) -> str:
 def _first_of_group(index: int) -> str:
     is_first = index == 0 or _COLUMNS[index].group != _COLUMNS[index - 1].group
     return ' class="first"' if is_first else ""
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,5 +1,5 @@
 import math
-import zipfile
+import warnings
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emorec.baselines import ItemKNN, MostPop
+from emorec.data.datasets import load_dataset
 from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions
 from emorec.data.splits import split_interactions
@@ -335,11 +336,10 @@ class TestEvaluate:
 @pytest.fixture(scope="module")
 def movielens(real_data_dir):
     """ML-1M, the last 10 events of each user held out."""
-    with zipfile.ZipFile(real_data_dir / "ml-1m.zip") as archive:
-        text = archive.read("ml-1m/ratings.dat").decode().replace("::", " ")
-    user, item, rating, time = np.array(text.split(), dtype=np.int64).reshape(-1, 4).T
-    kind = np.array([-1, HATE, HATE, SKIP, LIKE, LOVE])[rating]
-    return split_interactions(Interactions.from_columns(user, item, kind, time), n=10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a copy's checksum may differ
+        log = load_dataset("ml-1m", real_data_dir, progress=False)
+    return split_interactions(log, n=10)
 
 
 # Recall, NDCG, MAP of any hold-out; recall and NDCG of likes; disliked share.

@@ -1,4 +1,5 @@
 import math
+import os
 import re
 import sys
 from html.parser import HTMLParser
@@ -8,7 +9,6 @@ import pytest
 import torch
 
 from emorec.data.interactions import Interactions
-from emorec.evaluation import report
 from emorec.evaluation.ranking import TopK, evaluate
 from emorec.evaluation.report import results_table, to_markdown, write_report
 
@@ -239,10 +239,10 @@ class TestWriteReport:
         write(tmp_path)
         before = (tmp_path / "report.html").read_bytes()
 
-        def disk_full(source, target):
+        def disk_full(descriptor):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(report.os, "replace", disk_full)
+        monkeypatch.setattr(os, "fsync", disk_full)
         with pytest.raises(OSError, match="No space left"):
             write(tmp_path, title="another run")
         assert (tmp_path / "report.html").read_bytes() == before
