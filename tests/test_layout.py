@@ -23,11 +23,13 @@ LEVELS = {
     "emorec.sampling": 2,
     "emorec.baselines": 3,
     "emorec.evaluation": 3,
+    "emorec.run_folder": 3,
     "emorec.scoring": 3,
     "emorec.training": 4,
     "emorec.recommender": 5,
-    "emorec.cli": 6,
-    "emorec.service": 6,
+    "emorec.experiment": 6,
+    "emorec.cli": 7,
+    "emorec.service": 7,
 }
 SELF_CONTAINED = ("emorec.ops", "emorec.losses", "emorec.evaluation.metrics")
 ONLY_IN = {
