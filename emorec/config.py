@@ -24,7 +24,13 @@ class ConfigError(ValueError):
 class DataConfig:
     """What to read."""
 
-    dataset: str = "synthetic"  # a name of the registry
+    dataset: str = "synthetic"  # a name of the registry, or a file (csv, tsv, jsonl, parquet)
+    user_column: str = "user_id"  # these five are for files
+    item_column: str = "item_id"
+    time_column: str = "timestamp"
+    rating_column: str = "rating"
+    feedback_column: str = ""  # holds the kind of feedback itself; rating and rules are not used
+    rules: str = ""  # name or file of feedback rules; empty: the data set's own, or "ratings"
     min_user_events: int = 1  # k-core: fewer rows and the user is dropped
     min_item_events: int = 1  # k-core: fewer rows and the item is dropped
 
@@ -257,8 +263,9 @@ def _check_values(config: Config) -> None:
     """Checks ranges, and the few choices that exclude each other."""
     at_least = [
         ("data.min_user_events", 1), ("data.min_item_events", 1), ("split.n", 1),
-        ("model.embedding_size", 1), ("graph.layers", 1), ("graph.heads", 1), ("sequence.layers", 0),
-        ("sequence.heads", 1), ("sequence.max_length", 1), ("loss.samples", 1),
+        ("model.embedding_size", 1), ("graph.layers", 1), ("graph.heads", 1),
+        ("sequence.layers", 0), ("sequence.heads", 1), ("sequence.max_length", 1),
+        ("loss.samples", 1),
         ("loss.polarity_weight", 0), ("training.epochs", 1), ("training.batch_size", 1),
         ("training.weight_decay", 0), ("training.patience", 1), ("training.seed", 0),
         ("training.threads", 0), ("evaluation.k", 1), ("evaluation.batch_size", 1),

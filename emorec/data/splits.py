@@ -12,6 +12,7 @@ from emorec.data.split_report import SplitMethod, SplitReport
 __all__ = [
     "Split",
     "after_quantile",
+    "hold_out_validation",
     "last_n_per_user",
     "split_interactions",
 ]
@@ -82,15 +83,7 @@ def split_interactions(
         ValueError: If the method is unknown, ``n`` or ``quantile`` is out of range, the log is
             empty, or the test part or its warm rows are none.
     """
-    if method not in ("leave_last_out", "time"):
-        raise ValueError(f"method must be 'leave_last_out' or 'time', got {method!r}")
-    if len(interactions) == 0:
-        raise ValueError("the log has 0 interactions, so there is nothing to split")
-
-    def held_out(rows: Interactions) -> np.ndarray:
-        return after_quantile(rows, quantile) if method == "time" else last_n_per_user(rows, n)
-
-    in_test = held_out(interactions)
+    in_test = _held_out(interactions, method, n, quantile)
     if not in_test.any():
         raise ValueError(_why_empty(interactions, method, n, quantile))
     past = interactions.select(~in_test)
@@ -103,8 +96,7 @@ def split_interactions(
             f"before them lack; hold out less ({advice}) or drop rare users and items first"
         )
     history = past.reindexed()
-    in_valid = held_out(history)
-    train, valid = history.select(~in_valid), history.select(in_valid)
+    train, valid, _ = _validation_parts(history, method, n, quantile)
     test = _in_vocabularies(future.select(warm), past, history)
     report = SplitReport.of(
         method,
@@ -117,6 +109,30 @@ def split_interactions(
         kept=test,
     )
     return Split(train, valid, test, int((~warm).sum()), report)
+
+
+def hold_out_validation(
+    interactions: Interactions,
+    method: SplitMethod = "leave_last_out",
+    n: int = 10,
+    quantile: float = 0.9,
+) -> Split:
+    """Holds out a validation part alone, for a model that is to be used rather than judged.
+
+    Args:
+        interactions: The whole log.
+        method: As in `split_interactions`.
+        n: As in `split_interactions`.
+        quantile: As in `split_interactions`.
+
+    Returns:
+        A split with an empty test part.
+
+    Raises:
+        ValueError: If the method is unknown, ``n`` or ``quantile`` is out of range or the log is
+            empty.
+    """
+    return Split(*_validation_parts(interactions, method, n, quantile))
 
 
 def last_n_per_user(interactions: Interactions, n: int) -> np.ndarray:
@@ -163,6 +179,21 @@ def after_quantile(interactions: Interactions, quantile: float) -> np.ndarray:
         ValueError: If ``quantile`` is not in (0, 1).
     """
     return interactions.time > _cut_time(interactions.time, quantile)
+
+
+def _held_out(rows: Interactions, method: SplitMethod, n: int, quantile: float) -> np.ndarray:
+    if method not in ("leave_last_out", "time"):
+        raise ValueError(f"method must be 'leave_last_out' or 'time', got {method!r}")
+    if len(rows) == 0:
+        raise ValueError("the log has 0 interactions, so there is nothing to split")
+    return after_quantile(rows, quantile) if method == "time" else last_n_per_user(rows, n)
+
+
+def _validation_parts(
+    rows: Interactions, method: SplitMethod, n: int, quantile: float
+) -> tuple[Interactions, Interactions, Interactions]:
+    in_valid = _held_out(rows, method, n, quantile)
+    return rows.select(~in_valid), rows.select(in_valid), rows.select(np.zeros(len(rows), bool))
 
 
 def _is_warm(rows: Interactions, past: Interactions) -> np.ndarray:

@@ -68,8 +68,8 @@ class GraphEncoder(nn.Module):
         self.tables = nn.ModuleDict(
             {name: nn.Embedding(num_users, size) for name in sorted(types - {"item"})}
         )
-        for table in self.tables.values():
-            nn.init.normal_(table.weight, std=0.1)
+        for weight in self.tables.parameters():
+            nn.init.normal_(weight, std=0.1)
         self.layers = nn.ModuleList()
         self.needed = _needed_relations(self.relations, num_layers)
         for depth in range(num_layers):

@@ -1,0 +1,334 @@
+"""The commands: emorec-train, emorec-evaluate, emorec-recommend."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from emorec.config import Config, ConfigError, load_config, preset_names
+from emorec.data.datasets import DATASETS
+from emorec.data.graph import import_dgl
+from emorec.data.splits import Split
+from emorec.evaluation.report import results_table
+from emorec.experiment import (
+    data_card,
+    judge,
+    judge_baselines,
+    prepare,
+    train_run,
+    write_results,
+)
+from emorec.recommender import EmoRec
+from emorec.run_folder import load_split, read_config
+from emorec.training import EpochRecord, TrainingError
+
+__all__ = ["evaluate", "recommend", "train"]
+
+_RUN = click.Path(file_okay=False, path_type=Path)
+
+
+def _command(function: Callable[..., None]) -> Callable[..., None]:
+    """Shows errors that a user can mend as one message, and warnings as one line each."""
+
+    @wraps(function)
+    def run(**options: Any) -> None:
+        warnings.showwarning = _show_warning
+        try:
+            function(**options)
+        except (ValueError, TrainingError, ImportError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+
+    return run
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.secho(f"note: {message}", fg="yellow", err=True)
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.option(
+    "--preset",
+    type=click.Choice(preset_names()),
+    default="emorec",
+    show_default=True,
+    help="Named model. All but emorec are the paper's.",
+)
+@click.option(
+    "--dataset",
+    help=f"Name of a data set ({', '.join(DATASETS)}) or a file (csv, tsv, "
+    "jsonl, parquet; may be .gz).  [default: synthetic]",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Where data sets are, or go.  [default: $EMOREC_DATA_DIR or ~/.cache/emorec]",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["dgl", "torch"]),
+    help="Library for sums over edges.  [default: dgl]",
+)
+@click.option(
+    "--epochs",
+    type=int,
+    help="Most epochs; training stops earlier when validation stops improving.",
+)
+@click.option("--batch-size", type=int, help="Windows of users' histories per step.")
+@click.option("--learning-rate", type=float, help="Step size of AdamW.")
+@click.option("--embedding-size", type=int, help="Width of all vectors.")
+@click.option("--seed", type=int, help="Same seed, same machine, same result.")
+@click.option("--device", help='"cpu", "cuda" or "cuda:1".')
+@click.option("--threads", type=int, help="CPU threads; 0 leaves the choice to PyTorch.")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="TOML file of settings, such as the config.toml of a run.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Any other setting; may be given several times. A run's config.toml lists them all.",
+)
+@click.option(
+    "--run-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to make for the run.  [default: runs/DATASET-PRESET-TIME]",
+)
+@click.option(
+    "--resume",
+    type=_RUN,
+    metavar="RUN",
+    help="Go on with a run that was stopped, with its own settings.",
+)
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+@_command
+def train(
+    preset: str,
+    dataset: str | None,
+    data_dir: Path | None,
+    config_file: Path | None,
+    settings: tuple[str, ...],
+    run_dir: Path | None,
+    resume: Path | None,
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    r"""Trains a recommender and judges it on held-out events, beside simple baselines.
+
+    Without options it trains the flagship on a generated log, in a minute or two. Everything is
+    written into one run folder; emorec-evaluate and emorec-recommend take that folder.
+
+    \b
+    Examples:
+      emorec-train
+      emorec-train --dataset ml-1m --data-dir data --preset diff-gat-thp-polarity
+      emorec-train --dataset ratings.csv --set data.user_column=userId --epochs 5
+      emorec-train --resume runs/ml-1m-emorec-20260102-030405
+    """
+    progress = not quiet and sys.stderr.isatty()
+    flags = {name: value for name, value in flags.items() if value is not None}
+    if resume is not None:
+        if dataset or settings or config_file or run_dir or set(flags) - {"epochs", "threads"}:
+            raise click.UsageError(
+                "--resume goes on with the run's own settings; of the others only "
+                "--epochs and --threads may be given with it"
+            )
+        config = _with_flags(read_config(resume), flags)
+        folder, split = resume, load_split(resume)
+        click.echo(f"Going on with {folder}")
+    else:
+        config = load_config(preset, config_file)
+        if dataset is not None:
+            config = config.updated({"data": {"dataset": dataset}}, "--dataset")
+        config = _with_flags(config, flags)
+        for setting in settings:
+            config = config.with_setting(setting)
+        folder = run_dir or _new_folder(config)
+        if folder.exists() and any(folder.iterdir()):
+            raise click.UsageError(
+                f"{folder} is there already and is not empty; "
+                f"name another --run-dir, or use --resume {folder}"
+            )
+        _ready_machine(config)
+        split = _prepared(config, folder, data_dir, progress)
+    _ready_machine(config)
+    started = time.perf_counter()
+    try:
+        recommender = train_run(config, split, folder, _print_epoch, progress)
+    except KeyboardInterrupt:
+        click.echo(
+            f"\nStopped. Nothing is lost up to the last whole epoch; go on with\n"
+            f"  emorec-train --resume {folder}",
+            err=True,
+        )
+        raise SystemExit(130) from None
+    minutes, seconds = divmod(round(time.perf_counter() - started), 60)
+    click.echo(f"Trained in {minutes} min {seconds} s.\n\nTest part, looked at once:")
+    k = config.evaluation.k
+    results = {
+        config.preset: judge(recommender.scorer(), split, k, config.evaluation.batch_size),
+        **judge_baselines(split, k),
+    }
+    write_results(folder, config, split, results, recommender.records)
+    click.echo(results_table(results, k))
+    user = split.train.users.ids[0]
+    click.echo(
+        f"\nThe run is in {folder}\n"
+        f"  read      {folder / 'report.html'}\n"
+        f"  ask       emorec-recommend {folder} --user {user}\n"
+        f"  evaluate  emorec-evaluate {folder}"
+    )
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.argument("run", type=_RUN)
+@click.option("-k", type=click.IntRange(1), help="Length of the lists.  [default: the run's]")
+@click.option(
+    "--backend",
+    type=click.Choice(["dgl", "torch"]),
+    help="Library for sums over edges.  [default: the run's]",
+)
+@click.option("--json", "as_json", is_flag=True, help="All metrics as JSON.")
+@_command
+def evaluate(run: Path, k: int | None, backend: str | None, as_json: bool) -> None:
+    r"""Judges a trained RUN on its test part, beside simple baselines.
+
+    \b
+    any       every held-out item counts as relevant
+    likes     only those with positive feedback count
+    dislikes  held-out items with negative feedback: recommended ones count against a model;
+              their share is that of dislikes among all held-out items that were recommended
+    """
+    recommender = _loaded(run, backend)
+    split = recommender.split
+    if len(split.test) == 0:
+        raise click.UsageError(f"{run} holds no test part")
+    config = recommender.config
+    k = k or config.evaluation.k
+    batch_size = config.evaluation.batch_size
+    results = {
+        config.preset: judge(recommender.scorer(), split, k, batch_size),
+        **judge_baselines(split, k),
+    }
+    if as_json:
+        summaries = {name: evaluation.summary() for name, evaluation in results.items()}
+        click.echo(json.dumps(summaries, indent=2))
+    else:
+        click.echo(results_table(results, k))
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.argument("run", type=_RUN)
+@click.option(
+    "--user",
+    "users",
+    multiple=True,
+    required=True,
+    help="The user's own id; may be given several times.",
+)
+@click.option(
+    "-k", type=click.IntRange(1), default=10, show_default=True, help="Length of the lists."
+)
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["dgl", "torch"]),
+    help="Library for sums over edges.  [default: the run's]",
+)
+@_command
+def recommend(run: Path, users: tuple[str, ...], k: int, output: str, backend: str | None) -> None:
+    """Recommends items that a user has not met, from a trained RUN.
+
+    Users that the run does not know get the most popular items, and are told so.
+    """
+    recommender = _loaded(run, backend)
+    lists = recommender.recommend(users, k)
+    unknown = lists.loc[lists["source"] == "popular", "user"].unique()
+    for user in unknown:
+        click.secho(
+            f"note: user {user!r} is unknown; these are the most popular items",
+            fg="yellow",
+            err=True,
+        )
+    if output == "json":
+        click.echo(lists.to_json(orient="records", force_ascii=False, indent=2))
+    elif output == "csv":
+        click.echo(lists.to_csv(index=False), nl=False)
+    else:
+        click.echo(lists.to_string(index=False, float_format="{:.4f}".format))
+
+
+def _with_flags(config: Config, flags: dict[str, Any]) -> Config:
+    for flag, value in flags.items():
+        section = "model" if flag in ("backend", "embedding_size") else "training"
+        config = config.updated({section: {flag: value}}, f"--{flag.replace('_', '-')}")
+    return config
+
+
+def _new_folder(config: Config) -> Path:
+    data = Path(config.data.dataset).name.split(".")[0]
+    return Path("runs") / f"{data}-{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _ready_machine(config: Config) -> None:
+    """Fails before any long work if the device or the backend cannot be had."""
+    try:
+        device = torch.device(config.training.device)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"training.device {config.training.device!r} is no device: try 'cpu' or 'cuda'"
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"training.device is {config.training.device!r}, but PyTorch finds no CUDA device here"
+        )
+    if config.model.backend == "dgl" and config.graph.conv != "none":
+        import_dgl()
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
+
+
+def _prepared(config: Config, folder: Path, data_dir: Path | None, progress: bool) -> Split:
+    split, report = prepare(config, folder, data_dir, progress)
+    card = data_card(split)
+    click.echo(
+        f"{config.data.dataset}: {card['users']:,} users, {card['items']:,} items, "
+        f"{card['interactions']:,} interactions"
+    )
+    if report is not None:
+        click.echo(str(report))
+    click.echo(str(split.report))
+    click.echo()
+    return split
+
+
+def _print_epoch(records: list[EpochRecord]) -> None:
+    record = records[-1]
+    scores = "  ".join(f"{name} {value:.4f}" for name, value in record.valid.items())
+    click.echo(
+        f"epoch {record.epoch:>3}  {record.seconds:6.1f} s  loss {record.loss:.4f}  {scores}"
+    )
+
+
+def _loaded(run: Path, backend: str | None) -> EmoRec:
+    recommender = EmoRec.load(run, backend)
+    _ready_machine(recommender.config)
+    return recommender

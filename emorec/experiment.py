@@ -1,0 +1,173 @@
+"""A whole run: data in, a model trained and judged beside simple baselines, a folder out."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from emorec.baselines import ItemKNN, MostPop
+from emorec.config import Config, ConfigError, DataConfig
+from emorec.data.datasets import DATASETS, read_dataset
+from emorec.data.interactions import Interactions, k_core
+from emorec.data.readers import ReadReport, read_interactions
+from emorec.data.splits import Split, split_interactions
+from emorec.evaluation.ranking import Evaluation, Scorer, evaluate, recommend_top_k
+from emorec.evaluation.report import write_report
+from emorec.files import write_text
+from emorec.recommender import EmoRec
+from emorec.run_folder import save_split
+from emorec.training import EpochRecord
+
+__all__ = [
+    "data_card",
+    "judge",
+    "judge_baselines",
+    "load_data",
+    "prepare",
+    "train_run",
+    "write_results",
+]
+
+
+def load_data(
+    options: DataConfig, data_dir: Path | None, progress: bool = True
+) -> tuple[Interactions, ReadReport | None]:
+    """Reads the configured data set or file and drops rare users and items.
+
+    Raises:
+        ValueError: If there is no such data set or file, or it cannot be used.
+    """
+    rules = options.rules or None
+    if options.dataset in DATASETS:
+        log, report = read_dataset(options.dataset, data_dir, rules=rules, progress=progress)
+    elif Path(options.dataset).exists():
+        log, report = read_interactions(
+            options.dataset,
+            user=options.user_column,
+            item=options.item_column,
+            time=options.time_column,
+            rating=options.rating_column,
+            feedback=options.feedback_column or None,
+            rules=rules or "ratings",
+        )
+    else:
+        raise ConfigError(
+            f"data.dataset is {options.dataset!r}, which is neither a file here nor one of "
+            f"{', '.join(DATASETS)}"
+        )
+    if options.min_user_events > 1 or options.min_item_events > 1:
+        log = k_core(log, options.min_user_events, options.min_item_events)
+    return log, report
+
+
+def prepare(
+    config: Config, folder: Path, data_dir: Path | None = None, progress: bool = True
+) -> tuple[Split, ReadReport | None]:
+    """Reads and splits the data, and writes what a killed run needs to go on.
+
+    Raises:
+        ValueError: If the data cannot be used.
+    """
+    log, report = load_data(config.data, data_dir, progress)
+    options = config.split
+    split = split_interactions(log, options.method, options.n, options.quantile)
+    write_text(folder / "config.toml", config.to_toml())
+    write_text(folder / "versions.json", json.dumps(_versions(), indent=2))
+    save_split(folder, split)
+    return split, report
+
+
+def train_run(
+    config: Config,
+    split: Split,
+    folder: Path,
+    on_epoch: Callable[[list[EpochRecord]], None] = lambda records: None,
+    progress: bool = True,
+) -> EmoRec:
+    """Trains, or goes on training, in a run folder prepared before."""
+
+    def record(records: list[EpochRecord]) -> None:
+        lines = [json.dumps(asdict(line)) for line in records]
+        write_text(folder / "metrics.jsonl", "\n".join(lines) + "\n")
+        on_epoch(records)
+
+    recommender = EmoRec(config=config).fit(
+        split,
+        checkpoint=folder / "checkpoint.safetensors",
+        on_epoch=record,
+        progress=progress,
+    )
+    recommender.save(folder)
+    return recommender
+
+
+def judge(scorer: Scorer, split: Split, k: int, batch_size: int | None = None) -> Evaluation:
+    """Ranks the whole catalogue for each test user, given all events before the test part."""
+    users = np.unique(split.test.user)
+    history = split.history
+    topk = recommend_top_k(scorer, users, history, k, chunk_size=batch_size)
+    return evaluate(topk, users, split.test, k)
+
+
+def judge_baselines(split: Split, k: int) -> dict[str, Evaluation]:
+    """What simple models reach that know the same events."""
+    history = split.history
+    return {
+        "MostPop": judge(MostPop().fit(history), split, k),
+        "ItemKNN": judge(ItemKNN().fit(history), split, k),
+    }
+
+
+def write_results(
+    folder: Path,
+    config: Config,
+    split: Split,
+    results: dict[str, Evaluation],
+    records: list[EpochRecord],
+) -> None:
+    """Writes ``results.json`` and ``report.html``."""
+    summaries = {name: evaluation.summary() for name, evaluation in results.items()}
+    write_text(folder / "results.json", json.dumps(summaries, indent=2))
+    select = config.evaluation.select
+    write_report(
+        folder / "report.html",
+        title=f"EmoRec: {config.preset} on {Path(config.data.dataset).name}",
+        card=data_card(split),
+        results=results,
+        k=config.evaluation.k,
+        curves=[{"epoch": r.epoch, "loss": r.loss, select: r.valid.get(select)} for r in records],
+        metric=select,
+    )
+
+
+def data_card(split: Split) -> dict[str, str | int | dict[str, int]]:
+    """Facts about the data and its parts."""
+    history = split.history
+    parts = {"train": len(split.train), "valid": len(split.valid), "test": len(split.test)}
+    counts = {kind.label: count for kind, count in history.feedback_counts().items()}
+    return {
+        "users": history.num_users,
+        "items": history.num_items,
+        "interactions": sum(parts.values()),
+        "parts": parts,
+        "feedback before the test part": counts,
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = ["emorec", "torch", "dgl", "numpy", "pandas", "scipy"]
+    installed = {dist.metadata["Name"].lower(): dist.version for dist in metadata.distributions()}
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "threads": str(torch.get_num_threads()),
+        **{name: installed[name] for name in packages if name in installed},
+    }

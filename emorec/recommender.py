@@ -1,0 +1,199 @@
+"""`EmoRec`: fit, recommend, save, load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+
+from emorec.baselines import MostPop
+from emorec.config import Config, load_config
+from emorec.data.interactions import Interactions
+from emorec.data.readers import read_interactions
+from emorec.data.splits import Split, hold_out_validation
+from emorec.evaluation.ranking import Scorer, TopK, recommend_top_k, seen_matrix
+from emorec.files import FileError, load_tensors, save_tensors, write_text
+from emorec.nn.model import Recommender
+from emorec.run_folder import existing_file, load_split, read_config, save_split
+from emorec.scoring import ModelScorer
+from emorec.training import EpochRecord, build_model, train
+
+__all__ = ["EmoRec", "NotFittedError"]
+
+
+class NotFittedError(RuntimeError):
+    """A model that was asked for something before it was fitted."""
+
+
+class EmoRec:
+    """A recommender with the user's own ids on both sides.
+
+    Args:
+        preset: Name of a preset, see `emorec.config.preset_names`.
+        settings: Overrides such as ``"training.epochs=20"``.
+        config: A whole configuration, in place of the two.
+
+    Example:
+        >>> from emorec import EmoRec
+        >>> from emorec.data.datasets import load_dataset
+        >>> log = load_dataset("synthetic")
+        >>> recommender = EmoRec("emorec", "training.epochs=1").fit(log, progress=False)
+        >>> recommender.recommend([log.users.ids[0]], k=3).columns.tolist()
+        ['user', 'rank', 'item', 'score', 'source']
+    """
+
+    def __init__(
+        self, preset: str = "emorec", *settings: str, config: Config | None = None
+    ) -> None:
+        self.config = load_config(preset, settings=settings) if config is None else config
+        self.records: list[EpochRecord] = []
+        self._model: Recommender | None = None
+        self._split: Split | None = None
+
+    def fit(
+        self,
+        data: Interactions | pd.DataFrame | Split,
+        *,
+        checkpoint: Path | None = None,
+        on_epoch: Callable[[list[EpochRecord]], None] = lambda records: None,
+        progress: bool = True,
+    ) -> Self:
+        """Learns from a log.
+
+        Args:
+            data: A log, of which a part is held out to choose the epoch; a DataFrame has the
+                columns user_id, item_id, rating and timestamp. Or a split made before: its train
+                part is learned from, its valid part chooses, its test part is not looked at.
+            checkpoint: File to write after each epoch, and to go on from if it exists.
+            on_epoch: Called after each epoch with all records so far.
+            progress: Whether to show a progress bar.
+
+        Raises:
+            ValueError: If the log cannot be used.
+            TrainingError: If training fails.
+        """
+        if isinstance(data, pd.DataFrame):
+            data, _ = read_interactions(data)
+        if isinstance(data, Interactions):
+            options = self.config.split
+            data = hold_out_validation(data, options.method, options.n, options.quantile)
+        model = build_model(self.config, data.train.num_users, data.train.num_items)
+        self.records = train(
+            model, self.config, data.train, data.valid_targets, checkpoint, on_epoch, progress
+        )
+        self._model, self._split = model, data
+        return self
+
+    @property
+    def model(self) -> Recommender:
+        """The trained network.
+
+        Raises:
+            NotFittedError: Before `fit`.
+        """
+        if self._model is None:
+            raise NotFittedError("this recommender knows nothing yet; call fit() or load() first")
+        return self._model
+
+    @property
+    def split(self) -> Split:
+        """What was learned from, what chose the epoch, and what was held out.
+
+        Raises:
+            NotFittedError: Before `fit`.
+        """
+        if self._split is None:
+            raise NotFittedError("this recommender knows nothing yet; call fit() or load() first")
+        return self._split
+
+    def scorer(self) -> Scorer:
+        """A function from user indices to scores of all items, given train and valid events."""
+        return ModelScorer(self.model, self.split.history, self.config.training.device)
+
+    def recommend(self, users: Iterable[Any], k: int = 10) -> pd.DataFrame:
+        """The k best items for each user that the user has not met.
+
+        Args:
+            users: The users' own ids; unknown ones get the most popular items.
+            k: Length of the lists; shorter where the catalogue ends.
+
+        Returns:
+            Columns ``user, rank, item, score, source``, best first; ``source`` is "model" or,
+            for an unknown user, "popular".
+
+        Raises:
+            ValueError: If ``k`` is below 1.
+        """
+        history, wanted = self.split.history, list(users)
+        index = history.users.indices(wanted)
+        known = np.flatnonzero(index >= 0)
+        unknown = np.flatnonzero(index < 0)
+        parts = []
+        if len(known):
+            topk = recommend_top_k(self.scorer(), index[known], seen_matrix(history), k)
+            parts.append(self._frame(known, topk, "model"))
+        if len(unknown):
+            popular = MostPop().fit(history)
+            nothing_seen = history.select(np.zeros(0, dtype=np.int64))
+            first = torch.zeros(1, dtype=torch.int64)
+            topk = recommend_top_k(popular, first, seen_matrix(nothing_seen), k)
+            repeated = TopK(
+                topk.items.expand(len(unknown), -1), topk.scores.expand(len(unknown), -1)
+            )
+            parts.append(self._frame(unknown, repeated, "popular"))
+        columns = ["place", "rank", "item", "score", "source"]
+        lists = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
+        lists = lists.sort_values(["place", "rank"], ignore_index=True)
+        lists.insert(0, "user", [wanted[place] for place in lists.pop("place")])
+        return lists
+
+    def _frame(self, places: np.ndarray, topk: TopK, source: str) -> pd.DataFrame:
+        row, column = np.nonzero(topk.items.numpy() >= 0)
+        return pd.DataFrame(
+            {
+                "place": places[row],
+                "rank": column + 1,
+                "item": self.split.train.items.lookup(topk.items.numpy()[row, column]),
+                "score": topk.scores.numpy()[row, column],
+                "source": source,
+            }
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Writes everything that `load` needs: settings, parameters, ids and history."""
+        folder = Path(folder)
+        write_text(folder / "config.toml", self.config.to_toml())
+        save_split(folder, self.split)
+        save_tensors(folder / "model.safetensors", self.model.state_dict(), {})
+
+    @classmethod
+    def load(cls, folder: str | Path, backend: str | None = None) -> Self:
+        """Reads what `save` or ``emorec-train`` wrote.
+
+        Args:
+            folder: The run folder.
+            backend: Library for sums over edges in place of the run's; parameters fit both.
+
+        Raises:
+            FileError: If a file is missing or damaged.
+        """
+        folder = Path(folder)
+        config = read_config(folder)
+        if backend is not None:
+            config = config.updated({"model": {"backend": backend}}, "backend")
+        recommender = cls(config=config)
+        split = load_split(folder)
+        model = build_model(recommender.config, split.train.num_users, split.train.num_items)
+        path = existing_file(folder, "model.safetensors")
+        tensors, _ = load_tensors(path)
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise FileError(f"{path}: does not fit config.toml ({error})") from error
+        recommender._model = model.to(recommender.config.training.device)
+        recommender._split = split
+        return recommender

@@ -1,0 +1,90 @@
+"""What a run folder holds, besides what is written once for people to read.
+
+config.toml                every setting
+vocabulary.json            the users' own ids
+interactions.safetensors   the parts of the log
+model.safetensors          the best epoch's parameters
+checkpoint.safetensors     where training goes on
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from emorec.config import Config, load_config
+from emorec.data.interactions import Interactions
+from emorec.data.splits import Split
+from emorec.data.vocabulary import Vocabulary
+from emorec.files import FileError, load_tensors, save_tensors, write_text
+
+__all__ = ["existing_file", "load_split", "read_config", "save_split"]
+
+_PARTS = ("train", "valid", "test")
+_COLUMNS = ("user", "item", "feedback", "time")
+
+
+def read_config(folder: Path) -> Config:
+    """The configuration of a run folder.
+
+    Raises:
+        FileError: If it is missing.
+        ConfigError: If it is damaged.
+    """
+    return load_config(file=existing_file(folder, "config.toml"))
+
+
+def save_split(folder: Path, split: Split) -> None:
+    """Writes ``interactions.safetensors`` and ``vocabulary.json``."""
+    train = split.train
+    vocabulary = {"users": train.users.ids, "items": train.items.ids}
+    write_text(folder / "vocabulary.json", json.dumps(vocabulary, ensure_ascii=False))
+    tensors = {
+        f"{part}.{column}": torch.from_numpy(getattr(getattr(split, part), column))
+        for part in _PARTS
+        for column in _COLUMNS
+    }
+    about = {"time_unit": train.time_unit, "dropped": split.dropped}
+    save_tensors(folder / "interactions.safetensors", tensors, about)
+
+
+def load_split(folder: Path) -> Split:
+    """Reads what `save_split` wrote; the split's report is not kept.
+
+    Raises:
+        FileError: If a file is missing or damaged.
+    """
+    path = existing_file(folder, "vocabulary.json")
+    tensors, about = load_tensors(existing_file(folder, "interactions.safetensors"))
+    try:
+        vocabulary = json.loads(path.read_text(encoding="utf-8"))
+        users, items = Vocabulary(vocabulary["users"]), Vocabulary(vocabulary["items"])
+        train, valid, test = (
+            Interactions(
+                **{column: tensors[f"{part}.{column}"].numpy() for column in _COLUMNS},
+                users=users,
+                items=items,
+                time_unit=about["time_unit"],
+            )
+            for part in _PARTS
+        )
+        return Split(train, valid, test, dropped=about["dropped"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileError(f"{path}: is damaged or belongs to another run ({error})") from error
+
+
+def existing_file(folder: Path, name: str) -> Path:
+    """A file of a run folder.
+
+    Raises:
+        FileError: If the folder or the file is not there, with what is.
+    """
+    if not folder.is_dir():
+        raise FileError(f"{folder}: no such run folder")
+    path = folder / name
+    if not path.is_file():
+        present = ", ".join(sorted(entry.name for entry in folder.iterdir())) or "nothing"
+        raise FileError(f"{folder}: {name} is missing (the folder holds {present})")
+    return path
