@@ -9,6 +9,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
@@ -266,36 +267,36 @@ def _single_character(text: str, delimiter: str) -> tuple[str, str]:
 def _read_json_lines(
     path: Path, member: str | None, columns: Sequence[str] | None, encoding: str, source: str
 ) -> tuple[pd.DataFrame, list[str]]:
-    parts = []
+    # Python's parser keeps every value as written; pandas' guesses dates by the column's name.
+    parts: list[pd.DataFrame] = []
     names: dict[str, None] = {}  # an ordered set
-    try:
-        with open_bytes(path, member) as stream:
-            text: Any = io.TextIOWrapper(stream, encoding=encoding)
-            for part in pd.read_json(
-                text,
-                lines=True,
-                chunksize=_JSON_ROWS_AT_ONCE,
-                dtype=False,
-                convert_dates=False,
-            ):
-                if not all(isinstance(name, str) for name in part.columns):
-                    raise ValueError("a line is no JSON object")
-                names.update(dict.fromkeys(part.columns))
-                parts.append(part[[c for c in part if columns is None or c in columns]])
-    except UnicodeError:
-        raise
-    except ValueError as error:
-        with open_bytes(path, member) as stream:
-            line = _first_bad_json(io.TextIOWrapper(stream, encoding=encoding))
-        if line is None:
-            raise DataError(f"{source}: {error}") from error
-        raise DataError(
-            f"line {line} of {source}: not a JSON object; each line must be one, such as "
-            '{"user_id": 1, "item_id": 2, "rating": 5, "timestamp": 978300760}'
-        ) from error
+    with open_bytes(path, member) as stream:
+        records = _json_objects(io.TextIOWrapper(stream, encoding=encoding), source)
+        while chunk := list(islice(records, _JSON_ROWS_AT_ONCE)):
+            for record in chunk:
+                names.update(dict.fromkeys(record))
+            keep = [c for c in names if columns is None or c in columns]
+            data = {c: [record.get(c) for record in chunk] for c in keep}
+            parts.append(pd.DataFrame(data, index=range(len(chunk))))
     if not parts:
         raise DataError(f"{source} is empty; one line per interaction is expected")
     return pd.concat(parts, ignore_index=True), list(names)
+
+
+def _json_objects(lines: Iterable[str], source: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            raise DataError(
+                f"line {number} of {source}: not a JSON object; each line must be one, such as "
+                '{"user_id": 1, "item_id": 2, "rating": 5, "timestamp": 978300760}'
+            )
+        yield record
 
 
 def _read_parquet(
@@ -343,13 +344,3 @@ def _csv_starts(text: IO[str], delimiter: str) -> Iterator[int]:
         if cells:
             yield start
         start = reader.line_num + 1
-
-
-def _first_bad_json(text: IO[str]) -> int | None:
-    for number, line in enumerate(text, 1):
-        try:
-            if line.strip() and not isinstance(json.loads(line), dict):
-                return number
-        except json.JSONDecodeError:
-            return number
-    return None

@@ -56,7 +56,7 @@ def parse_times(
         return _from_dates(table, column, raw, unit)
     if pd.api.types.is_bool_dtype(raw.dtype):
         table.refuse(np.ones(len(raw), dtype=bool), column, f"is no time; {_expected(None)}")
-    if pd.api.types.is_numeric_dtype(raw.dtype):
+    if pd.api.types.is_numeric_dtype(raw.dtype) and time_format is None:
         return _from_numbers(table, column, raw, unit)
     text = raw.astype(str)
     numbers = pd.to_numeric(text, errors="coerce")

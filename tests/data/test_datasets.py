@@ -1,0 +1,280 @@
+import gzip
+import hashlib
+import http.server
+import re
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emorec.data import datasets
+from emorec.data.datasets import (
+    DATASETS,
+    DataError,
+    default_data_dir,
+    find_dataset,
+    load_dataset,
+    read_dataset,
+)
+from emorec.data.feedback import Feedback
+
+RATINGS = "1::10::5::100\n1::11::4::200\n2::10::3::100\n2::12::1::300\n"
+
+
+def make_zip(path: Path) -> bytes:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("ml-1m/README", "a data set")
+        archive.writestr("ml-1m/ratings.dat", RATINGS)
+    return path.read_bytes()
+
+
+@dataclass
+class Site:
+    url: str
+    files: dict[str, bytes] = field(default_factory=dict)
+    cut_short: bool = False
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A server on this machine with the files that a test gives it."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = served.files.get(self.path.lstrip("/"))
+            if body is None:
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: len(body) // 2] if served.cut_short else body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        served = Site(f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield served
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def ml_1m(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """The registry's ml-1m, moved to the test's server and given the checksum of its file."""
+    archive = make_zip(tmp_path / "served.zip")
+    site.files["ml-1m.zip"] = archive
+    moved = replace(
+        DATASETS["ml-1m"], url=f"{site.url}/ml-1m.zip", md5=hashlib.md5(archive).hexdigest()
+    )
+    monkeypatch.setitem(DATASETS, "ml-1m", moved)
+    return site
+
+
+def test_the_registry_is_complete() -> None:
+    assert list(DATASETS) == [
+        "ml-100k",
+        "ml-1m",
+        "ml-latest-small",
+        "amazon-beauty",
+        "goodreads-spoiler",
+        "kuairand-pure",
+        "synthetic",
+    ]
+    for name, dataset in DATASETS.items():
+        assert dataset.name == name
+        assert dataset.title and dataset.citation and "\n" not in dataset.terms
+        assert dataset.md5 is None or re.fullmatch("[0-9a-f]{32}", dataset.md5)
+        if name != "synthetic":
+            assert dataset.url is not None and dataset.url.endswith(dataset.files[0])
+
+
+def test_a_download_arrives_whole_and_is_found_again(
+    ml_1m: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "new" / "data"
+    log = load_dataset("ml-1m", folder)
+    assert log.time.tolist() == [100, 200, 100, 300] and log.feedback.tolist() == [0, 1, 2, 3]
+    assert [path.name for path in folder.iterdir()] == ["ml-1m.zip"]
+    assert "ml-1m.zip" in capsys.readouterr().err
+    ml_1m.files.clear()  # from here on there is nothing to download
+    assert len(load_dataset("ml-1m", folder)) == 4
+
+
+def test_progress_can_be_silenced(
+    ml_1m: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load_dataset("ml-1m", tmp_path, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_wrong_checksum_of_a_download_is_an_error(ml_1m: Site, tmp_path: Path) -> None:
+    ml_1m.files["ml-1m.zip"] = b"something else"
+    with pytest.raises(DataError, match="the download has md5 .*, expected is "):
+        find_dataset("ml-1m", tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_download_cut_short_leaves_nothing(ml_1m: Site, tmp_path: Path) -> None:
+    ml_1m.cut_short = True
+    with pytest.raises(DataError, match="could not be downloaded"):
+        find_dataset("ml-1m", tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_without_network_the_error_says_what_to_put_where(
+    ml_1m: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ml_1m.files.clear()
+    url = DATASETS["ml-1m"].url
+    with pytest.raises(DataError) as caught:
+        load_dataset("ml-1m", tmp_path / "data")
+    said = str(caught.value)
+    assert "404" in said
+    assert f"Fetch {url} by other means and put it at {tmp_path / 'data' / 'ml-1m.zip'}" in said
+    nobody = replace(DATASETS["ml-1m"], url="http://127.0.0.1:9/ml-1m.zip")
+    monkeypatch.setitem(DATASETS, "ml-1m", nobody)
+    with pytest.raises(DataError, match="Fetch http://127.0.0.1:9/ml-1m.zip by other means"):
+        load_dataset("ml-1m", tmp_path / "data")
+
+
+def test_a_folder_that_cannot_be_made_is_named(ml_1m: Site, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="cannot write into .*file"):
+        load_dataset("ml-1m", tmp_path / "file" / "data")
+
+
+def test_a_local_file_of_another_checksum_is_used_with_a_warning(tmp_path: Path) -> None:
+    make_zip(tmp_path / "ml-1m.zip")
+    with pytest.warns(UserWarning, match="is not that of the official file .*used all the same"):
+        assert len(load_dataset("ml-1m", tmp_path)) == 4
+
+
+def test_unpacked_files_count_as_present(tmp_path: Path) -> None:
+    (tmp_path / "ml-1m").mkdir()
+    (tmp_path / "ml-1m" / "ratings.dat").write_text(RATINGS)
+    log, report = read_dataset("ml-1m", tmp_path)
+    assert len(log) == 4
+    assert report is not None and report.source.endswith("ratings.dat")
+
+
+def test_rules_may_be_replaced(tmp_path: Path) -> None:
+    make_zip(tmp_path / "ml-1m.zip")
+    rules = {"implicit_positive": "rating >= 4", "implicit_negative": "rating < 4"}
+    with pytest.warns(UserWarning, match="md5"):
+        log = load_dataset("ml-1m", tmp_path, rules=rules)
+    assert log.feedback.tolist() == [1, 1, 2, 2]
+
+
+def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "ml-latest-small.zip"
+    path.write_bytes(make_zip(tmp_path / "other.zip")[:80])
+    with pytest.raises(DataError, match="ml-latest-small.zip: the archive is truncated or damaged"):
+        load_dataset("ml-latest-small", tmp_path)
+    make_zip(path)
+    with pytest.raises(DataError, match="there is no ml-latest-small/ratings.csv in the archive"):
+        load_dataset("ml-latest-small", tmp_path)
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(DataError, match="no data set 'ml-1n' .the nearest is 'ml-1m'"):
+        load_dataset("ml-1n")
+
+
+def test_the_generated_data_set_needs_no_file() -> None:
+    log, report = read_dataset("synthetic")
+    again = load_dataset("synthetic")
+    assert report is None
+    assert np.array_equal(log.item, again.item) and min(log.feedback_counts().values()) > 0
+    with pytest.raises(DataError, match="'synthetic' is generated and has no file"):
+        find_dataset("synthetic")
+
+
+def test_where_data_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EMOREC_DATA_DIR", str(tmp_path))
+    assert default_data_dir() == tmp_path
+    monkeypatch.delenv("EMOREC_DATA_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_data_dir() == tmp_path / ".cache" / "emorec"
+
+
+def test_the_standard_logs_of_kuairand_are_read_in_order(tmp_path: Path) -> None:
+    header = "user_id,video_id,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,"
+    header += "long_view,play_time_ms\n"
+    for user, name in enumerate(reversed(datasets._KUAIRAND_LOGS)):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(header + f"{user},1,1649390000123,0,0,0,0,0,0,0,0\n")
+    with pytest.warns(UserWarning, match="matches no row"):
+        assert load_dataset("kuairand-pure", tmp_path).users.ids == [1, 0]
+
+
+# Counts of the publishers; kinds of feedback counted by an independent pass over the files.
+@pytest.mark.real_data
+@pytest.mark.filterwarnings("ignore:.*md5")
+@pytest.mark.parametrize(
+    ("name", "size", "kinds"),
+    [
+        ("ml-100k", (100_000, 943, 1_682), (21_201, 34_174, 27_145, 17_480)),
+        ("ml-1m", (1_000_209, 6_040, 3_706), (226_310, 348_971, 261_197, 163_731)),
+        ("amazon-beauty", (198_502, 22_363, 12_101), (114_531, 39_741, 22_248, 21_982)),
+    ],
+)
+def test_real_ratings(
+    real_data_dir: Path, name: str, size: tuple[int, ...], kinds: tuple[int, ...]
+) -> None:
+    log, report = read_dataset(name, real_data_dir)
+    assert (len(log), log.num_users, log.num_items) == size
+    assert tuple(log.feedback_counts().values()) == kinds
+    assert report is not None and sum(report.dropped.values()) == 0
+    assert log.time_unit == "s"
+
+
+@pytest.mark.real_data
+@pytest.mark.filterwarnings("ignore:.*md5")
+def test_real_ml_1m_is_in_the_order_of_the_file(real_data_dir: Path) -> None:
+    log = load_dataset("ml-1m", real_data_dir)
+    assert log.users.ids == list(range(1, 6041))
+    with zipfile.ZipFile(real_data_dir / "ml-1m.zip") as archive:
+        lines = archive.read("ml-1m/ratings.dat").decode().splitlines()
+    for row in (0, 1, 500_000, 1_000_208):
+        user, item, _, time = map(int, lines[row].split("::"))
+        assert (log.users.ids[log.user[row]], log.items.ids[log.item[row]]) == (user, item)
+        assert log.time[row] == time
+
+
+@pytest.mark.real_data
+def test_real_kuairand(real_data_dir: Path) -> None:
+    path = real_data_dir / "kuairand_pure_slice.csv.gz"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    log, report = read_dataset("kuairand-pure", real_data_dir)
+    assert report is not None and report.rows_read == 113_622
+    with gzip.open(path, "rt") as file:
+        names = next(file).rstrip().split(",")
+        seen: dict[tuple[str, ...], int] = {}
+        for line in file:
+            row = dict(zip(names, line.rstrip().split(","), strict=True))
+            if row["is_hate"] == "1":
+                kind = Feedback.EXPLICIT_NEGATIVE
+            elif "1" in (row["is_like"], row["is_follow"], row["is_comment"], row["is_forward"]):
+                kind = Feedback.EXPLICIT_POSITIVE
+            elif row["long_view"] == "1":
+                kind = Feedback.IMPLICIT_POSITIVE
+            elif row["is_click"] == "0" or int(row["play_time_ms"]) < 3000:
+                kind = Feedback.IMPLICIT_NEGATIVE
+            else:
+                continue
+            seen.setdefault((row["user_id"], row["video_id"], row["time_ms"], str(kind)), kind)
+    kinds = list(seen.values())
+    assert log.feedback.tolist() == kinds
+    assert log.feedback_counts() == {kind: kinds.count(kind) for kind in Feedback}
+    assert kinds.count(Feedback.EXPLICIT_NEGATIVE) == 91
+    assert log.time_unit == "ms"

@@ -1,0 +1,380 @@
+import gzip
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from emorec.data.feedback import Feedback
+from emorec.data.readers import DataError, ReadReport, read_interactions
+from emorec.data.rules import FeedbackRules
+
+HEADER = "user_id,item_id,rating,timestamp\n"
+ONE = '{"user_id": 1, "item_id": 2, "rating": 5, "timestamp": 3}\n'
+ISO = "expected are whole seconds or milliseconds"
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Any:
+    """Logs of two rows leave most rules unused."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*this rule matches no row")
+        yield
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    data = content.encode() if isinstance(content, str) else content
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return path
+
+
+def columns(path_or_frame: Any, **options: Any) -> tuple[list[Any], list[Any], list[int]]:
+    log, _ = read_interactions(path_or_frame, **options)
+    return log.users.lookup(log.user), log.items.lookup(log.item), log.time.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options"),
+    [
+        ("log.csv", HEADER + "b,1,5,3\na,2,4,2\n", {}),
+        ("log.csv.gz", HEADER + "b,1,5,3\na,2,4,2\n", {}),
+        ("log.csv", "\ufeff" + HEADER + "b,1,5,3\n\na,2,4,2", {}),
+        ("log.csv", HEADER.replace("\n", "\r\n") + "b,1,5,3\r\na,2,4,2\r\n", {}),
+        ("log.tsv", HEADER.replace(",", "\t") + "b\t1\t5\t3\na\t2\t4\t2\n", {}),
+        ("log.txt", HEADER.replace(",", "::") + "b::1::5::3\na::2::4::2\n", {}),
+        ("log.txt", HEADER.replace(",", ";") + "b;1;5;3\na;2;4;2\n", {}),
+        ("log.txt", HEADER.replace(",", "|") + "b|1|5|3\na|2|4|2\n", {}),
+        ("log.txt", HEADER.replace(",", " ") + "b 1 5 3\na 2 4 2\n", {}),
+        ("log.txt", HEADER.replace(",", "<>") + "b<>1<>5<>3\na<>2<>4<>2\n", {"delimiter": "<>"}),
+        ("log", HEADER + "b,1,5,3\na,2,4,2\n", {"file_format": "csv"}),
+        ("log.csv", "note,timestamp,rating,item_id,user_id\n,3,5,1,b\nx,2,4,2,a\n", {}),
+        (
+            "log.dat",
+            "b::1::5::3\na::2::4::2\n",
+            {"names": ["user_id", "item_id", "rating", "timestamp"], "delimiter": "::"},
+        ),
+        ("log.csv", (HEADER + "b,1,5,3\na,2,4,2\n").encode("utf-16"), {"encoding": "utf-16"}),
+        (
+            "log.jsonl.gz",
+            '{"user_id":"b","item_id":1,"rating":5,"timestamp":3,"text":"[]"}\n'
+            '\n{"item_id":2,"user_id":"a","rating":4.0,"timestamp":2}\n',
+            {},
+        ),
+    ],
+)
+def test_text_files_of_any_shape(
+    tmp_path: Path, name: str, content: str | bytes, options: dict[str, Any]
+) -> None:
+    path = write(tmp_path, name, content)
+    assert columns(path, **options) == (["b", "a"], [1, 2], [3, 2])
+
+
+def test_data_frames_keep_the_types_of_ids() -> None:
+    frame = pd.DataFrame(
+        {"who": ["007", "8"], "what": [3, 4], "stars": [5, 2], "when": [1, 2]}, index=[9, 9]
+    )
+    names = {"user": "who", "item": "what", "rating": "stars", "time": "when"}
+    assert columns(frame, **names) == (["007", "8"], [3, 4], [1, 2])
+    assert list(frame) == ["who", "what", "stars", "when"]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "log.parquet"
+    pd.DataFrame(
+        {"user_id": ["b", "a"], "item_id": [1, 2], "rating": [5.0, 4.0], "timestamp": [3, 2]}
+    ).to_parquet(path)
+    assert columns(path) == (["b", "a"], [1, 2], [3, 2])
+    with pytest.raises(DataError, match="no column 'usr_id' .*nearest is 'user_id'"):
+        read_interactions(path, user="usr_id")
+
+
+def test_parquet_without_pyarrow_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    path = write(tmp_path, "log.parquet", b"PAR1")
+    with pytest.raises(DataError, match=r"needs pyarrow: pip install 'emorec\[parquet\]'"):
+        read_interactions(path)
+
+
+def test_ids_survive_to_the_letter(tmp_path: Path) -> None:
+    users = ["Anna Müller", " 日本 ", "NA", "007", "1e3", "nan", "-0"]
+    rows = "".join(f"{user}\t{n}\t5\t{n}\n" for n, user in enumerate(users))
+    path = write(tmp_path, "log.tsv", HEADER.replace(",", "\t") + rows)
+    assert columns(path)[0] == users
+
+
+@pytest.mark.parametrize(
+    ("written", "ids"),
+    [
+        (["7", "-8", "0"], [7, -8, 0]),
+        (["7", "08"], ["7", "08"]),
+        (["7", "8.0"], ["7", "8.0"]),
+        (["999999999999999999"], [999999999999999999]),
+        (["9999999999999999999"], ["9999999999999999999"]),
+    ],
+)
+def test_digits_in_text_files_become_integers_where_nothing_is_lost(
+    tmp_path: Path, written: list[str], ids: list[Any]
+) -> None:
+    rows = "".join(f"{user},1,5,{n}\n" for n, user in enumerate(written))
+    found = columns(write(tmp_path, "log.csv", HEADER + rows))[0]
+    assert found == ids and [type(value) for value in found] == [type(value) for value in ids]
+
+
+@pytest.mark.parametrize(
+    ("written", "options", "ticks", "unit"),
+    [
+        (["978300760", "5"], {}, [978300760, 5], "s"),
+        (["978300760.0", "5e0"], {}, [978300760, 5], "s"),
+        (["978300760000", "0"], {}, [978300760000, 0], "ms"),
+        (["5"], {"time_unit": "ms"}, [5], "ms"),
+        (["978300760000"], {"time_unit": "s"}, [978300760000], "s"),
+        (["2000-12-31"], {}, [978220800], "s"),
+        (["2000-12-31 22:12:40", "2000-12-31T22:12:40Z"], {}, [978300760, 978300760], "s"),
+        (["2000-12-31T22:12:40+01:00"], {}, [978297160], "s"),
+        (["2000-12-31T22:12:40.25Z", "2000-12-31"], {}, [978300760250, 978220800000], "ms"),
+        (["2000-12-31"], {"time_unit": "ms"}, [978220800000], "ms"),
+        (["31.12.2000"], {"time_format": "%d.%m.%Y"}, [978220800], "s"),
+        (["20001231"], {"time_format": "%Y%m%d"}, [978220800], "s"),
+    ],
+)
+def test_times(
+    tmp_path: Path, written: list[str], options: dict[str, Any], ticks: list[int], unit: str
+) -> None:
+    rows = "".join(f"{n},1,5,{time}\n" for n, time in enumerate(written))
+    log, report = read_interactions(write(tmp_path, "log.csv", HEADER + rows), **options)
+    assert log.time.tolist() == ticks
+    assert log.time_unit == report.time_unit == unit
+    assert {"s": "seconds", "ms": "milliseconds"}[unit] in report.time_note
+
+
+def test_times_of_a_frame_may_be_datetimes() -> None:
+    frame = pd.DataFrame({"user_id": [1, 2], "item_id": [1, 2], "rating": [5, 5]})
+    naive = pd.to_datetime(["2000-12-31", "2001-01-01"])
+    assert columns(frame.assign(timestamp=naive))[2] == [978220800, 978307200]
+    zoned = naive.tz_localize("Europe/Berlin")
+    assert columns(frame.assign(timestamp=zoned))[2] == [978217200, 978303600]
+    dates = [stamp.date() for stamp in naive]
+    assert columns(frame.assign(timestamp=dates))[2] == [978220800, 978307200]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (
+            "user,item_id,rating,timestamp\n1,2,5,3\n",
+            {},
+            "no column 'user_id' for the user id .the nearest is 'user'",
+        ),
+        (HEADER + "1,2,5,3\n", {"rating": "stars"}, "no column 'stars' for the rating"),
+        (
+            HEADER + "1,2,5,3\n",
+            {"rules": {"explicit_positive": "ratng == 5"}},
+            "no column 'ratng' for the feedback rules .the nearest is 'rating'",
+        ),
+        (
+            HEADER + "1,2,5,3\n\n1,2,5,yesterday\n",
+            {},
+            f"line 4 of .*log.csv, column 'timestamp': 'yesterday' is no time; {ISO}",
+        ),
+        (
+            HEADER + '"a\nb",2,5,3\n1,2,5,x\n',
+            {},
+            "line 4 of .*log.csv, column 'timestamp': 'x'",
+        ),
+        (HEADER + "1,2,5,2000-13-45\n", {}, "line 2 of .*'2000-13-45' is no time"),
+        (
+            HEADER + "1,2,5,2000-12-31\n1,2,5,2000-12-30\n1,2,5,7\n",
+            {},
+            "line 4 of .*'7' does not go with the others",
+        ),
+        (
+            HEADER + "1,2,5,2000-12-31\n",
+            {"time_format": "%d.%m.%Y"},
+            "'2000-12-31' is no time; expected is a date as '%d.%m.%Y'",
+        ),
+        (HEADER + "1,2,5,3\n1,2,5,\n", {}, "line 3 of .*: the time is missing"),
+        (HEADER + "1,2,5,True\n", {}, "line 2 of .*: True is no time"),
+        (HEADER + "1,2,5,inf\n", {}, "line 2 of .*: inf is no time"),
+        (HEADER + "1,2,5,-3\n", {}, "line 2 of .*'timestamp': -3 is negative; times count from"),
+        (HEADER + "1,2,5,1969-12-31\n", {}, "'1969-12-31' is before 1970"),
+        (HEADER + "1,2,5,3.5\n", {}, "line 2 of .*: 3.5 has a fraction; .*multiply by 1000"),
+        (
+            HEADER + "1,2,5,978300760000\n1,2,5,978300760\n",
+            {},
+            "line 3 of .*: 978300760 looks like seconds, 978300760000 at line 2 of",
+        ),
+        (HEADER + "1,2,5,978300760000000\n", {}, "too large for milliseconds; divide micro"),
+        (
+            HEADER + "1,2,5,3\n1,3,nan,4\n",
+            {},
+            "line 3 of .*log.csv, column 'rating': nan is no finite number; write 0",
+        ),
+        (HEADER + "1,2,5,3\n1,3,,4\n", {}, "line 3 of .*'rating': nan is no finite number"),
+        (HEADER + "1,2,5,3\n1,3,-inf,4\n", {}, "line 3 of .*'rating': -inf is no finite number"),
+        (
+            HEADER + "1,2,5,3\n1,3,five,4\n1,3,six,4\n",
+            {},
+            "line 3 of .*: 'five' is no finite number.*2 rows are like that",
+        ),
+        (HEADER + ",2,5,3\n", {}, "line 2 of .*'user_id': the user id is missing; every row"),
+        (HEADER + "1,,5,3\n", {}, "line 2 of .*'item_id': the item id is missing"),
+        ("", {}, "log.csv is empty; one line per interaction is expected"),
+        ("\n \n", {}, "log.csv is empty"),
+        (HEADER, {}, "log.csv has a header and no rows"),
+        (
+            "user_id,item_id,rating,rating,timestamp\n1,2,3,3,4\n",
+            {},
+            "the header names column 'rating' 2 times",
+        ),
+        (HEADER + "1,2,5,3,9\n1,2,5,3,9\n", {}, "rows have more cells than the header has names"),
+        (HEADER + "1,2,5,3\n1,2,5,3,9\n", {}, "does not fit the header: .*line 3, saw 5"),
+        (HEADER + '1,2,5,"3\n', {}, "does not fit the header: .*check the delimiter and the quote"),
+        ((HEADER + "zoé,2,5,3\n").encode("latin-1"), {}, "not utf-8 text .*encoding='latin-1'"),
+        (HEADER + "1,2,5,3\n", {"encoding": "klingon"}, "unknown encoding: klingon"),
+        (HEADER + "1,2,5,3\n", {"time_unit": "min"}, "must be 'auto', 's' or 'ms', got 'min'"),
+        (
+            HEADER + "1,2,5,3\n",
+            {"rules": {"explicit_positive": "open('x')"}},
+            "explicit_positive: a function call is not allowed",
+        ),
+        (
+            HEADER + "1,2,0,3\n1,4,9,3\n",
+            {},
+            r"log.csv: rules 'ratings': no rule matches any of the 2 rows[\s\S]*0\.0\s+9\.0",
+        ),
+        (
+            "user_id,item_id,kind,timestamp\n1,2,explicit_positive,3\n1,2,meh,4\n",
+            {"feedback": "kind"},
+            "line 3 of .*'kind': unknown kind of feedback 'meh'; the kinds are",
+        ),
+        (
+            "user_id,item_id,kind,timestamp\n1,2,explicit_positive,3\n1,2,,4\n",
+            {"feedback": "kind"},
+            "line 3 of .*'kind': the feedback is missing",
+        ),
+    ],
+)
+def test_bad_text_files_are_named_by_line_column_and_value(
+    tmp_path: Path, content: str | bytes, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_interactions(write(tmp_path, "log.csv", content), **options)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (ONE + "\n" + ONE.replace("3", '"x"'), "line 3 of .*log.jsonl, .*'x' is no time"),
+        (ONE + '{"user_id":\n', "line 2 of .*log.jsonl: not a JSON object; each line must be"),
+        (ONE + "5\n", "line 2 of .*log.jsonl: not a JSON object"),
+        ("[1, 2]\n", "line 1 of .*log.jsonl: not a JSON object"),
+        (ONE.replace("2", "null"), "line 1 of .*'item_id': the item id is missing"),
+        ('{"user": 1}\n', "no column 'user_id' .*nearest is 'user'"),
+        ("", "log.jsonl is empty"),
+        ('{"user_id":"é"}\n'.encode("latin-1"), "not utf-8 text"),
+    ],
+)
+def test_bad_json_lines(tmp_path: Path, content: str | bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_interactions(write(tmp_path, "log.jsonl", content))
+
+
+@pytest.mark.parametrize("name", ["log.csv.gz", "log.jsonl.gz"])
+def test_truncated_and_false_gz(tmp_path: Path, name: str) -> None:
+    rows = HEADER + "1,2,5,3\n" * 5000 if "csv" in name else ONE * 5000
+    packed = gzip.compress(rows.encode())
+    path = tmp_path / name
+    path.write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(DataError, match=f"{name}: the compressed file is truncated or damaged"):
+        read_interactions(path)
+    path.write_text(rows)
+    with pytest.raises(DataError, match="truncated or damaged .Not a gzipped file"):
+        read_interactions(path)
+
+
+def test_paths_that_are_no_log(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.csv: there is no such file"):
+        read_interactions(tmp_path / "absent.csv")
+    with pytest.raises(DataError, match="is a folder; give a file"):
+        read_interactions(tmp_path, file_format="csv")
+    with pytest.raises(DataError, match="cannot tell the file format by '.xls'; give file_format"):
+        read_interactions(write(tmp_path, "log.xls", "x"))
+    with pytest.raises(DataError, match="not a readable parquet file"):
+        read_interactions(write(tmp_path, "log.parquet", "x"))
+
+
+def test_bad_data_frames_are_named_by_row() -> None:
+    frame = pd.DataFrame(
+        {"user_id": [1, 2], "item_id": [1, None], "rating": [5, 5], "timestamp": [1, 2]},
+        index=[7, 8],
+    )
+    with pytest.raises(DataError, match="row 2 of the DataFrame, column 'item_id': the item id"):
+        read_interactions(frame)
+    with pytest.raises(DataError, match="the DataFrame has no rows"):
+        read_interactions(frame.head(0))
+    twice = frame.set_axis(["user_id", "user_id", "rating", "timestamp"], axis=1)
+    with pytest.raises(DataError, match="names column 'user_id' 2 times"):
+        read_interactions(twice)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    ["u,1,5,3\nu,2,4,4\n", "u,1,5,3\nv,1,4,4\n", "u,1,5,3\nv,2,4,3\n", "u,1,5,3\n"],
+    ids=["one user", "one item", "all at the same time", "one row"],
+)
+def test_small_logs_are_legal(tmp_path: Path, rows: str) -> None:
+    log, _ = read_interactions(write(tmp_path, "log.csv", HEADER + rows))
+    assert len(log) == rows.count("\n")
+
+
+def test_the_report_counts_what_was_dropped_and_why(tmp_path: Path) -> None:
+    rows = ["1,2,5,3", "1,2,5,3", "1,2,4,3", "9,3,0,3", "1,9,7,3", "1,3,5,4"]
+    path = write(tmp_path, "log.csv", HEADER + "\n".join(rows) + "\n")
+    log, report = read_interactions(path)
+    assert log.users.ids == [1] and log.items.ids == [2, 3]  # dropped rows leave no ids
+    assert log.time.tolist() == [3, 3, 4] and log.feedback.tolist() == [0, 1, 0]
+    assert report == ReadReport(
+        source=str(path),
+        rows_read=6,
+        rows_kept=3,
+        dropped={"not rated": 1, "no rule matches": 1, "duplicate": 1},
+        feedback={
+            Feedback.EXPLICIT_POSITIVE: 2,
+            Feedback.IMPLICIT_POSITIVE: 1,
+            Feedback.IMPLICIT_NEGATIVE: 0,
+            Feedback.EXPLICIT_NEGATIVE: 0,
+        },
+        unused_rules=(
+            "implicit_negative = '2.5 <= rating < 3.5'",
+            "explicit_negative = '0 < rating < 2.5'",
+        ),
+        time_unit="s",
+        time_note="times taken as seconds by their size (up to 4)",
+    )
+    said = str(report)
+    assert "3 of 6 rows kept" in said
+    assert "dropped: 1 not rated, 1 no rule matches, 1 duplicate" in said
+    assert "a rule matches no row: implicit_negative" in said
+
+
+def test_rules_over_other_columns_and_as_any_type(tmp_path: Path) -> None:
+    path = write(tmp_path, "log.csv", "user_id,item_id,timestamp,ratio\n1,1,1,0.9\n1,2,2,\n")
+    table = {"implicit_positive": "ratio > 0.5", "implicit_negative": "not ratio > 0.5"}
+    file = tmp_path / "mine.toml"
+    file.write_text("\n".join(f'{kind} = "{text}"' for kind, text in table.items()))
+    for rules in (table, file, str(file), FeedbackRules.from_dict(table)):
+        log, _ = read_interactions(path, rules=rules)
+        assert log.feedback.tolist() == [1, 2]
+
+
+def test_a_column_may_hold_the_feedback_itself(tmp_path: Path) -> None:
+    content = "user_id,item_id,kind,timestamp\n1,1,explicit_negative,3\n1,2,implicit_positive,4\n"
+    log, report = read_interactions(write(tmp_path, "log.csv", content), feedback="kind")
+    assert log.feedback.tolist() == [3, 1]
+    assert report.dropped == {"not rated": 0, "no rule matches": 0, "duplicate": 0}
