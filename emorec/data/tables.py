@@ -341,6 +341,7 @@ def _csv_starts(text: IO[str], delimiter: str) -> Iterator[int]:
     reader = csv.reader((line.replace(delimiter, simple) for line in text), delimiter=simple)
     start = 1
     for cells in reader:
-        if cells:
+        blank = not cells or (len(cells) == 1 and cells[0].isspace())
+        if not blank:
             yield start
         start = reader.line_num + 1

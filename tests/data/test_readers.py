@@ -187,6 +187,7 @@ def test_times_of_a_frame_may_be_datetimes() -> None:
             {},
             "line 4 of .*log.csv, column 'timestamp': 'x'",
         ),
+        (HEADER + "  \n\n1,2,5,3\n1,2,5,x\n", {}, "line 5 of .*log.csv, column 'timestamp': 'x'"),
         (HEADER + "1,2,5,2000-13-45\n", {}, "line 2 of .*'2000-13-45' is no time"),
         (
             HEADER + "1,2,5,2000-12-31\n1,2,5,2000-12-30\n1,2,5,7\n",
