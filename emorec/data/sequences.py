@@ -186,15 +186,21 @@ class EventSequences:
 
     def _batch(self, user: np.ndarray, start: np.ndarray, count: np.ndarray) -> SequenceBatch:
         row, position = ranges(np.zeros(len(user), dtype=np.int64), count + 1)
-        is_cls = position == 0
-        first = self.offsets[user] + start
-        event = np.where(is_cls, 0, first[row] + position - 1)
-        elapsed = self.time[event] - self.time[np.where(is_cls, 0, first[row])]  # int64, exact
+        is_event = position > 0
+        first = (self.offsets[user] + start)[row[is_event]]
+        event = first + position[is_event] - 1
+        elapsed = self.time[event] - self.time[first]  # int64, exact
+
+        def with_cls(values: np.ndarray, at_cls: float, dtype: type) -> Tensor:
+            column = np.full(len(row), at_cls, dtype=dtype)
+            column[is_event] = values
+            return torch.from_numpy(column)
+
         return SequenceBatch(
             user=torch.from_numpy(user),
-            item=torch.from_numpy(np.where(is_cls, CLS, self.item[event])),
-            feedback=torch.from_numpy(np.where(is_cls, CLS, self.feedback[event]).astype(np.int64)),
-            days=torch.from_numpy(elapsed / self.ticks_per_day),
+            item=with_cls(self.item[event], CLS, np.int64),
+            feedback=with_cls(self.feedback[event], CLS, np.int64),
+            days=with_cls(elapsed / self.ticks_per_day, 0.0, np.float64),
             position=torch.from_numpy(position.astype(np.int32)),
             cu_seqlens=torch.from_numpy(np.concatenate([[0], np.cumsum(count + 1)])),
         )

@@ -1,0 +1,61 @@
+"""Small logs and configurations that several tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from emorec.config import Config, load_config
+from emorec.data.interactions import Interactions, TimeUnit
+from emorec.data.sequences import EventSequences
+from emorec.data.vocabulary import Vocabulary
+
+Row = tuple[int, int, int, int]
+"""User, item, kind of feedback, time."""
+
+
+def small_log(
+    rows: Sequence[Row], num_users: int, num_items: int, time_unit: TimeUnit = "s"
+) -> Interactions:
+    """A log written by hand."""
+    user, item, feedback, time = np.array(rows, dtype=np.int64).reshape(-1, 4).T
+    users, items = Vocabulary(range(num_users)), Vocabulary(range(num_items))
+    return Interactions(user, item, feedback, time, users, items, time_unit)
+
+
+def random_events(
+    num_users: int = 7, num_items: int = 9, most_events: int = 8, seed: int = 0
+) -> EventSequences:
+    """Random histories; the last user has none, items may repeat."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, most_events + 1, num_users)
+    counts[-1] = 0
+    user = rng.permutation(np.repeat(np.arange(num_users), counts))
+    rows = np.stack(
+        [
+            user,
+            rng.integers(num_items, size=len(user)),
+            rng.integers(4, size=len(user)),
+            rng.integers(10**9, 2 * 10**9, size=len(user)),
+        ],
+        axis=1,
+    )
+    return EventSequences.build(small_log(rows.tolist(), num_users, num_items))
+
+
+def small_config(preset: str = "emorec", *settings: str) -> Config:
+    """A preset shrunk to what tests can afford, on the torch backend."""
+    return load_config(
+        preset,
+        settings=(
+            "model.backend=torch",
+            "model.embedding_size=8",
+            "sequence.max_length=20",
+            "split.n=3",
+            "training.epochs=2",
+            "training.batch_size=16",
+            "training.learning_rate=0.01",
+            *settings,
+        ),
+    )
