@@ -86,6 +86,6 @@ class GATConv(nn.Module):
         Returns:
             ``[V, D]``.
         """
-        z = self.project(source).view(len(source), self.num_heads, -1)  # [U, H, D / H]
+        z = self.project(source).unflatten(1, (self.num_heads, -1))  # [U, H, D / H]
         left = (z * self.attend_source).sum(-1)  # [U, H]
         return adjacency.attend(z, left, self.attend_target(target)).flatten(1)

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from emorec.data.feedback import Feedback
+from emorec.data.graph import FeedbackGraph, build_graph, schema
+from emorec.data.sequences import EventSequences
+from emorec.nn.graph_encoder import GraphEncoder
+from tests.small import random_events, small_log
+
+NUM_USERS, NUM_ITEMS, SIZE = 7, 9, 4
+EVENTS = random_events(NUM_USERS, NUM_ITEMS)
+NEGATIVE = {kind.label for kind in Feedback if not kind.is_positive}
+
+
+def full_graph(events=EVENTS, feedback_nodes=True):
+    users = np.arange(events.num_users)
+    return build_graph(events, users, events.lengths, NUM_ITEMS, feedback_nodes=feedback_nodes)
+
+
+def make_encoder(feedback_nodes=True, **options):
+    options = {"backend": "torch", **options}
+    encoder = GraphEncoder(schema(feedback_nodes), NUM_USERS, SIZE, **options)
+    for parameter in encoder.parameters():  # ones and zeros would hide mistakes
+        torch.nn.init.normal_(parameter, std=0.5)
+    return encoder.eval()
+
+
+ITEMS = torch.randn(NUM_ITEMS, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def layer_norm(h, norm):
+    mean, variance = h.mean(-1, keepdims=True), h.var(-1, keepdims=True)
+    gain, bias = norm.weight.detach().numpy(), norm.bias.detach().numpy()
+    return (h - mean) / np.sqrt(variance + norm.eps) * gain + bias
+
+
+def slow_message(conv, source, target, edges, v):
+    """One node's message in one relation, or None if nothing reaches it."""
+    neighbours = [u for u, end in edges if end == v]
+    if not neighbours:
+        return None
+    z = source @ conv.project.weight.detach().numpy().T
+    if not hasattr(conv, "attend_source"):
+        return z[neighbours].mean(0)
+    parts = []
+    width = SIZE // conv.num_heads
+    for head in range(conv.num_heads):
+        own = z[:, head * width : (head + 1) * width]
+        a = conv.attend_source.detach().numpy()[head]
+        b = conv.attend_target.weight.detach().numpy()[head]
+        e = np.array([a @ own[u] + b @ target[v] for u in neighbours])
+        weights = np.exp(np.where(e > 0, e, 0.2 * e))
+        parts.append(weights / weights.sum() @ own[neighbours])
+    return np.concatenate(parts)
+
+
+def slow_encoder(encoder, graph, items, signed):
+    """The docstring's formula with loops over layers, node types, nodes and relations."""
+    vectors = {"item": items.numpy()}
+    for name, table in encoder.tables.items():
+        rows = graph.users[graph.node_user[name]].numpy()
+        vectors[name] = table.weight.detach().numpy()[rows]
+    for depth, layer in enumerate(encoder.layers):
+        updated = dict(vectors)
+        for node_type, norm in layer.norms.items():
+            out = np.zeros_like(vectors[node_type])
+            for v in range(len(out)):
+                messages = {}
+                for relation, (source, target) in graph.edges.items():
+                    if relation[2] == node_type and relation[1] in layer.convs:
+                        edges = list(zip(source.tolist(), target.tolist(), strict=True))
+                        ends = vectors[relation[0]], vectors[node_type]
+                        message = slow_message(layer.convs[relation[1]], *ends, edges, v)
+                        if message is not None:
+                            messages[relation] = message
+                if signed and node_type == "user":
+                    for (source_type, name, _), message in messages.items():
+                        weight = np.exp(layer.log_weights[name].item())
+                        out[v] += (-1 if source_type in NEGATIVE else 1) * weight * message
+                elif messages:
+                    out[v] = sum(messages.values()) / len(messages)
+                if node_type in layer.selves:
+                    linear = layer.selves[node_type]
+                    out[v] += linear.weight.detach().numpy() @ vectors[node_type][v]
+                    out[v] += linear.bias.detach().numpy()
+            if depth < len(encoder.layers) - 1:
+                out = np.where(out > 0, out, np.expm1(np.minimum(out, 0)))
+            updated[node_type] = layer_norm(out, norm)
+        vectors = updated
+    return vectors["user"]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("conv", "num_heads"), [("sage", 1), ("gat", 1), ("gat", 2)])
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_formula(signed, conv, num_heads, num_layers):
+    encoder = make_encoder(conv=conv, num_heads=num_heads, num_layers=num_layers, signed=signed)
+    graph = full_graph()
+    expected = slow_encoder(encoder, graph, ITEMS, signed)
+    np.testing.assert_allclose(encoder(graph, ITEMS).detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_formula_without_feedback_nodes():
+    encoder = make_encoder(feedback_nodes=False, conv="gat", num_heads=2)
+    graph = full_graph(feedback_nodes=False)
+    expected = slow_encoder(encoder, graph, ITEMS, signed=False)
+    np.testing.assert_allclose(encoder(graph, ITEMS).detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+class TestSigned:
+    # One user likes item 0 and dislikes item 1.
+    EVENTS = EventSequences.build(small_log([(0, 0, 0, 1), (0, 1, 3, 2)], 1, 2))
+
+    def encoder(self):
+        """One layer that hands through what feedback nodes know, with no LayerNorm."""
+        encoder = GraphEncoder(
+            schema(), 1, SIZE, num_layers=1, signed=True, backend="torch", dropout=0.0
+        )
+        (layer,) = encoder.layers
+        for conv in layer.convs.values():
+            torch.nn.init.eye_(conv.project.weight)
+        for linear in layer.selves.values():
+            torch.nn.init.zeros_(linear.weight)
+            torch.nn.init.zeros_(linear.bias)
+        layer.norms["user"] = torch.nn.Identity()
+        return encoder
+
+    def user(self, encoder):
+        return encoder(full_graph(self.EVENTS), ITEMS).detach()[0]
+
+    def test_negative_messages_push_the_user_away(self):
+        encoder = self.encoder()
+        like = encoder.tables["explicit_positive"].weight[0].detach().clone()
+        dislike = encoder.tables["explicit_negative"].weight[0].detach().clone()
+        torch.testing.assert_close(self.user(encoder), like - dislike)
+        with torch.no_grad():
+            encoder.tables["explicit_negative"].weight += 1.0
+        torch.testing.assert_close(self.user(encoder), like - dislike - 1.0)
+
+    def test_weights_scale_their_relation(self):
+        encoder = self.encoder()
+        like = encoder.tables["explicit_positive"].weight[0].detach().clone()
+        dislike = encoder.tables["explicit_negative"].weight[0].detach().clone()
+        with torch.no_grad():
+            encoder.layers[0].log_weights["explicit_negative_to_user"].fill_(np.log(3.0))
+        torch.testing.assert_close(self.user(encoder), like - 3 * dislike)
+
+    def test_weights_start_at_one_and_learn(self):
+        encoder = GraphEncoder(schema(), NUM_USERS, SIZE, signed=True, backend="torch")
+        for layer in encoder.layers:
+            assert len(layer.log_weights) == 4
+            assert all(weight.item() == 0 for weight in layer.log_weights.values())
+        encoder(full_graph(), ITEMS).square().sum().backward()
+        weights = encoder.layers[-1].log_weights.values()
+        assert all(weight.grad is not None for weight in weights)
+
+    def test_off_means_no_weights(self):
+        assert not any("log_weights" in name for name in make_encoder().state_dict())
+
+
+@pytest.mark.parametrize("conv", ["sage", "gat"])
+def test_a_kind_that_the_user_never_gave_says_nothing(conv):
+    encoder = make_encoder(conv=conv)
+    graph = full_graph()
+    before = encoder(graph, ITEMS)
+    for kind in Feedback:
+        owners = set(graph.node_user[kind.label].tolist())
+        with torch.no_grad():
+            encoder.layers[-1].convs[f"{kind.label}_to_user"].project.weight.mul_(2.0)
+        after = encoder(graph, ITEMS)
+        changed = set((after - before).abs().sum(1).gt(1e-6).nonzero()[:, 0].tolist())
+        assert changed == owners, kind
+        before = after
+
+
+def test_permuted_edges_change_nothing():
+    graph = full_graph()
+    generator = torch.Generator().manual_seed(0)
+    edges = {}
+    for relation, (source, target) in graph.edges.items():
+        order = torch.randperm(len(source), generator=generator)
+        edges[relation] = source[order], target[order]
+    permuted = FeedbackGraph(graph.users, graph.num_items, graph.node_user, edges, {})
+    encoder = make_encoder(conv="gat", num_heads=2, num_layers=3, signed=True)
+    torch.testing.assert_close(encoder(permuted, ITEMS), encoder(graph, ITEMS))
+
+
+class TestBlocks:
+    @pytest.mark.parametrize(
+        ("feedback_nodes", "num_layers", "expected"),
+        [(True, 1, False), (True, 2, False), (True, 3, True), (True, 4, True), (False, 3, False)],
+    )
+    def test_needs_full_graph(self, feedback_nodes, num_layers, expected):
+        encoder = make_encoder(feedback_nodes=feedback_nodes, num_layers=num_layers)
+        assert encoder.needs_full_graph is expected
+
+    @pytest.mark.parametrize(("feedback_nodes", "num_layers"), [(True, 2), (False, 3)])
+    @pytest.mark.parametrize("conv", ["sage", "gat"])
+    def test_a_block_of_few_users_gives_their_rows_of_the_full_graph(
+        self, feedback_nodes, num_layers, conv
+    ):
+        encoder = make_encoder(
+            feedback_nodes=feedback_nodes, num_layers=num_layers, conv=conv, signed=feedback_nodes
+        )
+        users = np.array([5, 0, 6, 5])
+        block = build_graph(
+            EVENTS, users, EVENTS.lengths[users], NUM_ITEMS, feedback_nodes=feedback_nodes
+        )
+        whole = encoder(full_graph(feedback_nodes=feedback_nodes), ITEMS)
+        torch.testing.assert_close(encoder(block, ITEMS), whole[users])
+
+    def test_with_three_layers_other_users_matter(self):
+        encoder = make_encoder(num_layers=3)
+        users = np.array([0])
+        block = build_graph(EVENTS, users, EVENTS.lengths[users], NUM_ITEMS)
+        assert not torch.allclose(encoder(block, ITEMS)[0], encoder(full_graph(), ITEMS)[0])
+
+
+class TestBackends:
+    @pytest.mark.parametrize("conv", ["sage", "gat"])
+    def test_same_parameters_same_vectors_and_gradients(self, conv):
+        pytest.importorskip("dgl")
+        options = {"conv": conv, "num_heads": 2, "num_layers": 3, "signed": True}
+        ours = make_encoder(backend="torch", **options)
+        theirs = make_encoder(backend="dgl", **options)
+        assert list(ours.state_dict()) == list(theirs.state_dict())
+        theirs.load_state_dict(ours.state_dict())
+        graph = full_graph()
+        upstream = torch.randn(NUM_USERS, SIZE)
+        results = []
+        for encoder in (ours, theirs):
+            items = ITEMS.clone().requires_grad_()
+            vector = encoder(graph, items)
+            (vector * upstream).sum().backward()
+            results.append((vector, items.grad))
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+        gradients = (dict(encoder.named_parameters()) for encoder in (ours, theirs))
+        for one, other in zip(*(g.values() for g in gradients), strict=True):
+            if one.grad is not None or other.grad is not None:
+                torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_users_without_any_event_get_finite_vectors_and_gradients():
+    events = EventSequences.build(small_log([], NUM_USERS, NUM_ITEMS))
+    for conv in ("sage", "gat"):
+        encoder = GraphEncoder(schema(), NUM_USERS, SIZE, conv=conv, signed=True, backend="torch")
+        vector = encoder(full_graph(events), ITEMS)
+        assert torch.isfinite(vector).all()
+        vector.sum().backward()
+        for parameter in encoder.parameters():
+            assert parameter.grad is None or torch.isfinite(parameter.grad).all()
+
+
+def test_dropout_only_while_training():
+    encoder = make_encoder(dropout=0.5)
+    graph = full_graph()
+    assert torch.equal(encoder(graph, ITEMS), encoder(graph, ITEMS))
+    encoder.train()
+    assert not torch.equal(encoder(graph, ITEMS), encoder(graph, ITEMS))
