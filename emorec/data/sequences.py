@@ -192,7 +192,7 @@ class EventSequences:
         elapsed = self.time[event] - self.time[first]  # int64, exact
 
         def with_cls(values: np.ndarray, at_cls: float, dtype: type) -> Tensor:
-            column = np.full(len(row), at_cls, dtype=dtype)
+            column: np.ndarray = np.full(len(row), at_cls, dtype=dtype)
             column[is_event] = values
             return torch.from_numpy(column)
 
