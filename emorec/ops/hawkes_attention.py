@@ -137,7 +137,7 @@ def hawkes_attention_ref(
     real = padded(torch.ones_like(slot, dtype=torch.bool))
     visible = real[:, None, None, :].expand(-1, 1, length, -1)
     if causal:
-        visible = visible & torch.ones_like(scores[0, 0], dtype=torch.bool).tril_()
+        visible = visible & visible.new_ones(length, length).tril_()
     if mask_self:
         visible = visible & ~torch.eye(length, dtype=torch.bool, device=value.device)
     weights = torch.softmax(scores.masked_fill(~visible, float("-inf")), dim=-1)
