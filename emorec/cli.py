@@ -323,8 +323,9 @@ def _prepared(config: Config, folder: Path, data_dir: Path | None, progress: boo
 def _print_epoch(records: list[EpochRecord]) -> None:
     record = records[-1]
     scores = "  ".join(f"{name} {value:.4f}" for name, value in record.valid.items())
+    phase = "refit" if records[0].valid and not record.valid else "epoch"
     click.echo(
-        f"epoch {record.epoch:>3}  {record.seconds:6.1f} s  loss {record.loss:.4f}  {scores}"
+        f"{phase} {record.epoch:>3}  {record.seconds:6.1f} s  loss {record.loss:.4f}  {scores}"
     )
 
 

@@ -103,6 +103,7 @@ class TrainingConfig:
     weight_decay: float = 0.0  # AdamW's, decoupled
     clip_norm: float = 1.0  # largest norm of the gradient
     patience: int = 5  # epochs without a better validation score before stopping
+    refit: bool = True  # train the chosen number of epochs afresh on train and validation
     seed: int = 42
     device: str = "cpu"
     threads: int = 0  # of the CPU; 0: PyTorch's choice
