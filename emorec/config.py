@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import typing
 from dataclasses import dataclass, field
@@ -275,13 +276,24 @@ def _check_values(config: Config) -> None:
         "sequence.window", "sequence.shortest_half_life", "sequence.longest_half_life",
         "training.learning_rate", "training.clip_norm",
     ]  # fmt: skip
-    shares = ["graph.dropout", "sequence.dropout", "loss.use_negatives", "split.quantile"]
+    finite = [
+        "sequence.shortest_half_life", "sequence.longest_half_life", "training.learning_rate",
+        "training.weight_decay", "loss.polarity_weight",
+    ]  # fmt: skip
+    shares = ["loss.use_negatives", "split.quantile"]
+    dropouts = ["graph.dropout", "sequence.dropout"]
     for name, low in at_least:
         if not _value(config, name) >= low:
             raise ConfigError(f"{name} must be at least {low}, got {_value(config, name)}")
     for name in positive:
         if not _value(config, name) > 0:
             raise ConfigError(f"{name} must be positive, got {_value(config, name)}")
+    for name in finite:
+        if not math.isfinite(_value(config, name)):
+            raise ConfigError(f"{name} must be finite, got {_value(config, name)}")
+    for name in dropouts:
+        if not 0 <= _value(config, name) < 1:
+            raise ConfigError(f"{name} must be at least 0 and below 1, got {_value(config, name)}")
     for name in shares:
         if not 0 <= _value(config, name) <= 1:
             raise ConfigError(f"{name} must be between 0 and 1, got {_value(config, name)}")
