@@ -98,13 +98,13 @@ class LossConfig:
 class TrainingConfig:
     """How it is learned."""
 
-    epochs: int = 50
-    batch_size: int = 128  # windows of users' histories
-    learning_rate: float = 1e-3
+    epochs: int = 30
+    batch_size: int = 64  # windows of users' histories
+    learning_rate: float = 2e-3
     weight_decay: float = 0.0  # AdamW's, decoupled
     clip_norm: float = 1.0  # largest norm of the gradient
-    patience: int = 5  # epochs without a better validation score before stopping
-    refit: bool = True  # train the chosen number of epochs afresh on train and validation
+    patience: int = 3  # epochs without a better validation score before stopping
+    refit: bool = False  # train the chosen number of epochs afresh on train and validation
     seed: int = 42
     device: str = "cpu"
     threads: int = 0  # of the CPU; 0: PyTorch's choice

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import resource
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -133,9 +134,14 @@ def write_results(
     results: dict[str, Evaluation],
     records: list[EpochRecord],
 ) -> None:
-    """Writes ``results.json`` and ``report.html``."""
-    summaries = {name: evaluation.summary() for name, evaluation in results.items()}
-    write_text(folder / "results.json", json.dumps(summaries, indent=2))
+    """Writes ``results.json``, with what the run cost, and ``report.html``."""
+    facts = {
+        "models": {name: evaluation.summary() for name, evaluation in results.items()},
+        "epochs": len(records),
+        "training_seconds": round(sum(record.seconds for record in records), 1),
+        "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+    }
+    write_text(folder / "results.json", json.dumps(facts, indent=2))
     select = config.evaluation.select
     write_report(
         folder / "report.html",
