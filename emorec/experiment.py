@@ -66,6 +66,12 @@ def load_data(
         )
     if options.min_user_events > 1 or options.min_item_events > 1:
         log = k_core(log, options.min_user_events, options.min_item_events)
+    for number, name in ((log.num_users, "user"), (log.num_items, "item")):
+        if number < 2:
+            raise ValueError(
+                f"{options.dataset} has {number} {name} only; to learn who prefers what, "
+                "a run needs at least two users and two items"
+            )
     return log, report
 
 

@@ -12,8 +12,8 @@ from tests.small import small_config
 
 LOG = generate(num_users=30, num_items=50, num_topics=8, events_per_user=10).interactions
 KINDS = {
-    "both": ("emorec",),
-    "graph of all users": ("emorec", "graph.layers=3"),
+    "both": (),
+    "graph of all users": ("", "graph.layers=3"),
     "graph alone": ("diff-gat",),
     "graph without feedback nodes": ("base-gat",),
     "sequence alone": ("emorec", "graph.conv=none"),
@@ -76,11 +76,11 @@ def test_users_without_events_get_finite_scores(model):
 
 
 def test_graph_source():
-    config = small_config("emorec", "graph.conv=none")
+    config = small_config("", "graph.conv=none")
     assert graph_source(build_model(config, 3, 3), None, 3) is None
     for preset, settings, feedback_nodes, full in [
-        ("emorec", [], True, False),
-        ("emorec", ["graph.layers=3"], True, True),
+        ("", [], True, False),
+        ("", ["graph.layers=3"], True, True),
         ("base-gat", [], False, False),
     ]:
         model = build_model(small_config(preset, *settings), 3, 3)

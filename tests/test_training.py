@@ -69,7 +69,7 @@ def kill_in_the_middle_of(monkeypatch, epoch, error=Killed):
     monkeypatch.setattr(training, "training_batches", interrupted)
 
 
-@pytest.mark.parametrize("preset", ["emorec", "emo-sage-thp-negatives", "diff-gat", "base-gat"])
+@pytest.mark.parametrize("preset", ["", "emorec", "emo-sage-thp-negatives", "diff-gat", "base-gat"])
 def test_loss_goes_down_and_records_tell_it(preset):
     config = small_config(preset, "training.epochs=6", "training.patience=9")
     seen = []
@@ -95,20 +95,20 @@ class TestSeeds:
         assert without_seconds(records) == without_seconds(again)
 
     def test_another_seed_another_result(self):
-        one, other = (run(small_config("emorec", f"training.seed={s}"))[1] for s in (1, 2))
+        one, other = (run(small_config("", f"training.seed={s}"))[1] for s in (1, 2))
         assert one[0].loss != other[0].loss
 
     def test_leaves_the_global_generator_alone(self):
         torch.manual_seed(5)
         before = torch.get_rng_state()
-        run(small_config("emorec", "training.epochs=1"))
+        run(small_config("", "training.epochs=1"))
         assert torch.equal(torch.get_rng_state(), before)
 
 
 class TestResume:
     # softmax with two encoders; BPR with sampled dislikes; GAT, some of whose parameters get no
     # gradient and so no moments.
-    @pytest.mark.parametrize("preset", ["emorec", "emo-sage-thp-negatives", "diff-gat"])
+    @pytest.mark.parametrize("preset", ["", "emorec", "emo-sage-thp-negatives", "diff-gat"])
     def test_a_killed_run_ends_where_an_undisturbed_one_does(self, tmp_path, preset):
         config = small_config(preset, "training.epochs=4", "training.patience=9")
         whole, records = run(config)
@@ -121,7 +121,7 @@ class TestResume:
 
     @pytest.mark.parametrize("error", [Killed, KeyboardInterrupt])
     def test_killed_in_the_middle_of_an_epoch(self, tmp_path, monkeypatch, error):
-        config = small_config("emorec", "training.epochs=3")
+        config = small_config("", "training.epochs=3")
         whole, records = run(config)
         checkpoint = tmp_path / "checkpoint.safetensors"
         after_two = []
@@ -147,8 +147,8 @@ class TestResume:
 
     def test_more_epochs_go_on_from_the_last_not_the_best(self, tmp_path):
         checkpoint = tmp_path / "checkpoint.safetensors"
-        run(small_config("emorec", "training.epochs=2"), checkpoint=checkpoint)
-        longer = small_config("emorec", "training.epochs=4", "training.patience=9")
+        run(small_config("", "training.epochs=2"), checkpoint=checkpoint)
+        longer = small_config("", "training.epochs=4", "training.patience=9")
         resumed, again = run(longer, checkpoint=checkpoint)
         whole, records = run(longer)
         assert_same(whole, resumed)
@@ -157,7 +157,7 @@ class TestResume:
     def test_of_another_model(self, tmp_path):
         checkpoint = tmp_path / "checkpoint.safetensors"
         run(small_config(), checkpoint=checkpoint)
-        other = small_config("emorec", "model.embedding_size=4")
+        other = small_config("", "model.embedding_size=4")
         with pytest.raises(FileError, match="checkpoint.safetensors: belongs to another model"):
             run(other, checkpoint=checkpoint)
 
@@ -179,7 +179,7 @@ class TestResume:
             run(small_config(), checkpoint=checkpoint)
 
     def test_a_full_disk_keeps_the_checkpoint_before(self, tmp_path, monkeypatch):
-        config = small_config("emorec", "training.epochs=3")
+        config = small_config("", "training.epochs=3")
         checkpoint = tmp_path / "checkpoint.safetensors"
         with pytest.raises(Killed):
             run(config, checkpoint=checkpoint, on_epoch=kill_after(1))
@@ -214,7 +214,7 @@ class _Scripted:
 class TestEarlyStopping:
     def run_with(self, monkeypatch, scores, **options):
         monkeypatch.setattr(training, "evaluate", _Scripted(scores))
-        config = small_config("emorec", "training.epochs=9", "training.patience=2")
+        config = small_config("", "training.epochs=9", "training.patience=2")
         model = build_model(config, LOG.num_users, LOG.num_items)
         states = []
 
@@ -237,7 +237,7 @@ class TestEarlyStopping:
         assert len(records) == 7
 
     def test_patience_survives_a_resume(self, monkeypatch, tmp_path):
-        config = small_config("emorec", "training.epochs=9", "training.patience=2")
+        config = small_config("", "training.epochs=9", "training.patience=2")
         checkpoint = tmp_path / "checkpoint.safetensors"
         monkeypatch.setattr(training, "evaluate", _Scripted([0.5, 0.4]))
         with pytest.raises(Killed):
@@ -248,7 +248,7 @@ class TestEarlyStopping:
 
     def test_without_validation_all_epochs_count_and_the_last_is_kept(self):
         nothing = SPLIT.valid.select(np.zeros(0, dtype=np.int64))
-        config = small_config("emorec", "training.epochs=3", "training.patience=1")
+        config = small_config("", "training.epochs=3", "training.patience=1")
         states = []
         model = build_model(config, LOG.num_users, LOG.num_items)
         records = train(
@@ -267,7 +267,7 @@ class TestEarlyStopping:
 
     def test_a_score_that_validation_cannot_give_is_an_error(self):
         disliked = replace(SPLIT.valid, feedback=np.full(len(SPLIT.valid), 3))
-        config = small_config("emorec", "evaluation.select=ndcg_likes")
+        config = small_config("", "evaluation.select=ndcg_likes")
         with pytest.raises(TrainingError, match="evaluation.select is 'ndcg_likes'.*no .*like"):
             run(config, replace(SPLIT, valid=disliked))
 
@@ -284,7 +284,7 @@ class TestErrors:
     @pytest.mark.parametrize("batch_size", [8, 1000])  # several steps per epoch, and one
     def test_a_learning_rate_far_too_high(self, batch_size):
         config = small_config(
-            "emorec", "training.learning_rate=1e30", f"training.batch_size={batch_size}"
+            "", "training.learning_rate=1e30", f"training.batch_size={batch_size}"
         )
         with pytest.raises(TrainingError, match="lower training.learning_rate"):
             run(config)
@@ -313,7 +313,7 @@ def test_polarity_of_the_next_event_is_learned():
     ]
     split = split_interactions(small_log(rows, 40, 10), n=2)
     config = small_config(
-        "emorec",
+        "",
         "training.epochs=30",
         "training.patience=30",
         "sequence.dropout=0",
@@ -328,7 +328,7 @@ def test_polarity_of_the_next_event_is_learned():
 
 
 def test_the_trained_encoder_tells_users_apart():
-    model, _ = run(small_config("emorec", "training.epochs=4"))
+    model, _ = run(small_config("", "training.epochs=4"))
     events = EventSequences.build(SPLIT.history)
     batch = events.inference_batch(np.arange(60), 20)
     with torch.no_grad():
