@@ -181,11 +181,15 @@ class EmoRec:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Writes everything that `load` needs: settings, parameters, ids and history."""
-        folder = Path(folder)
+        """Writes everything that `load` needs: settings, parameters, ids and history.
+
+        Raises:
+            NotFittedError: Before `fit`; nothing is written then.
+        """
+        folder, split, parameters = Path(folder), self.split, self.model.state_dict()
         write_text(folder / "config.toml", self.config.to_toml())
-        save_split(folder, self.split)
-        save_tensors(folder / "model.safetensors", self.model.state_dict(), {})
+        save_split(folder, split)
+        save_tensors(folder / "model.safetensors", parameters, {})
 
     @classmethod
     def load(cls, folder: str | Path, backend: str | None = None) -> Self:
