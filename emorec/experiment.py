@@ -155,7 +155,11 @@ def write_results(
         card=data_card(split),
         results=results,
         k=config.evaluation.k,
-        curves=[{"epoch": r.epoch, "loss": r.loss, select: r.valid.get(select)} for r in records],
+        curves=[
+            {"epoch": record.epoch, "loss": record.loss, select: record.valid[select]}
+            for record in records
+            if record.valid  # none where the log is too short for a validation part
+        ],
         metric=select,
     )
 
