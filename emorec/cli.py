@@ -42,11 +42,12 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(function)
     def run(**options: Any) -> None:
-        warnings.showwarning = _show_warning
-        try:
-            function(**options)
-        except (ValueError, TrainingError, ImportError, OSError) as error:
-            raise click.ClickException(str(error)) from error
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                function(**options)
+            except (ValueError, TrainingError, ImportError, OSError) as error:
+                raise click.ClickException(str(error)) from error
 
     return run
 

@@ -61,6 +61,7 @@ class GraphConfig:
     conv: Literal["none", "sage", "gat"] = "sage"
     feedback_nodes: bool = True  # False: items send to users directly
     signed: bool = False  # negative feedback repels the user's vector
+    gated: bool = False  # a learned weight on the user's vector beside the sequence's state
     layers: int = 2
     heads: int = 1  # of GAT
     dropout: float = 0.2
@@ -98,12 +99,12 @@ class LossConfig:
 class TrainingConfig:
     """How it is learned."""
 
-    epochs: int = 30
+    epochs: int = 20
     batch_size: int = 64  # windows of users' histories
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     weight_decay: float = 0.0  # AdamW's, decoupled
     clip_norm: float = 1.0  # largest norm of the gradient
-    patience: int = 3  # epochs without a better validation score before stopping
+    patience: int = 4  # epochs without a better validation score before stopping
     refit: bool = False  # train the chosen number of epochs afresh on train and validation
     seed: int = 42
     device: str = "cpu"

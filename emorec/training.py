@@ -86,7 +86,12 @@ def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
                 attention=sequence.attention,
             )
         return Recommender(
-            num_items, model.embedding_size, graph_encoder, sequence_encoder, model.polarity
+            num_items,
+            model.embedding_size,
+            graph_encoder,
+            sequence_encoder,
+            model.polarity,
+            graph.gated,
         )
 
 

@@ -22,7 +22,7 @@ class SequenceEncoder(nn.Module):
 
     Input of token ``k``, with ``gap_k`` the hours since the token before it:
 
-        x_k = item_k + position_k + w log(1 + gap_k)  (+ feedback_k)
+        x_k = sqrt(D) item_k + position_k + w log(1 + gap_k)  (+ feedback_k)
 
     then `HawkesLayer` after layer and a final LayerNorm. [CLS] has a learned vector in place of
     the item's. Attention is causal: a state knows the events up to its token only, so that it can
@@ -97,7 +97,8 @@ class SequenceEncoder(nn.Module):
             ``[T, D]``.
         """
         is_cls = (batch.position == 0)[:, None]
-        x = torch.where(is_cls, self.cls, F.embedding(batch.item.clamp(min=0), items))
+        item = F.embedding(batch.item.clamp(min=0), items) * items.shape[1] ** 0.5
+        x = torch.where(is_cls, self.cls, item)
         gap = batch.days.diff(prepend=batch.days[:1]).clamp(min=0) * HOURS_PER_DAY
         gap = torch.where(is_cls[:, 0], 0.0, gap)  # not the gap between two users
         x = x + self.position(batch.position) + self.gap(torch.log1p(gap)[:, None].to(x.dtype))
