@@ -378,10 +378,10 @@ class TestResume:
         assert_same_run(whole, stopped)
 
     def test_a_real_process_and_a_real_signal(self, tmp_path):
-        # Many small steps, so that the signal comes in the middle of the second epoch.
-        data = write_log(tmp_path / "log.csv", log_lines(num_users=150, num_items=40, events=8))
+        # Many small steps, so that the signal comes in the middle of an epoch.
+        data = write_log(tmp_path / "log.csv", log_lines(num_users=60, num_items=40, events=8))
         whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-        arguments = ["--dataset", data, "--epochs", 2, "--batch-size", 1, *TINY]
+        arguments = ["--dataset", data, "--epochs", 3, "--batch-size", 1, *TINY]
         arguments += ["--preset", "emo-sage-thp", "--seed", 3]
         command = [sys.executable, "-c", "from emorec.cli import train; train()"]
         process = subprocess.Popen(
@@ -402,7 +402,7 @@ class TestResume:
         assert process.returncode == 130, errors
         assert "Traceback" not in errors
         assert "Stopped. Nothing is lost" in errors
-        assert len(records(stopped)) == 1
+        assert 1 <= len(records(stopped)) < 3
         assert not list(stopped.glob(".*.tmp"))
         assert call(cli.train, "--resume", stopped).exit_code == 0
         call(cli.train, *arguments, "--run-dir", whole)
