@@ -25,7 +25,7 @@ from emorec.evaluation.report import write_report
 from emorec.files import write_text
 from emorec.recommender import EmoRec
 from emorec.run_folder import save_split
-from emorec.training import EpochRecord
+from emorec.training import EpochRecord, build_model
 
 __all__ = [
     "data_card",
@@ -81,8 +81,9 @@ def prepare(
     """Reads and splits the data, and writes what a killed run needs to go on.
 
     Raises:
-        ValueError: If the data cannot be used.
+        ValueError: If settings do not fit each other, or the data cannot be used.
     """
+    build_model(config, num_users=1, num_items=1)  # settings that do not fit fail before the data
     log, report = load_data(config.data, data_dir, progress)
     options = config.split
     split = split_interactions(log, options.method, options.n, options.quantile)

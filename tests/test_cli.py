@@ -259,6 +259,10 @@ class TestBadInput:
             (["--set", "epochs"], "must look like section.key=value"),
             (["--batch-size", "0"], "--batch-size: training.batch_size must be at least 1, got 0"),
             (["--preset", "emogat"], "emo-gat"),
+            (
+                ["--preset", "diff-gat", "--set", "graph.heads=3"],
+                "embedding size 8 is not a multiple of 3 heads",
+            ),
             (["--device", "tpu"], "training.device 'tpu' is no device: try 'cpu' or 'cuda'"),
             (["--config", "gone.toml"], "gone.toml: cannot be read"),
             (["--epoch", "3"], "No such option"),
