@@ -42,15 +42,21 @@ PRECISE = ("Recall", "NDCG", "MAP")  # as in the paper's table
     "--preset", "presets", multiple=True, type=click.Choice(preset_names()), help="Only these."
 )
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@click.option("--epochs", type=int, help="Most epochs of each run.  [default: the preset's]")
 @click.option("--threads", default=1, show_default=True, help="CPU threads of each run.")
 def main(
-    dataset: str, data_dir: Path | None, presets: tuple[str, ...], runs: Path, threads: int
+    dataset: str,
+    data_dir: Path | None,
+    presets: tuple[str, ...],
+    runs: Path,
+    epochs: int | None,
+    threads: int,
 ) -> None:
     """Trains all presets on DATASET and writes a table of those that are finished."""
     folders = {name: runs / f"{dataset}-{name}" for name in preset_names()}
     for name in presets or folders:
         if not (folders[name] / "results.json").exists():
-            train(name, dataset, data_dir, folders[name], threads)
+            train(name, dataset, data_dir, folders[name], epochs, threads)
     finished = {
         name: json.loads((folder / "results.json").read_text())
         for name, folder in folders.items()
@@ -67,7 +73,9 @@ def main(
     click.echo(table)
 
 
-def train(preset: str, dataset: str, data_dir: Path | None, folder: Path, threads: int) -> None:
+def train(
+    preset: str, dataset: str, data_dir: Path | None, folder: Path, epochs: int | None, threads: int
+) -> None:
     """One run in a process of its own, so that its peak memory is its own."""
     command = [str(Path(sys.executable).parent / "emorec-train"), "--threads", str(threads)]
     if (folder / "config.toml").exists():
@@ -75,6 +83,7 @@ def train(preset: str, dataset: str, data_dir: Path | None, folder: Path, thread
     else:
         command += ["--preset", preset, "--dataset", dataset, "--run-dir", str(folder)]
         command += [] if data_dir is None else ["--data-dir", str(data_dir)]
+        command += [] if epochs is None else ["--epochs", str(epochs)]
     click.echo(" ".join(command))
     subprocess.run(command, check=True)
 
