@@ -60,6 +60,7 @@ class GraphConfig:
 
     conv: Literal["none", "sage", "gat"] = "sage"
     feedback_nodes: bool = True  # False: items send to users directly
+    user_embeddings: bool = True  # False: users are known by their events alone
     signed: bool = False  # negative feedback repels the user's vector
     gated: bool = False  # a learned weight on the user's vector beside the sequence's state
     layers: int = 2

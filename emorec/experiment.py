@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from emorec.data.splits import Split, split_interactions
 from emorec.evaluation.ranking import Evaluation, Scorer, evaluate, recommend_top_k
 from emorec.evaluation.report import write_report
 from emorec.files import write_text
+from emorec.memory import peak_memory_gib
 from emorec.recommender import EmoRec
 from emorec.run_folder import save_split
 from emorec.training import EpochRecord, build_model
@@ -146,7 +146,7 @@ def write_results(
         "models": {name: evaluation.summary() for name, evaluation in results.items()},
         "epochs": len(records),
         "training_seconds": round(sum(record.seconds for record in records), 1),
-        "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "peak_memory_gib": peak_memory_gib(),
     }
     write_text(folder / "results.json", json.dumps(facts, indent=2))
     select = config.evaluation.select

@@ -62,7 +62,7 @@ def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
         if graph.conv != "none":
             graph_encoder = GraphEncoder(
                 schema(graph.feedback_nodes),
-                num_users,
+                num_users if graph.user_embeddings else None,
                 model.embedding_size,
                 conv=graph.conv,
                 num_layers=graph.layers,

@@ -145,8 +145,16 @@ def interactions_of_table(
     time_format: str | None = None,
 ) -> tuple[Interactions, ReadReport]:
     """The same for a table that is read already; see `read_interactions`."""
-    user_ids = table.full_column(user, "user id", "say which column holds it by user=")
-    item_ids = table.full_column(item, "item id", "say which column holds it by item=")
+    user_ids = table.full_column(
+        user,
+        "user id",
+        "say which column holds it by user= (on the command line --set data.user_column=NAME)",
+    )
+    item_ids = table.full_column(
+        item,
+        "item id",
+        "say which column holds it by item= (on the command line --set data.item_column=NAME)",
+    )
     times = parse_times(table, time, time_unit, time_format)
     if feedback is not None:
         match = RuleMatch(_labels(table, feedback), ())
@@ -213,7 +221,7 @@ def _match(table: Table, rating: str, rules: FeedbackRules) -> tuple[RuleMatch, 
 
 
 def _checked_ratings(table: Table, column: str) -> np.ndarray:
-    remedy = "say which column holds it by rating=, or choose other rules"
+    remedy = "say which column holds it by rating= (on the command line --set data.rating_column=NAME), or choose other rules"
     raw = table.column(column, "rating", remedy)
     stars = pd.to_numeric(raw, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     table.refuse(
@@ -223,7 +231,7 @@ def _checked_ratings(table: Table, column: str) -> np.ndarray:
 
 
 def _labels(table: Table, column: str) -> np.ndarray:
-    remedy = "say which column holds it by feedback="
+    remedy = "say which column holds it by feedback= (on the command line --set data.feedback_column=NAME)"
     codes, labels = pd.factorize(table.full_column(column, "feedback", remedy))
     kinds = np.empty(len(labels), dtype=np.int8)
     for index, label in enumerate(labels):

@@ -33,12 +33,13 @@ class GraphEncoder(nn.Module):
     start. The last layer has neither nonlinearity nor dropout: its output enters a dot product,
     which needs both signs. Node types that no relation reaches keep their vectors.
 
-    Node features are learned embeddings: items' are given, users' and feedback nodes' are rows of
-    the encoder's own tables, one per user.
+    Node features are learned embeddings. Items' are given. Users and feedback nodes have a row
+    per user in the encoder's own tables (paper, 3.1.1), or one row per node type: then a user is
+    what the user did, nothing can be learned by heart, and new users need no row.
 
     Args:
         relations: The graph's relations, see `emorec.data.graph.schema`.
-        num_users: Rows of the tables.
+        num_users: Rows of the tables; None for one row that all nodes of a type share.
         size: Width of all vectors, ``D``.
         conv: "sage" or "gat".
         num_layers: Layers.
@@ -51,7 +52,7 @@ class GraphEncoder(nn.Module):
     def __init__(
         self,
         relations: Sequence[Relation],
-        num_users: int,
+        num_users: int | None,
         size: int,
         *,
         conv: ConvName = "sage",
@@ -65,8 +66,9 @@ class GraphEncoder(nn.Module):
         self.relations = list(relations)
         self.backend: GraphBackend = backend
         types = {end for source, _, target in relations for end in (source, target)}
+        self.shares_rows = num_users is None
         self.tables = nn.ModuleDict(
-            {name: nn.Embedding(num_users, size) for name in sorted(types - {"item"})}
+            {name: nn.Embedding(num_users or 1, size) for name in sorted(types - {"item"})}
         )
         for weight in self.tables.parameters():  # small, or it would drown the items' mean
             nn.init.normal_(weight, std=0.01)
@@ -102,7 +104,8 @@ class GraphEncoder(nn.Module):
         edges = adjacencies(graph, self.backend)
         vectors = {"item": items}
         for name, table in self.tables.items():
-            vectors[name] = table(graph.users[graph.node_user[name]])
+            row = graph.users[graph.node_user[name]]
+            vectors[name] = table(torch.zeros_like(row) if self.shares_rows else row)
         for layer in self.layers:
             vectors = layer(edges, vectors)
         return vectors["user"]
