@@ -13,7 +13,7 @@ import pandas as pd
 from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions, TimeUnit
 from emorec.data.rules import FeedbackRules, RuleMatch
-from emorec.data.tables import DataError, FileFormat, Table, read_table
+from emorec.data.tables import DataError, FileFormat, Table, column_remedy, read_table
 from emorec.data.times import TimeUnitOption, parse_times
 from emorec.data.vocabulary import Vocabulary
 
@@ -145,16 +145,8 @@ def interactions_of_table(
     time_format: str | None = None,
 ) -> tuple[Interactions, ReadReport]:
     """The same for a table that is read already; see `read_interactions`."""
-    user_ids = table.full_column(
-        user,
-        "user id",
-        "say which column holds it by user= (on the command line --set data.user_column=NAME)",
-    )
-    item_ids = table.full_column(
-        item,
-        "item id",
-        "say which column holds it by item= (on the command line --set data.item_column=NAME)",
-    )
+    user_ids = table.full_column(user, "user id", column_remedy("user"))
+    item_ids = table.full_column(item, "item id", column_remedy("item"))
     times = parse_times(table, time, time_unit, time_format)
     if feedback is not None:
         match = RuleMatch(_labels(table, feedback), ())
@@ -221,8 +213,7 @@ def _match(table: Table, rating: str, rules: FeedbackRules) -> tuple[RuleMatch, 
 
 
 def _checked_ratings(table: Table, column: str) -> np.ndarray:
-    remedy = "say which column holds it by rating= (on the command line --set data.rating_column=NAME), or choose other rules"
-    raw = table.column(column, "rating", remedy)
+    raw = table.column(column, "rating", f"{column_remedy('rating')}, or choose other rules")
     stars = pd.to_numeric(raw, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     table.refuse(
         ~np.isfinite(stars), column, "is no finite number; write 0 where there is no rating"
@@ -231,7 +222,7 @@ def _checked_ratings(table: Table, column: str) -> np.ndarray:
 
 
 def _labels(table: Table, column: str) -> np.ndarray:
-    remedy = "say which column holds it by feedback= (on the command line --set data.feedback_column=NAME)"
+    remedy = column_remedy("feedback")
     codes, labels = pd.factorize(table.full_column(column, "feedback", remedy))
     kinds = np.empty(len(labels), dtype=np.int8)
     for index, label in enumerate(labels):

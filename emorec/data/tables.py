@@ -19,7 +19,7 @@ import pandas as pd
 from emorec.data.expressions import nearest
 from emorec.data.files import DataError, open_bytes, readable
 
-__all__ = ["DataError", "FileFormat", "Table", "concat_tables", "read_table"]
+__all__ = ["DataError", "FileFormat", "Table", "column_remedy", "concat_tables", "read_table"]
 
 FileFormat = Literal["csv", "jsonl", "parquet"]
 _SUFFIXES: dict[str, FileFormat] = {
@@ -178,6 +178,12 @@ def read_table(
         return f"line {line} of {source}"
 
     return Table(frame, source, place, tuple(found), from_text=delimiter is not None)
+
+
+def column_remedy(meaning: str) -> str:
+    """What to do where the column of users, items, times, ratings or feedback is not found."""
+    option = f"--set data.{meaning}_column=NAME"
+    return f"say which column holds it by {meaning}= (on the command line {option})"
 
 
 def concat_tables(tables: Sequence[Table]) -> Table:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from emorec.data.interactions import TICKS_PER_DAY, TimeUnit
-from emorec.data.tables import Table
+from emorec.data.tables import Table, column_remedy
 
 __all__ = ["TimeUnitOption", "Times", "parse_times"]
 
@@ -51,7 +51,7 @@ def parse_times(
     """
     if unit not in ("auto", *TICKS_PER_DAY):
         raise ValueError(f"time_unit must be 'auto', 's' or 'ms', got {unit!r}")
-    raw = table.full_column(column, "time", "say which column holds it by time=")
+    raw = table.full_column(column, "time", column_remedy("time"))
     if pd.api.types.is_datetime64_any_dtype(raw.dtype):
         return _from_dates(table, column, raw, unit)
     if pd.api.types.is_bool_dtype(raw.dtype):
