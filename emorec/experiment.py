@@ -16,6 +16,7 @@ import torch
 from emorec.baselines import ItemKNN, MostPop
 from emorec.config import Config, ConfigError, DataConfig
 from emorec.data.datasets import DATASETS, read_dataset
+from emorec.data.expressions import nearest
 from emorec.data.interactions import Interactions, k_core
 from emorec.data.readers import ReadReport, read_interactions
 from emorec.data.splits import Split, split_interactions
@@ -61,8 +62,8 @@ def load_data(
         )
     else:
         raise ConfigError(
-            f"data.dataset is {options.dataset!r}, which is neither a file here nor one of "
-            f"{', '.join(DATASETS)}"
+            f"data.dataset is {options.dataset!r}, which is neither a file here nor a data set; "
+            f"{nearest(options.dataset, DATASETS)}"
         )
     if options.min_user_events > 1 or options.min_item_events > 1:
         log = k_core(log, options.min_user_events, options.min_item_events)

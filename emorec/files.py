@@ -27,6 +27,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary file in the same folder, renamed to ``path`` if the block succeeds.
 
     Whatever was there before stays until the new file is complete and on the disk.
+
+    Raises:
+        OSError: If the file cannot be written, for instance because the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -40,6 +43,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # mkstemp made it private
         temporary.replace(path)
+    except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
+        raise OSError(f"{path} cannot be written: {error}; what was there before stays") from error
     finally:
         temporary.unlink(missing_ok=True)
 

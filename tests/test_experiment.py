@@ -93,7 +93,10 @@ class TestLoadData:
         assert "rare" not in core.items.ids
 
     def test_neither_a_file_nor_a_data_set(self):
-        with pytest.raises(ConfigError, match="'ml-1n', which is neither a file here nor one of"):
+        with pytest.raises(
+            ConfigError,
+            match="'ml-1n', which is neither a file here nor a data set; the nearest is",
+        ):
             load_data(DataConfig(dataset="ml-1n"), None)
 
     @pytest.mark.parametrize(("column", "name"), [(0, "user"), (1, "item")])

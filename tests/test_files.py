@@ -6,6 +6,7 @@ import stat
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from emorec import files
 from emorec.files import FileError, atomic_path, load_tensors, save_tensors, write_text
@@ -117,3 +118,13 @@ class TestTensors:
         files.save_file({"a": torch.zeros(1)}, path)
         with pytest.raises(FileError, match="foreign.safetensors: .* was not written by emorec"):
             load_tensors(path)
+
+
+def test_a_disk_full_inside_safetensors_is_an_os_error_that_names_the_file(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr("emorec.files.save_file", full)
+    with pytest.raises(OSError, match=r"model\.safetensors cannot be written: .*No space left"):
+        save_tensors(tmp_path / "model.safetensors", {"x": torch.zeros(1)}, {})
+    assert list(tmp_path.iterdir()) == []
