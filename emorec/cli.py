@@ -15,6 +15,7 @@ from typing import Any
 import click
 import torch
 
+from emorec.checkpoint import EpochRecord
 from emorec.config import Config, ConfigError, load_config, preset_names
 from emorec.data.datasets import DATASETS
 from emorec.data.graph import import_dgl
@@ -30,7 +31,7 @@ from emorec.experiment import (
 )
 from emorec.recommender import EmoRec
 from emorec.run_folder import load_split, read_config
-from emorec.training import EpochRecord, TrainingError
+from emorec.training import TrainingError
 
 __all__ = ["evaluate", "recommend", "train"]
 

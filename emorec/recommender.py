@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from emorec.baselines import MostPop
+from emorec.checkpoint import EpochRecord
 from emorec.config import Config, load_config
 from emorec.data.interactions import Interactions
 from emorec.data.readers import read_interactions
@@ -20,7 +21,7 @@ from emorec.files import FileError, load_tensors, save_tensors, write_text
 from emorec.nn.model import Recommender
 from emorec.run_folder import existing_file, load_split, read_config, save_split
 from emorec.scoring import ModelScorer
-from emorec.training import EpochRecord, build_model, train
+from emorec.training import build_model, train
 
 __all__ = ["EmoRec", "NotFittedError"]
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +13,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from emorec.batches import TrainingBatch, num_batches, training_batches
+from emorec.checkpoint import EpochRecord, Progress
 from emorec.config import Config, LossConfig
 from emorec.data.feedback import Feedback
 from emorec.data.graph import schema
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
 from emorec.evaluation.ranking import evaluate, recommend_top_k, seen_matrix
-from emorec.files import FileError, load_tensors, save_tensors
 from emorec.losses import bpr_loss, polarity_loss, softmax_loss
 from emorec.memory import keep_freed_memory
 from emorec.nn.graph_encoder import GraphEncoder
@@ -30,7 +28,7 @@ from emorec.nn.sequence_encoder import SequenceEncoder
 from emorec.sampling import ItemSampler
 from emorec.scoring import ModelScorer, graph_source
 
-__all__ = ["EpochRecord", "TrainingError", "build_model", "train"]
+__all__ = ["TrainingError", "build_model", "train"]
 
 _TARGETS = {
     "any": set(Feedback),
@@ -41,16 +39,6 @@ _TARGETS = {
 
 class TrainingError(RuntimeError):
     """Training that cannot go on, with the reason."""
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """One line of ``metrics.jsonl``."""
-
-    epoch: int
-    loss: float
-    seconds: float
-    valid: dict[str, float] = field(default_factory=dict)
 
 
 def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
@@ -131,9 +119,9 @@ def train(
     events = EventSequences.build(fit)
     learner = _Learner(model, config, events, fit)
     validate = _validation(model, config, fit, valid)
-    state = _State.fresh(model)
+    state = Progress.fresh(model)
     if checkpoint is not None and checkpoint.exists():
-        state = _State.load(checkpoint, model, learner.optimizer)
+        state = Progress.load(checkpoint, model, learner.optimizer)
     while state.epoch < options.epochs and state.epochs_without_gain < options.patience:
         started = time.perf_counter()
         loss = learner.run_epoch(state.epoch + 1, progress)
@@ -245,63 +233,6 @@ class _Learner:
         return torch.from_numpy(items).to(user.device), torch.from_numpy(valid).to(user.device)
 
 
-@dataclass
-class _State:
-    """Where training stands after an epoch."""
-
-    best: dict[str, Tensor]
-    best_score: float = -math.inf
-    epochs_without_gain: int = 0
-    records: list[EpochRecord] = field(default_factory=list)
-
-    @classmethod
-    def fresh(cls, model: Recommender) -> _State:
-        return cls(best=_copied(model.state_dict()))
-
-    @property
-    def epoch(self) -> int:
-        return len(self.records)
-
-    def advance(self, record: EpochRecord, score: float, model: Recommender) -> None:
-        self.records.append(record)
-        if score > self.best_score:
-            self.best, self.best_score = _copied(model.state_dict()), score
-            self.epochs_without_gain = 0
-        else:
-            self.epochs_without_gain += 1
-
-    def save(self, path: Path, model: Recommender, optimizer: torch.optim.Optimizer) -> None:
-        tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        for index, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
-        about = {
-            "best_score": self.best_score,
-            "epochs_without_gain": self.epochs_without_gain,
-            "records": [asdict(record) for record in self.records],
-        }
-        save_tensors(path, tensors, about)
-
-    @classmethod
-    def load(cls, path: Path, model: Recommender, optimizer: torch.optim.Optimizer) -> _State:
-        tensors, about = load_tensors(path)
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
-        moments: dict[int, dict[str, Any]] = {}
-        try:
-            for name, tensor in tensors.items():
-                part, _, rest = name.partition(".")
-                parts[part][rest] = tensor
-            for name, tensor in parts["optimizer"].items():
-                index, _, moment = name.partition(".")
-                moments.setdefault(int(index), {})[moment] = tensor
-            records = [EpochRecord(**record) for record in about["records"]]
-            model.load_state_dict(parts["model"])
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise FileError(f"{path}: belongs to another model ({error})") from error
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-        return cls(parts["best"], about["best_score"], about["epochs_without_gain"], records)
-
-
 def _validation(
     model: Recommender, config: Config, fit: Interactions, valid: Interactions
 ) -> Callable[[], dict[str, float]] | None:
@@ -344,7 +275,3 @@ def _is_target(feedback: Tensor, options: LossConfig) -> Tensor:
     """Whether events of these kinds are to be ranked high, bool, the shape of ``feedback``."""
     wanted = torch.tensor([kind in _TARGETS[options.targets] for kind in Feedback])
     return wanted.to(feedback.device)[feedback]
-
-
-def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in state.items()}

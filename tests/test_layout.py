@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "emorec"
 # A module or package may import those of its own level and below. The longest prefix counts.
 LEVELS = {
     "emorec.evaluation.metrics": 0,
+    "emorec.checkpoint": 1,
     "emorec.files": 0,
     "emorec.memory": 0,
     "emorec.losses": 0,
