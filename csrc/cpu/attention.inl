@@ -1,0 +1,422 @@
+// Forward and backward of one sequence, block of rows by block of rows. The names are those of the
+// formula in hawkes_attention.h.
+
+// Rounded sizes.
+template <typename C>
+struct Sizes {
+  int64_t query, value;          // D and Dv, multiples of kLanes
+  int64_t score_heads;           // 1 if the heads share the scores
+  int64_t output_heads;          // 1 if they are summed
+  explicit Sizes(const HawkesForwardParams& p)
+      : query(round_up(p.query_size, kLanes<C>)),
+        value(round_up(p.value_size, kLanes<C>)),
+        score_heads(p.shared_scores ? 1 : p.num_heads),
+        output_heads(p.sum_heads ? 1 : p.num_heads) {}
+};
+
+// Blocks of equal size, a multiple of the tile's rows.
+static int64_t block_rows(int64_t rows) {
+  const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
+  return blocks ? round_up((rows + blocks - 1) / blocks, kTileRows) : kBlockRows;
+}
+static_assert(kBlockRows % kTileRows == 0, "equal blocks must fit");
+
+template <typename C>
+static C largest_norm(const C* rows, int64_t n, int64_t stride, C* norms) {
+  C largest = 0;
+  for (int64_t i = 0; i < n; i++) {
+    Real<C> sum = Real<C>{};
+    for (int64_t d = 0; d < stride; d += kLanes<C>) {
+      const Real<C> x = load(rows + i * stride + d);
+      sum += x * x;
+    }
+    const C norm = static_cast<C>(__builtin_sqrt(static_cast<double>(sum_lanes<C>(sum))));
+    if (norms) norms[i] = norm;
+    if (!(norm <= largest)) largest = norm;  // NaN too
+  }
+  return largest;
+}
+
+// Scores beyond this could overflow or underflow exp without a shift by the row's largest.
+constexpr double kBoundedScore = 40.0;
+
+// Multiplies the weights of a row by their dropout mask and writes the mask, if asked for.
+template <typename C>
+static void drop(const HawkesForwardParams& p, int64_t token, int64_t head, int64_t low,
+                 int64_t high, C* weights, C* mask) {
+  const uint64_t key = dropout_row_key(static_cast<uint64_t>(*p.seed), token, head);
+  const uint32_t threshold = dropout_threshold(p.dropout);
+  const C kept = static_cast<C>(1.0 / (1.0 - p.dropout));
+  for (int64_t j = low; j < high; j++) {
+    const C factor = dropout_bits(key, static_cast<uint32_t>(j)) >= threshold ? kept : C(0);
+    weights[j] *= factor;
+    if (mask) mask[j] = factor;
+  }
+}
+
+// What both passes need of a sequence's queries and keys.
+template <typename C>
+struct Scores {
+  int64_t length, padded, stride, heads;
+  C* query;        // [heads, n, stride], times scale
+  C* key;          // [heads, n, stride]; for Q = K a single head's room
+  C* panels;       // [heads, padded / kPanel, stride, kPanel]
+  C* query_norm;   // [heads, n]
+  C* key_norm;     // [heads], the largest
+  C bound;         // no |g_ij| is larger
+
+  Scores(Arena& arena, const HawkesForwardParams& p, int64_t n)
+      : length(n), padded(round_up(n, kPanel<C>)), stride(Sizes<C>(p).query),
+        heads(Sizes<C>(p).score_heads) {
+    query = arena.take<C>(heads * n * stride);
+    key = arena.take<C>((p.key_is_query ? 1 : heads) * n * stride);
+    panels = arena.take<C>(heads * padded * stride);
+    query_norm = arena.take<C>(heads * n);
+    key_norm = arena.take<C>(heads);
+  }
+
+  void read(const HawkesForwardParams& p, int64_t first) {
+    bound = 0;
+    for (int64_t h = 0; h < heads; h++) {
+      C* head_key = p.key_is_query ? key : key + h * length * stride;
+      read_rows<C>(p.dtype, p.query, h, first, length, p.query_size, static_cast<C>(p.scale),
+                   query + h * length * stride, stride);
+      read_rows<C>(p.dtype, p.key, h, first, length, p.query_size, C(1), head_key, stride);
+      pack_transposed(head_key, length, stride, panels + h * padded * stride);
+      const C q = largest_norm(query + h * length * stride, length, stride, query_norm + h * length);
+      key_norm[h] = largest_norm<C>(head_key, length, stride, nullptr);
+      if (!(q * key_norm[h] <= bound)) bound = q * key_norm[h];
+    }
+  }
+
+  // g = scale Q K^T of some rows and keys; column j of g is key j.
+  void multiply_block(int64_t head, const Block& block, Keys keys, C* g) const {
+    const C* rows = query + (head * length + block.first) * stride;
+    const Panels<C> b = {panels + head * padded * stride + keys.low * stride, kPanel<C>,
+                         kPanel<C> * stride};
+    multiply<C, false, false>(block.rows, keys.high - keys.low, stride, Left<C>{rows, stride, 1}, b,
+                              g + keys.low, padded);
+  }
+};
+
+template <typename C, bool kAdditive>
+static int64_t forward_rows(const HawkesForwardParams& p, Task task, char* scratch, bool far_field) {
+  const Sizes<C> sizes(p);
+  const int64_t first = scratch ? p.cu_seqlens[task.sequence] : 0;
+  const int64_t length = scratch ? p.cu_seqlens[task.sequence + 1] - first : task.last_row;
+  const int64_t n = p.causal ? task.last_row : length;
+  const int64_t padded = round_up(n, kPanel<C>);
+  const int64_t num_heads = p.num_heads;
+  Arena arena{scratch};
+  Timeline<C> line(arena, padded);
+  Scores<C> scores(arena, p, n);
+  DecayFactors<C, kAdditive> decay(arena, padded);
+  FarField<C> far(arena, p, n, sizes.value, false);
+  C* value = arena.take<C>(num_heads * n * sizes.value);
+  C* value_panels = arena.take<C>(num_heads * padded * round_up(sizes.value, kPanel<C>));
+  C* g = arena.take<C>(kBlockRows * padded);
+  C* weights = arena.take<C>(kBlockRows * padded);
+  C* output = arena.take<C>(kBlockRows * sizes.value);
+  C* inverse_sum = arena.take<C>(kBlockRows);
+  C* far_weight = arena.take<C>(kBlockRows);
+  Panels<C>* values = arena.take<Panels<C>>(num_heads);
+  if (!scratch) return arena.used;
+
+  line.read(p, first, n, padded);
+  scores.read(p, first);
+  for (int64_t h = 0; h < num_heads; h++) {
+    C* rows = value + h * n * sizes.value;
+    read_rows<C>(p.dtype, p.value, h, first, n, p.value_size, C(1), rows, sizes.value);
+    values[h] = pack_rows(rows, n, sizes.value,
+                          value_panels + h * padded * round_up(sizes.value, kPanel<C>));
+  }
+  // With all visible scores in [-bound, bound] a fixed shift per row will do.
+  const bool bounded = scores.bound < C(kBoundedScore) && !(kAdditive && p.mask_self);
+  if (far_field && !kAdditive && bounded && line.sorted && p.dropout == 0 && n >= kFarFieldLength)
+    far.enable(scores.bound,
+               [&](int64_t h, int64_t j) { return value + (h * n + j) * sizes.value; });
+
+  const int64_t step = block_rows(task.last_row - task.first_row);
+  for (int64_t row = task.first_row; row < task.last_row; row += step) {
+    const Block block = Block::of<C>(row, minimum(step, task.last_row - row), n, p.causal,
+                                     line.sorted);
+    const Keys all = far.near(block, p, line);
+    decay.start_block(block, line, all.low);
+    for (int64_t h = 0; h < num_heads; h++) {
+      const int64_t score_head = p.shared_scores ? 0 : h;
+      const Keys keys = {far.low[h], far.high[h]};
+      if (h == 0 || !p.shared_scores)
+        scores.multiply_block(score_head, block, p.shared_scores ? all : keys, g);
+      decay.start_head(p, h, line, keys.low, keys.high);
+      const int64_t num_keys = p.causal ? block.first + block.rows : n;
+      const int64_t num_far = keys.low + maximum(num_keys - keys.high, 0);
+
+      for (int64_t r = 0; r < block.rows; r++) {
+        const C* gr = g + r * padded;
+        C* weight = weights + r * padded;
+        Real<C> sum = Real<C>{};
+        C shift;
+        if (bounded) {
+          shift = scores.query_norm[score_head * n + row + r] * scores.key_norm[score_head];
+          const Real<C> m = broadcast(shift);
+          decay.for_keys(r, keys.low, keys.high, n, p.causal, p.mask_self,
+                         [&](int64_t j, Real<C> d, Real<C>, auto visible)
+                             __attribute__((always_inline)) {
+                               const Real<C> e = visible(
+                                   exponential(decay.score(load(gr + j), d) - m), Real<C>{});
+                               sum += e;
+                               store(weight + j, e);
+                             });
+        } else {
+          const Real<C> lowest = broadcast(C(-1e30));
+          Real<C> most = lowest;
+          decay.for_keys(r, keys.low, keys.high, n, p.causal, p.mask_self,
+                         [&](int64_t j, Real<C> d, Real<C>, auto visible)
+                             __attribute__((always_inline)) {
+                               const Real<C> s = visible(decay.score(load(gr + j), d), lowest);
+                               most = larger(s, most);
+                               store(weight + j, s);
+                             });
+          shift = largest_lane<C>(most);
+          const Real<C> m = broadcast(shift);
+          decay.for_keys(r, keys.low, keys.high, n, p.causal, p.mask_self,
+                         [&](int64_t j, Real<C>, Real<C>, auto visible)
+                             __attribute__((always_inline)) {
+                               const Real<C> e =
+                                   visible(exponential(load(weight + j) - m), Real<C>{});
+                               sum += e;
+                               store(weight + j, e);
+                             });
+        }
+        const C of_far = num_far ? exponential_of(-shift) : C(0);
+        const C total = sum_lanes<C>(sum) + of_far * static_cast<C>(num_far);
+        inverse_sum[r] = total == 0 ? C(0) : 1 / total;
+        far_weight[r] = of_far * inverse_sum[r];
+        const int64_t token = first + row + r;
+        static_cast<C*>(p.log_sum)[token * num_heads + h] =
+            total == 0 ? C(0) : shift + static_cast<C>(__builtin_log(static_cast<double>(total)));
+        if (p.dropout > 0) drop<C>(p, token, h, keys.low, keys.high, weight, nullptr);
+      }
+
+      const Panels<C> b = {values[h].data + keys.low * values[h].row_stride, values[h].row_stride,
+                           values[h].panel_stride};
+      const Left<C> a = {weights + keys.low, padded, 1};
+      const int64_t depth = minimum(keys.high, n) - keys.low;
+      if (p.sum_heads && h > 0)
+        multiply<C, false, true>(block.rows, sizes.value, depth, a, b, output, sizes.value,
+                                 inverse_sum);
+      else
+        multiply<C, false, false>(block.rows, sizes.value, depth, a, b, output, sizes.value,
+                                  inverse_sum);
+      if (num_far) far.add(h, keys, block, far_weight, output);
+      if (!p.sum_heads || h + 1 == num_heads)
+        write_rows<C>(p.dtype, output, sizes.value, C(1), p.output, p.sum_heads ? 0 : h,
+                      first + row, block.rows, p.value_size);
+    }
+  }
+  return arena.used;
+}
+
+// Up to this length the backward keeps dG of a whole sequence, which fits the second cache, so that
+// with Q = K one product (dG + dG^T) Q serves both dq and dk.
+constexpr int64_t kWholeGradLength = 320;
+
+template <typename C, bool kAdditive>
+static int64_t backward_sequence(const HawkesBackwardParams& p, Task task, char* scratch,
+                                 bool far_field) {
+  const Sizes<C> sizes(p);
+  const int64_t first = scratch ? p.cu_seqlens[task.sequence] : 0;
+  const int64_t n = task.last_row;
+  const int64_t padded = round_up(n, kPanel<C>);
+  const int64_t num_heads = p.num_heads, score_heads = sizes.score_heads;
+  const bool whole = p.key_is_query && padded <= kWholeGradLength;
+  Arena arena{scratch};
+  Timeline<C> line(arena, padded);
+  Scores<C> scores(arena, p, n);
+  DecayFactors<C, kAdditive> decay(arena, padded);
+  FarField<C> far(arena, p, n, sizes.value, true);
+  C* value = arena.take<C>(num_heads * n * sizes.value);
+  C* value_panels = arena.take<C>(num_heads * padded * sizes.value);
+  C* upstream = arena.take<C>(sizes.output_heads * n * sizes.value);
+  C* grad_query = arena.take<C>(score_heads * n * sizes.query);
+  C* grad_key = arena.take<C>(p.key_is_query ? 0 : score_heads * n * sizes.query);
+  C* grad_value = arena.take<C>(num_heads * n * sizes.value);
+  C* g = arena.take<C>(kBlockRows * padded);
+  C* grad_g = arena.take<C>((whole ? padded : kBlockRows) * padded);
+  C* weights = arena.take<C>(kBlockRows * padded);
+  C* grad_weights = arena.take<C>(kBlockRows * padded);
+  C* factors = arena.take<C>(padded);
+  C* mask = arena.take<C>(padded);
+  C* far_weight = arena.take<C>(kBlockRows);
+  if (!scratch) return arena.used;
+
+  line.read(p, first, n, padded);
+  scores.read(p, first);
+  for (int64_t h = 0; h < num_heads; h++) {
+    C* rows = value + h * n * sizes.value;
+    read_rows<C>(p.dtype, p.value, h, first, n, p.value_size, C(1), rows, sizes.value);
+    pack_transposed(rows, n, sizes.value, value_panels + h * padded * sizes.value);
+  }
+  for (int64_t h = 0; h < sizes.output_heads; h++)
+    read_rows<C>(p.dtype, p.grad_output, h, first, n, p.value_size, C(1),
+                 upstream + h * n * sizes.value, sizes.value);
+  clear(grad_query, score_heads * n * sizes.query);
+  if (!p.key_is_query) clear(grad_key, score_heads * n * sizes.query);
+  clear(grad_value, num_heads * n * sizes.value);
+  double* grad_rate = p.grad_decay_rate + task.sequence * num_heads;
+  for (int64_t h = 0; h < num_heads; h++) grad_rate[h] = 0;
+  if (far_field && !kAdditive && scores.bound < C(kBoundedScore) && line.sorted && p.dropout == 0 &&
+      n >= kFarFieldLength) {
+    far.enable(scores.bound,
+               [&](int64_t h, int64_t j) { return value + (h * n + j) * sizes.value; });
+    far.clear_grads();
+  }
+
+  const int64_t step = block_rows(n);
+  // Keys' heads one by one where each has its own scores, else all in one pass.
+  for (int64_t score_head = 0; score_head < score_heads; score_head++) {
+    const int64_t first_head = score_head, last_head = p.shared_scores ? num_heads : score_head + 1;
+    const C* head_query = scores.query + score_head * n * sizes.query;
+    const C* head_key = scores.key + score_head * n * sizes.query;
+    C* head_grad_query = grad_query + score_head * n * sizes.query;
+    C* head_grad_key = p.key_is_query ? head_grad_query : grad_key + score_head * n * sizes.query;
+    if (whole) clear(grad_g, padded * padded);
+    far.restart();
+    for (int64_t row = 0; row < n; row += step) {
+      const Block block = Block::of<C>(row, minimum(step, n - row), n, p.causal, line.sorted);
+      const Keys all = far.near(block, p, line);
+      decay.start_block(block, line, all.low);
+      scores.multiply_block(score_head, block, all, g);
+      C* dg = whole ? grad_g + row * padded : grad_g;
+      if (!whole)
+        for (int64_t r = 0; r < block.rows; r++) clear(dg + r * padded + all.low, all.high - all.low);
+      for (int64_t h = first_head; h < last_head; h++) {
+        const Keys keys = {far.low[h], far.high[h]};
+        const int64_t num_keys = p.causal ? block.first + block.rows : n;
+        const int64_t num_far = keys.low + maximum(num_keys - keys.high, 0);
+        const C* u = upstream + ((p.sum_heads ? 0 : h) * n + row) * sizes.value;
+        decay.start_head(p, h, line, keys.low, keys.high);
+        const Panels<C> v = {value_panels + (h * padded + keys.low) * sizes.value, kPanel<C>,
+                             kPanel<C> * sizes.value};
+        multiply<C, false, false>(block.rows, keys.high - keys.low, sizes.value,
+                                  Left<C>{u, sizes.value, 1}, v, grad_weights + keys.low, padded);
+        double rate_sum = 0;
+        for (int64_t r = 0; r < block.rows; r++) {
+          const int64_t token = first + row + r;
+          const C* gr = g + r * padded;
+          C* weight = weights + r * padded;
+          C* c = grad_weights + r * padded;
+          C* dgr = dg + r * padded;
+          if (p.dropout > 0) drop<C>(p, token, h, keys.low, keys.high, c, mask);
+          const C log_sum = static_cast<const C*>(p.log_sum)[token * num_heads + h];
+          const Real<C> shift = broadcast(log_sum);
+          Real<C> sum = Real<C>{}, delta = Real<C>{};
+          decay.for_keys(r, keys.low, keys.high, n, p.causal, p.mask_self,
+                         [&](int64_t j, Real<C> d, Real<C>, auto visible)
+                             __attribute__((always_inline)) {
+                               const Real<C> e = visible(
+                                   exponential(decay.score(load(gr + j), d) - shift), Real<C>{});
+                               sum += e;
+                               delta += e * load(c + j);
+                               store(weight + j, e);
+                               if (!kAdditive) store(factors + j, d);
+                             });
+          // exp(s - log_sum) carries the rounding of log_sum; dividing by the sum takes it out.
+          const C of_far = num_far ? exponential_of(-log_sum) : C(0);
+          const C total = sum_lanes<C>(sum) + of_far * static_cast<C>(num_far);
+          const C inverse = total == 0 ? C(0) : 1 / total;
+          far_weight[r] = of_far * inverse;
+          C mean = sum_lanes<C>(delta) * inverse;
+          if (num_far) mean += far_weight[r] * far.dot(h, keys, block, u + r * sizes.value);
+          const Real<C> scale = broadcast(inverse), shared = broadcast(mean);
+          Real<C> rate = Real<C>{};
+          decay.for_keys(r, keys.low, keys.high, n, p.causal, p.mask_self,
+                         [&](int64_t j, Real<C>, Real<C> elapsed, auto)
+                             __attribute__((always_inline)) {
+                               const Real<C> a = load(weight + j) * scale;
+                               Real<C> ds = a * (load(c + j) - shared);
+                               store(weight + j, a);
+                               if (!kAdditive) ds *= load(factors + j);
+                               rate += (kAdditive ? ds : ds * load(gr + j)) * elapsed;
+                               store(dgr + j, load(dgr + j) + ds);
+                             });
+          rate_sum += static_cast<double>(sum_lanes<C>(rate));
+          if (p.dropout > 0)
+            for (int64_t j = keys.low; j < keys.high; j++) weight[j] *= mask[j];
+        }
+        grad_rate[h] -= rate_sum;
+        multiply<C, true, true>(minimum(keys.high, n) - keys.low, sizes.value, block.rows,
+                                Left<C>{weights + keys.low, 1, padded},
+                                plain_rows(u, sizes.value),
+                                grad_value + (h * n + keys.low) * sizes.value, sizes.value);
+        if (num_far) far.add_grad(h, keys, block, far_weight, u);
+      }
+      if (!whole) {
+        // The scale is already in the queries; grad_query gets it when written.
+        const int64_t count = minimum(all.high, n) - all.low;
+        multiply<C, false, true>(block.rows, sizes.query, count, Left<C>{dg + all.low, padded, 1},
+                                 plain_rows((p.key_is_query ? head_query : head_key) +
+                                                all.low * sizes.query,
+                                            sizes.query),
+                                 head_grad_query + row * sizes.query, sizes.query);
+        multiply<C, true, true>(count, sizes.query, block.rows, Left<C>{dg + all.low, 1, padded},
+                                plain_rows(head_query + row * sizes.query, sizes.query),
+                                head_grad_key + all.low * sizes.query, sizes.query);
+      }
+    }
+    if (whole) {
+      add_transpose(grad_g, round_up(n, kLanes<C>), padded);
+      multiply<C, false, true>(n, sizes.query, n, Left<C>{grad_g, padded, 1},
+                               plain_rows(head_query, sizes.query), head_grad_query, sizes.query);
+    }
+  }
+  far.spread_grads(grad_value);
+  for (int64_t h = 0; h < score_heads; h++) {
+    write_rows<C>(p.dtype, grad_query + h * n * sizes.query, sizes.query,
+                  p.key_is_query ? C(1) : static_cast<C>(p.scale), p.grad_query, h, first, n,
+                  p.query_size);
+    if (!p.key_is_query)
+      write_rows<C>(p.dtype, grad_key + h * n * sizes.query, sizes.query, C(1), p.grad_key, h,
+                    first, n, p.query_size);
+  }
+  for (int64_t h = 0; h < num_heads; h++)
+    write_rows<C>(p.dtype, grad_value + h * n * sizes.value, sizes.value, C(1), p.grad_value, h,
+                  first, n, p.value_size);
+  return arena.used;
+}
+
+// Picks the instance for a call's precision and decay.
+static int64_t forward_any(const HawkesForwardParams& p, Task task, char* scratch, bool far_field) {
+  const bool additive = p.decay == Decay::additive;
+  if (p.dtype == Dtype::float64)
+    return (additive ? forward_rows<double, true> : forward_rows<double, false>)(p, task, scratch,
+                                                                                 far_field);
+  return (additive ? forward_rows<float, true> : forward_rows<float, false>)(p, task, scratch,
+                                                                             far_field);
+}
+
+static int64_t backward_any(const HawkesBackwardParams& p, Task task, char* scratch,
+                            bool far_field) {
+  const bool additive = p.decay == Decay::additive;
+  if (p.dtype == Dtype::float64)
+    return (additive ? backward_sequence<double, true> : backward_sequence<double, false>)(
+        p, task, scratch, far_field);
+  return (additive ? backward_sequence<float, true> : backward_sequence<float, false>)(
+      p, task, scratch, far_field);
+}
+
+static int64_t scratch_bytes(const HawkesForwardParams& p, int64_t length, bool backward) {
+  const Task task = {0, 0, length};
+  if (!backward) return forward_any(p, task, nullptr, false);
+  HawkesBackwardParams q{};
+  static_cast<HawkesForwardParams&>(q) = p;
+  return backward_any(q, task, nullptr, false);
+}
+
+static void forward(const HawkesForwardParams& p, Task task, char* scratch, bool far_field) {
+  forward_any(p, task, scratch, far_field);
+}
+
+static void backward(const HawkesBackwardParams& p, Task task, char* scratch, bool far_field) {
+  backward_any(p, task, scratch, far_field);
+}
