@@ -37,8 +37,9 @@ static C largest_norm(const C* rows, int64_t n, int64_t stride, C* norms) {
   return largest;
 }
 
-// Scores beyond this could overflow or underflow exp without a shift by the row's largest.
-constexpr double kBoundedScore = 40.0;
+// Up to this bound of the scores exp is shifted by the bound, beyond by a row's largest score: the
+// shift costs accuracy in proportion, and later exp would underflow.
+constexpr double kBoundedScore = 20.0;
 
 // Multiplies the weights of a row by their dropout mask and writes the mask, if asked for.
 template <typename C>

@@ -87,7 +87,7 @@ struct DecayFactors {
       for (int64_t j = 0; j < pairs; j += kLanes<C>) {
         const Real<C> t = -narrow(line.time + block.left + j, line.time[i], C());
         const Real<C> p = line.position[i] - load(line.position + block.left + j);
-        store(elapsed + r * pairs + j, larger(t, Real<C>{}));
+        store(elapsed + r * pairs + j, larger(Real<C>{}, t));
         store(distance + r * pairs + j, larger(p, -p));
       }
     }

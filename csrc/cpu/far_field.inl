@@ -13,7 +13,7 @@ template <typename C>
 struct FarField {
   bool on;
   int64_t num_heads, stride, length, padded, boundaries;
-  C threshold;      // exponent beyond which a key is far
+  C threshold = 0;  // exponent beyond which a key is far
   int64_t* low;     // [H], of the current block, multiples of kPanel
   int64_t* high;    // [H], multiples of kPanel, or the block's end
   C* sum_before;    // [H, boundaries, stride] sum of the values before each multiple of kPanel

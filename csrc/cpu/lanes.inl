@@ -56,6 +56,7 @@ EMOREC_LANES_INLINE Real<C> broadcast(C a) {
   return a - Real<C>{};
 }
 
+// b where either is NaN.
 template <typename V>
 EMOREC_LANES_INLINE V larger(V a, V b) {
   return a > b ? a : b;
@@ -95,7 +96,7 @@ EMOREC_LANES_INLINE C largest_lane(Real<C> v) {
 // is then in the low bits.
 EMOREC_LANES_INLINE Real<float> exponential(Real<float> x) {
   const Real<float> round = broadcast(12582912.f);
-  const Real<float> clamped = larger(x, broadcast(-87.f));
+  const Real<float> clamped = larger(broadcast(-87.f), x);
   const Real<float> shifted = clamped * 1.44269504088896341f + round;
   const Real<float> n = shifted - round;
   const Real<float> r = clamped - n * 0.693359375f + n * 2.12194440e-4f;
@@ -114,7 +115,7 @@ EMOREC_LANES_INLINE Real<float> exponential(Real<float> x) {
 // has an error of 2^-58 for |r| <= ln(2) / 2.
 EMOREC_LANES_INLINE Real<double> exponential(Real<double> x) {
   const Real<double> round = broadcast(6755399441055744.0);
-  const Real<double> clamped = larger(x, broadcast(-708.0));
+  const Real<double> clamped = larger(broadcast(-708.0), x);
   const Real<double> shifted = clamped * 1.4426950408889634074 + round;
   const Real<double> n = shifted - round;
   const Real<double> r = clamped - n * 6.93147180369123816490e-01 - n * 1.90821492927058770002e-10;

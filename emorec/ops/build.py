@@ -11,7 +11,14 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["LIBRARIES", "build_in_cache", "cache_folder", "cpp_flags", "cpp_sources", "source_folder"]
+__all__ = [
+    "LIBRARIES",
+    "build_in_cache",
+    "cache_folder",
+    "cpp_flags",
+    "cpp_sources",
+    "source_folder",
+]
 
 LIBRARIES = {"cpu": "_C", "cuda": "_C_cuda"}
 """The module of each kind of device, in the order of loading."""

@@ -260,7 +260,7 @@ def hawkes_attention_ref(
     real = padded(torch.ones_like(slot, dtype=torch.bool))
     visible = real[:, None, None, :].expand(-1, 1, length, -1)
     if causal:
-        visible = visible & torch.ones_like(scores[0, 0], dtype=torch.bool).tril_()
+        visible = visible & torch.ones(length, length, dtype=torch.bool, device=v.device).tril_()
     if mask_self:
         visible = visible & ~torch.eye(length, dtype=torch.bool, device=value.device)
     weights = torch.softmax(scores.masked_fill(~visible, float("-inf")), dim=-1)
@@ -308,8 +308,6 @@ def _dropout_mask(seed: int | Tensor, token: Tensor, num_heads: int, dropout: fl
     x = (((x ^ (x >> 15)) + shifted(row, 32)) & low) * 0x735A2D97 & low
     kept = (x ^ (x >> 15)) >= int(dropout * 2**32)
     return kept.double() / (1 - dropout)
-
-
 
 
 def _head_first(dense: Tensor) -> Tensor:
