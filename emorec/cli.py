@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 import warnings
@@ -41,11 +42,12 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(function)
     def run(**options: Any) -> None:
-        warnings.showwarning = _show_warning
-        try:
-            function(**options)
-        except (ValueError, TrainingError, ImportError, OSError) as error:
-            raise click.ClickException(str(error)) from error
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                function(**options)
+            except (ValueError, TrainingError, ImportError, OSError) as error:
+                raise click.ClickException(str(error)) from error
 
     return run
 
@@ -58,9 +60,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 @click.option(
     "--preset",
     type=click.Choice(preset_names()),
-    default="emorec",
-    show_default=True,
-    help="Named model. All but emorec are the paper's.",
+    help="Named model. All but emorec are the paper's.  [default: emorec]",
 )
 @click.option(
     "--dataset",
@@ -115,7 +115,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 @_command
 def train(
-    preset: str,
+    preset: str | None,
     dataset: str | None,
     data_dir: Path | None,
     config_file: Path | None,
@@ -140,7 +140,8 @@ def train(
     progress = not quiet and sys.stderr.isatty()
     flags = {name: value for name, value in flags.items() if value is not None}
     if resume is not None:
-        if dataset or settings or config_file or run_dir or set(flags) - {"epochs", "threads"}:
+        others = preset, dataset, data_dir, settings, config_file, run_dir
+        if any(others) or set(flags) - {"epochs", "threads"}:
             raise click.UsageError(
                 "--resume goes on with the run's own settings; of the others only "
                 "--epochs and --threads may be given with it"
@@ -149,7 +150,11 @@ def train(
         folder, split = resume, load_split(resume)
         click.echo(f"Going on with {folder}")
     else:
-        config = load_config(preset, config_file)
+        config = load_config(preset or "emorec", config_file)
+        if preset not in (None, config.preset):
+            raise click.UsageError(
+                f"--preset {preset} does not fit {config_file}, which is of preset {config.preset}"
+            )
         if dataset is not None:
             config = config.updated({"data": {"dataset": dataset}}, "--dataset")
         config = _with_flags(config, flags)
@@ -170,7 +175,7 @@ def train(
     except KeyboardInterrupt:
         click.echo(
             f"\nStopped. Nothing is lost up to the last whole epoch; go on with\n"
-            f"  emorec-train --resume {folder}",
+            f"  emorec-train --resume {shlex.quote(str(folder))}",
             err=True,
         )
         raise SystemExit(130) from None
@@ -183,12 +188,13 @@ def train(
     }
     write_results(folder, config, split, results, recommender.records)
     click.echo(results_table(results, k))
-    user = split.train.users.ids[0]
+    user = shlex.quote(str(split.train.users.ids[0]))
+    run = shlex.quote(str(folder))
     click.echo(
         f"\nThe run is in {folder}\n"
         f"  read      {folder / 'report.html'}\n"
-        f"  ask       emorec-recommend {folder} --user {user}\n"
-        f"  evaluate  emorec-evaluate {folder}"
+        f"  ask       emorec-recommend {run} --user {user}\n"
+        f"  evaluate  emorec-evaluate {run}"
     )
 
 
@@ -323,8 +329,9 @@ def _prepared(config: Config, folder: Path, data_dir: Path | None, progress: boo
 def _print_epoch(records: list[EpochRecord]) -> None:
     record = records[-1]
     scores = "  ".join(f"{name} {value:.4f}" for name, value in record.valid.items())
+    phase = "refit" if records[0].valid and not record.valid else "epoch"
     click.echo(
-        f"epoch {record.epoch:>3}  {record.seconds:6.1f} s  loss {record.loss:.4f}  {scores}"
+        f"{phase} {record.epoch:>3}  {record.seconds:6.1f} s  loss {record.loss:.4f}  {scores}"
     )
 
 

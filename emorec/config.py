@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import typing
 from dataclasses import dataclass, field
@@ -60,6 +61,7 @@ class GraphConfig:
     conv: Literal["none", "sage", "gat"] = "sage"
     feedback_nodes: bool = True  # False: items send to users directly
     signed: bool = False  # negative feedback repels the user's vector
+    gated: bool = False  # a learned weight on the user's vector beside the sequence's state
     layers: int = 2
     heads: int = 1  # of GAT
     dropout: float = 0.2
@@ -97,12 +99,13 @@ class LossConfig:
 class TrainingConfig:
     """How it is learned."""
 
-    epochs: int = 50
-    batch_size: int = 128  # windows of users' histories
-    learning_rate: float = 1e-3
+    epochs: int = 20
+    batch_size: int = 64  # windows of users' histories
+    learning_rate: float = 5e-3
     weight_decay: float = 0.0  # AdamW's, decoupled
     clip_norm: float = 1.0  # largest norm of the gradient
-    patience: int = 5  # epochs without a better validation score before stopping
+    patience: int = 4  # epochs without a better validation score before stopping
+    refit: bool = False  # train the chosen number of epochs afresh on train and validation
     seed: int = 42
     device: str = "cpu"
     threads: int = 0  # of the CPU; 0: PyTorch's choice
@@ -274,13 +277,24 @@ def _check_values(config: Config) -> None:
         "sequence.window", "sequence.shortest_half_life", "sequence.longest_half_life",
         "training.learning_rate", "training.clip_norm",
     ]  # fmt: skip
-    shares = ["graph.dropout", "sequence.dropout", "loss.use_negatives", "split.quantile"]
+    finite = [
+        "sequence.shortest_half_life", "sequence.longest_half_life", "training.learning_rate",
+        "training.weight_decay", "loss.polarity_weight",
+    ]  # fmt: skip
+    shares = ["loss.use_negatives", "split.quantile"]
+    dropouts = ["graph.dropout", "sequence.dropout"]
     for name, low in at_least:
         if not _value(config, name) >= low:
             raise ConfigError(f"{name} must be at least {low}, got {_value(config, name)}")
     for name in positive:
         if not _value(config, name) > 0:
             raise ConfigError(f"{name} must be positive, got {_value(config, name)}")
+    for name in finite:
+        if not math.isfinite(_value(config, name)):
+            raise ConfigError(f"{name} must be finite, got {_value(config, name)}")
+    for name in dropouts:
+        if not 0 <= _value(config, name) < 1:
+            raise ConfigError(f"{name} must be at least 0 and below 1, got {_value(config, name)}")
     for name in shares:
         if not 0 <= _value(config, name) <= 1:
             raise ConfigError(f"{name} must be between 0 and 1, got {_value(config, name)}")

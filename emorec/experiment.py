@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import resource
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -65,6 +66,12 @@ def load_data(
         )
     if options.min_user_events > 1 or options.min_item_events > 1:
         log = k_core(log, options.min_user_events, options.min_item_events)
+    for number, name in ((log.num_users, "user"), (log.num_items, "item")):
+        if number < 2:
+            raise ValueError(
+                f"{options.dataset} has {number} {name} only; to learn who prefers what, "
+                "a run needs at least two users and two items"
+            )
     return log, report
 
 
@@ -133,9 +140,14 @@ def write_results(
     results: dict[str, Evaluation],
     records: list[EpochRecord],
 ) -> None:
-    """Writes ``results.json`` and ``report.html``."""
-    summaries = {name: evaluation.summary() for name, evaluation in results.items()}
-    write_text(folder / "results.json", json.dumps(summaries, indent=2))
+    """Writes ``results.json``, with what the run cost, and ``report.html``."""
+    facts = {
+        "models": {name: evaluation.summary() for name, evaluation in results.items()},
+        "epochs": len(records),
+        "training_seconds": round(sum(record.seconds for record in records), 1),
+        "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+    }
+    write_text(folder / "results.json", json.dumps(facts, indent=2))
     select = config.evaluation.select
     write_report(
         folder / "report.html",
@@ -143,7 +155,11 @@ def write_results(
         card=data_card(split),
         results=results,
         k=config.evaluation.k,
-        curves=[{"epoch": r.epoch, "loss": r.loss, select: r.valid.get(select)} for r in records],
+        curves=[
+            {"epoch": record.epoch, "loss": record.loss, select: record.valid[select]}
+            for record in records
+            if record.valid  # none where the log is too short for a validation part
+        ],
         metric=select,
     )
 

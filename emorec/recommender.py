@@ -64,11 +64,15 @@ class EmoRec:
     ) -> Self:
         """Learns from a log.
 
+        The held-out part chooses the epoch. With ``training.refit`` the model is then trained
+        afresh, for as many epochs, on the train and the held-out part together.
+
         Args:
             data: A log, of which a part is held out to choose the epoch; a DataFrame has the
                 columns user_id, item_id, rating and timestamp. Or a split made before: its train
                 part is learned from, its valid part chooses, its test part is not looked at.
-            checkpoint: File to write after each epoch, and to go on from if it exists.
+            checkpoint: File to write after each epoch, and to go on from if it exists; refitting
+                has one of its own beside it.
             on_epoch: Called after each epoch with all records so far.
             progress: Whether to show a progress bar.
 
@@ -81,10 +85,23 @@ class EmoRec:
         if isinstance(data, Interactions):
             options = self.config.split
             data = hold_out_validation(data, options.method, options.n, options.quantile)
-        model = build_model(self.config, data.train.num_users, data.train.num_items)
-        self.records = train(
-            model, self.config, data.train, data.valid_targets, checkpoint, on_epoch, progress
-        )
+        config, valid = self.config, data.valid_targets
+        model = build_model(config, data.train.num_users, data.train.num_items)
+        self.records = train(model, config, data.train, valid, checkpoint, on_epoch, progress)
+        if config.training.refit and len(valid):
+            chosen = max(self.records, key=lambda record: record.valid[config.evaluation.select])
+            config = config.updated({"training": {"epochs": chosen.epoch}}, "refit")
+            model = build_model(config, data.train.num_users, data.train.num_items)
+            again = train(
+                model,
+                config,
+                data.history,
+                valid.select(np.zeros(0, dtype=np.int64)),
+                checkpoint.with_stem(f"{checkpoint.stem}-refit") if checkpoint else None,
+                lambda records: on_epoch(self.records + records),
+                progress,
+            )
+            self.records = self.records + again
         self._model, self._split = model, data
         return self
 
@@ -164,11 +181,15 @@ class EmoRec:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Writes everything that `load` needs: settings, parameters, ids and history."""
-        folder = Path(folder)
+        """Writes everything that `load` needs: settings, parameters, ids and history.
+
+        Raises:
+            NotFittedError: Before `fit`; nothing is written then.
+        """
+        folder, split, parameters = Path(folder), self.split, self.model.state_dict()
         write_text(folder / "config.toml", self.config.to_toml())
-        save_split(folder, self.split)
-        save_tensors(folder / "model.safetensors", self.model.state_dict(), {})
+        save_split(folder, split)
+        save_tensors(folder / "model.safetensors", parameters, {})
 
     @classmethod
     def load(cls, folder: str | Path, backend: str | None = None) -> Self:

@@ -72,7 +72,10 @@ def load_split(folder: Path) -> Split:
         )
         return Split(train, valid, test, dropped=about["dropped"])
     except (ValueError, KeyError, TypeError) as error:
-        raise FileError(f"{path}: is damaged or belongs to another run ({error})") from error
+        raise FileError(
+            f"{folder}: vocabulary.json or interactions.safetensors is damaged, "
+            f"or the two are of different runs ({error})"
+        ) from error
 
 
 def existing_file(folder: Path, name: str) -> Path:

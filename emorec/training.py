@@ -23,6 +23,7 @@ from emorec.data.sequences import EventSequences
 from emorec.evaluation.ranking import evaluate, recommend_top_k, seen_matrix
 from emorec.files import FileError, load_tensors, save_tensors
 from emorec.losses import bpr_loss, polarity_loss, softmax_loss
+from emorec.memory import keep_freed_memory
 from emorec.nn.graph_encoder import GraphEncoder
 from emorec.nn.model import Recommender
 from emorec.nn.sequence_encoder import SequenceEncoder
@@ -85,7 +86,12 @@ def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
                 attention=sequence.attention,
             )
         return Recommender(
-            num_items, model.embedding_size, graph_encoder, sequence_encoder, model.polarity
+            num_items,
+            model.embedding_size,
+            graph_encoder,
+            sequence_encoder,
+            model.polarity,
+            graph.gated,
         )
 
 
@@ -120,6 +126,7 @@ def train(
         FileError: If the checkpoint does not fit the model.
     """
     options = config.training
+    keep_freed_memory()
     model.to(options.device)
     events = EventSequences.build(fit)
     learner = _Learner(model, config, events, fit)
@@ -133,6 +140,11 @@ def train(
         scores = validate() if validate else {}
         record = EpochRecord(state.epoch + 1, loss, time.perf_counter() - started, scores)
         score = scores[config.evaluation.select] if scores else float(record.epoch)
+        if math.isnan(score):
+            raise TrainingError(
+                f"evaluation.select is {config.evaluation.select!r}, but no validation event is "
+                "liked; choose by 'ndcg'"
+            )
         state.advance(record, score, model)
         if checkpoint is not None:
             state.save(checkpoint, model, learner.optimizer)
@@ -182,10 +194,7 @@ class _Learner:
                 if loss is None:
                     continue
                 if not math.isfinite(loss):
-                    raise TrainingError(
-                        f"the loss is {loss} in epoch {epoch}; lower training.learning_rate "
-                        f"(now {options.learning_rate})"
-                    )
+                    raise _diverged(f"the loss is {loss} in epoch {epoch}", self.config)
                 total, steps = total + loss, steps + 1
                 bar.set_postfix(loss=f"{total / steps:.4f}")
         if not steps:
@@ -277,19 +286,19 @@ class _State:
     def load(cls, path: Path, model: Recommender, optimizer: torch.optim.Optimizer) -> _State:
         tensors, about = load_tensors(path)
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
-        for name, tensor in tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = tensor
         moments: dict[int, dict[str, Any]] = {}
-        for name, tensor in parts["optimizer"].items():
-            index, _, moment = name.partition(".")
-            moments.setdefault(int(index), {})[moment] = tensor
         try:
+            for name, tensor in tensors.items():
+                part, _, rest = name.partition(".")
+                parts[part][rest] = tensor
+            for name, tensor in parts["optimizer"].items():
+                index, _, moment = name.partition(".")
+                moments.setdefault(int(index), {})[moment] = tensor
+            records = [EpochRecord(**record) for record in about["records"]]
             model.load_state_dict(parts["model"])
-        except RuntimeError as error:
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise FileError(f"{path}: belongs to another model ({error})") from error
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-        records = [EpochRecord(**record) for record in about["records"]]
         return cls(parts["best"], about["best_score"], about["epochs_without_gain"], records)
 
 
@@ -305,8 +314,15 @@ def _validation(
     candidates = torch.zeros(fit.num_items, dtype=torch.bool)
     candidates[np.unique(fit.item)] = True
 
+    def finite_scores(users: Tensor) -> Tensor:
+        scores = scorer(users)
+        if not torch.isfinite(scores).all():
+            raise _diverged("the scores are not finite any more", config)
+        return scores
+
     def validate() -> dict[str, float]:
-        topk = recommend_top_k(scorer, users, seen, k, candidates, config.evaluation.batch_size)
+        size = config.evaluation.batch_size
+        topk = recommend_top_k(finite_scores, users, seen, k, candidates, size)
         summary = evaluate(topk, users, valid, k).summary()
         return {
             "recall": summary["recall_any"],
@@ -317,6 +333,11 @@ def _validation(
         }
 
     return validate
+
+
+def _diverged(what: str, config: Config) -> TrainingError:
+    rate = config.training.learning_rate
+    return TrainingError(f"{what}; lower training.learning_rate (now {rate})")
 
 
 def _is_target(feedback: Tensor, options: LossConfig) -> Tensor:

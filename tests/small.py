@@ -44,10 +44,26 @@ def random_events(
     return EventSequences.build(small_log(rows.tolist(), num_users, num_items))
 
 
-def small_config(preset: str = "emorec", *settings: str) -> Config:
-    """A preset shrunk to what tests can afford, on the torch backend."""
+BOTH_ENCODERS = (
+    "graph.signed=true",
+    "model.polarity=true",
+    "sequence.decay=additive",
+    "sequence.heads=2",
+    "sequence.projections=true",
+    "sequence.feedback_input=true",
+    "loss.ranking=softmax",
+    "loss.targets=any",
+)
+"""Turns the preset emo-sage-thp into a model that uses everything there is."""
+
+
+def small_config(preset: str = "", *settings: str) -> Config:
+    """A preset shrunk to what tests can afford, on the torch backend.
+
+    By default it is one with `BOTH_ENCODERS`, which does not change when presets are tuned.
+    """
     return load_config(
-        preset,
+        preset or "emo-sage-thp",
         settings=(
             "model.backend=torch",
             "model.embedding_size=8",
@@ -56,6 +72,7 @@ def small_config(preset: str = "emorec", *settings: str) -> Config:
             "training.epochs=2",
             "training.batch_size=16",
             "training.learning_rate=0.01",
+            *(() if preset else BOTH_ENCODERS),
             *settings,
         ),
     )

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "emorec"
 LEVELS = {
     "emorec.evaluation.metrics": 0,
     "emorec.files": 0,
+    "emorec.memory": 0,
     "emorec.losses": 0,
     "emorec.ops": 0,
     "emorec.presets": 0,

@@ -68,8 +68,8 @@ class GraphEncoder(nn.Module):
         self.tables = nn.ModuleDict(
             {name: nn.Embedding(num_users, size) for name in sorted(types - {"item"})}
         )
-        for weight in self.tables.parameters():
-            nn.init.normal_(weight, std=0.1)
+        for weight in self.tables.parameters():  # small, or it would drown the items' mean
+            nn.init.normal_(weight, std=0.01)
         self.layers = nn.ModuleList()
         self.needed = _needed_relations(self.relations, num_layers)
         for depth in range(num_layers):

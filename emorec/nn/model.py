@@ -17,7 +17,7 @@ __all__ = ["Recommender"]
 class Recommender(nn.Module):
     """Scores items for a user's state.
 
-        state = sequence state + graph vector of the user         (paper, 3.2.5: a sum)
+        state = sequence state + gate * graph vector of the user    (paper, 3.2.5: gate = 1)
         score_i = <state, item embedding_i>
         P(next event is positive) = sigmoid(<w, state> + b)       (polarity head)
 
@@ -27,6 +27,8 @@ class Recommender(nn.Module):
         graph_encoder: Gives users' vectors from the feedback graph, or None.
         sequence_encoder: Gives states from users' events, or None.
         polarity: Whether to have a polarity head.
+        gated: Whether the gate is learned, from 0.1 on, so that the graph adds to the sequence
+            no more than it is good for.
 
     Raises:
         ValueError: If there is neither encoder.
@@ -39,6 +41,7 @@ class Recommender(nn.Module):
         graph_encoder: GraphEncoder | None,
         sequence_encoder: SequenceEncoder | None,
         polarity: bool = False,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         if graph_encoder is None and sequence_encoder is None:
@@ -47,6 +50,7 @@ class Recommender(nn.Module):
         nn.init.normal_(self.item_embedding.weight, std=0.1)
         self.graph_encoder = graph_encoder
         self.sequence_encoder = sequence_encoder
+        self.gate = nn.Parameter(torch.tensor(0.1)) if gated else None
         self.polarity_head = nn.Linear(size, 1) if polarity else None
 
     def forward(
@@ -76,6 +80,8 @@ class Recommender(nn.Module):
             assert graph is not None and user_node is not None
             vector = self.graph_encoder(graph, items)  # [U, D]
             vector = F.embedding(user_node[batch.row], vector)  # [T, D]
+            if self.gate is not None:
+                vector = self.gate * vector
             state = state + (vector if sees_graph is None else vector * sees_graph[:, None])
         return state
 

@@ -22,7 +22,7 @@ class SequenceEncoder(nn.Module):
 
     Input of token ``k``, with ``gap_k`` the hours since the token before it:
 
-        x_k = item_k + position_k + w log(1 + gap_k)  (+ feedback_k)
+        x_k = sqrt(D) item_k + position_k + w log(1 + gap_k)  (+ feedback_k)
 
     then `HawkesLayer` after layer and a final LayerNorm. [CLS] has a learned vector in place of
     the item's. Attention is causal: a state knows the events up to its token only, so that it can
@@ -42,7 +42,7 @@ class SequenceEncoder(nn.Module):
         projections: Whether queries, keys and outputs have learned projections (as in usual
             transformers); without, ``Q = K = LayerNorm(x)`` and heads are summed (paper).
         feedback_input: Whether a token's kind of feedback is part of its input.
-        dropout: Dropout on inputs, attention weights and the feed-forward network.
+        dropout: Dropout on inputs, on the attention's output and in the feed-forward network.
         attention: Implementation of the attention, see `emorec.ops.hawkes_attention`.
     """
 
@@ -97,7 +97,8 @@ class SequenceEncoder(nn.Module):
             ``[T, D]``.
         """
         is_cls = (batch.position == 0)[:, None]
-        x = torch.where(is_cls, self.cls, F.embedding(batch.item.clamp(min=0), items))
+        item = F.embedding(batch.item.clamp(min=0), items) * items.shape[1] ** 0.5
+        x = torch.where(is_cls, self.cls, item)
         gap = batch.days.diff(prepend=batch.days[:1]).clamp(min=0) * HOURS_PER_DAY
         gap = torch.where(is_cls[:, 0], 0.0, gap)  # not the gap between two users
         x = x + self.position(batch.position) + self.gap(torch.log1p(gap)[:, None].to(x.dtype))
@@ -144,10 +145,10 @@ class HawkesLayer(nn.Module):
             decay,
             attention,
         )
-        self.dropout = dropout
         shortest, longest = (math.log(days) for days in half_lives)
         self.log_half_life = nn.Parameter(torch.linspace(shortest, longest, num_heads))
         self.attention_norm = nn.LayerNorm(size)
+        self.dropout = nn.Dropout(dropout)
         self.query_key = nn.Linear(size, 2 * size) if projections else None
         self.value = nn.Linear(size, size if projections else num_heads * size)
         self.output = nn.Linear(size, size) if projections else None
@@ -170,7 +171,7 @@ class HawkesLayer(nn.Module):
 
     def forward(self, x: Tensor, batch: SequenceBatch) -> Tensor:
         """``[T, D]`` -> ``[T, D]``, sequence by sequence."""
-        x = x + self._attend(self.attention_norm(x), batch)
+        x = x + self.dropout(self._attend(self.attention_norm(x), batch))
         return x + self.feed_forward(x)
 
     def _attend(self, x: Tensor, batch: SequenceBatch) -> Tensor:
@@ -191,7 +192,6 @@ class HawkesLayer(nn.Module):
             self.decay_rate,
             window=self.window,
             decay=self.decay,
-            dropout=self.dropout if self.training else 0.0,
             backend=self.attention,
         )  # [T, H, Dv]
         return heads.sum(1) if self.output is None else self.output(heads.flatten(1))

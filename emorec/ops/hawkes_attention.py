@@ -260,7 +260,7 @@ def hawkes_attention_ref(
     real = padded(torch.ones_like(slot, dtype=torch.bool))
     visible = real[:, None, None, :].expand(-1, 1, length, -1)
     if causal:
-        visible = visible & torch.ones(length, length, dtype=torch.bool, device=v.device).tril_()
+        visible = visible & visible.new_ones(length, length).tril_()
     if mask_self:
         visible = visible & ~torch.eye(length, dtype=torch.bool, device=value.device)
     weights = torch.softmax(scores.masked_fill(~visible, float("-inf")), dim=-1)

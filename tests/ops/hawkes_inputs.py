@@ -99,9 +99,9 @@ def make_inputs(
     )
 
 
-# Some results are sums that nearly cancel (a decay rate's gradient is one number from all pairs), so
-# that plain PyTorch's own error is a matter of luck and may be 0. A result may therefore always be
-# off by a few units in the last place of the largest number of its array: 32 in float32, 1 in
+# Some results are sums that nearly cancel (a decay rate's gradient is one number from all pairs),
+# so that plain PyTorch's own error is a matter of luck and may be 0. A result may therefore always
+# be off by a few units in the last place of the largest number of its array: 32 in float32, 1 in
 # bfloat16, which is rounded once more on output. In float64 there is no better yardstick than the
 # reference itself.
 FLOOR = {torch.float64: 1e-12, torch.float32: 32 * 2.0**-23, torch.bfloat16: 2.0**-8}

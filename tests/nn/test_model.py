@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from emorec.data.graph import build_graph, schema
+from emorec.nn.graph_encoder import GraphEncoder
+from emorec.nn.model import Recommender
+from emorec.nn.sequence_encoder import SequenceEncoder
+from tests.small import random_events
+
+SIZE, NUM_USERS, NUM_ITEMS = 8, 7, 9
+EVENTS = random_events(NUM_USERS, NUM_ITEMS)
+USERS = np.array([3, 0])
+BATCH = EVENTS.inference_batch(USERS, 20)
+GRAPH = build_graph(EVENTS, USERS, EVENTS.lengths[USERS], NUM_ITEMS)
+NODES = torch.arange(2)
+
+
+def make_model(graph=True, sequence=True, polarity=False):
+    return Recommender(
+        NUM_ITEMS,
+        SIZE,
+        GraphEncoder(schema(), NUM_USERS, SIZE, backend="torch") if graph else None,
+        SequenceEncoder(SIZE, 20, num_heads=2) if sequence else None,
+        polarity,
+    ).eval()
+
+
+class TestState:
+    def test_is_the_sum_of_both_encoders(self):
+        model = make_model()
+        items = model.item_embedding.weight
+        vector = model.graph_encoder(GRAPH, items)
+        expected = model.sequence_encoder(BATCH, items) + vector[BATCH.row]
+        torch.testing.assert_close(model(BATCH, GRAPH, NODES), expected)
+
+    def test_sequence_alone(self):
+        model = make_model(graph=False)
+        expected = model.sequence_encoder(BATCH, model.item_embedding.weight)
+        assert torch.equal(model(BATCH), expected)
+
+    def test_graph_alone_is_the_same_after_each_event(self):
+        model = make_model(sequence=False)
+        vector = model.graph_encoder(GRAPH, model.item_embedding.weight)
+        assert torch.equal(model(BATCH, GRAPH, NODES), vector[BATCH.row])
+
+    def test_nodes_say_whose_vector_is_whose(self):
+        model = make_model(sequence=False)
+        vector = model.graph_encoder(GRAPH, model.item_embedding.weight)
+        assert torch.equal(model(BATCH, GRAPH, NODES.flip(0)), vector[1 - BATCH.row])
+
+    def test_the_graph_is_left_out_where_it_may_not_be_seen(self):
+        model = make_model()
+        sees = torch.arange(len(BATCH.item)) % 2 == 0
+        state = model(BATCH, GRAPH, NODES, sees)
+        with_graph = model(BATCH, GRAPH, NODES)
+        sequence = model.sequence_encoder(BATCH, model.item_embedding.weight)
+        torch.testing.assert_close(state, torch.where(sees[:, None], with_graph, sequence))
+
+    def test_unseen_graph_gets_no_gradient(self):
+        model = make_model()
+        model(BATCH, GRAPH, NODES, torch.zeros(len(BATCH.item), dtype=torch.bool)).sum().backward()
+        for parameter in model.graph_encoder.parameters():
+            assert parameter.grad is None or parameter.grad.abs().sum() == 0
+
+    def test_a_model_needs_an_encoder(self):
+        with pytest.raises(ValueError, match="a graph encoder, a sequence encoder, or both"):
+            make_model(graph=False, sequence=False)
+
+
+class TestScores:
+    def test_are_dot_products_with_all_items(self):
+        model = make_model()
+        with torch.no_grad():
+            model.item_embedding.weight.copy_(torch.arange(NUM_ITEMS * SIZE).view(-1, SIZE) / 10)
+        state = torch.zeros(2, SIZE)
+        state[0, 0], state[1, 1] = 1, 2
+        first = [i * SIZE / 10 for i in range(NUM_ITEMS)]
+        second = [2 * (i * SIZE + 1) / 10 for i in range(NUM_ITEMS)]
+        np.testing.assert_allclose(model.scores(state).detach(), [first, second], rtol=1e-6)
+
+    def test_of_given_items_are_the_same_numbers(self):
+        model = make_model()
+        state = torch.randn(3, SIZE)
+        items = torch.tensor([[0, 8], [4, 4], [7, 1]])
+        expected = model.scores(state).gather(1, items)
+        torch.testing.assert_close(model.scores(state, items), expected)
+
+
+class TestPolarity:
+    def test_is_linear_in_the_state(self):
+        model = make_model(polarity=True)
+        state = torch.randn(5, SIZE)
+        weight, bias = model.polarity_head.weight[0], model.polarity_head.bias
+        torch.testing.assert_close(model.polarity_logit(state), state @ weight + bias)
+
+    def test_models_without_it_have_no_parameters_for_it(self):
+        assert not any("polarity" in name for name in make_model().state_dict())

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields, is_dataclass
+
+import pytest
+
+from emorec.config import Config, ConfigError, load_config, preset_names
+from emorec.data.graph import schema
+from emorec.training import build_model
+
+PAPER = {
+    "base-gat",
+    "emo-gat",
+    "diff-gat",
+    "emo-sage-thp",
+    "emo-sage-thp-negatives",
+    "emo-gat-thp-polarity",
+    "diff-gat-thp-polarity",
+}
+
+
+def flat(config, path=""):
+    """Every setting by its dotted name."""
+    found = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        name = f"{path}{field.name}"
+        found |= flat(value, f"{name}.") if is_dataclass(value) else {name: value}
+    return found
+
+
+def different_value(value):
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value / 2 if isinstance(value, float) and value else value + 1
+    return value + "x"
+
+
+class TestPresets:
+    def test_names(self):
+        assert set(preset_names()) == PAPER | {"emorec"}
+
+    @pytest.mark.parametrize("name", sorted(PAPER | {"emorec"}))
+    def test_loads_and_builds_a_model(self, name):
+        config = load_config(name, settings=("model.backend=torch",))
+        assert config.preset == name
+        model = build_model(config, num_users=3, num_items=4)
+        assert (model.polarity_head is not None) is config.model.polarity
+        assert (model.sequence_encoder is not None) is ("thp" in name or name == "emorec")
+        relations = schema(feedback_nodes=name != "base-gat")
+        assert model.graph_encoder is None or model.graph_encoder.relations == relations
+
+    def test_all_differ(self):
+        models = [flat(load_config(name)) for name in preset_names()]
+        for model in models:
+            del model["preset"]
+        assert all(one != other for i, one in enumerate(models) for other in models[:i])
+
+    @pytest.mark.parametrize("name", sorted(PAPER))
+    def test_say_what_their_names_say(self, name):
+        config = load_config(name)
+        assert config.graph.conv == ("sage" if "sage" in name else "gat")
+        assert config.graph.feedback_nodes is ("base" not in name)
+        assert config.graph.signed is ("diff" in name)
+        assert (config.sequence.layers > 0) is ("thp" in name)
+        assert config.model.polarity is ("polarity" in name)
+        assert (config.loss.use_negatives > 0) is ("negatives" in name)
+        assert config.loss.ranking == "bpr"
+        assert config.sequence.decay == "multiplicative"
+
+    @pytest.mark.parametrize(
+        ("name", "base", "difference"),
+        [
+            ("diff-gat", "emo-gat", {"graph.signed"}),
+            ("diff-gat-thp-polarity", "emo-gat-thp-polarity", {"graph.signed"}),
+            ("emo-sage-thp-negatives", "emo-sage-thp", {"loss.use_negatives"}),
+        ],
+    )
+    def test_pairs_differ_in_one_thing(self, name, base, difference):
+        one, other = flat(load_config(name)), flat(load_config(base))
+        assert {key for key in one if one[key] != other[key]} == {"preset"} | difference
+
+
+class TestLoad:
+    def test_later_sources_win(self, tmp_path):
+        file = tmp_path / "run.toml"
+        file.write_text("[training]\nepochs = 3\nseed = 4\n[graph]\nlayers = 3\n")
+        config = load_config("base-gat", file, ("training.epochs=7",))
+        assert config.training.epochs == 7
+        assert config.training.seed == 4
+        assert config.graph.layers == 3
+        assert config.graph.conv == "gat"  # the preset's
+        assert config.training.batch_size == Config().training.batch_size
+
+    def test_a_file_may_name_its_preset(self, tmp_path):
+        file = tmp_path / "run.toml"
+        file.write_text('preset = "diff-gat"\n[training]\nepochs = 3\n')
+        config = load_config("emorec", file)
+        assert config.preset == "diff-gat"
+        assert config.graph.signed
+
+    def test_round_trip_of_every_value(self, tmp_path):
+        config = load_config("diff-gat-thp-polarity")  # signed, so it cannot lose its nodes
+        changes = {
+            name: value
+            for name, value in flat(config).items()
+            if isinstance(value, (bool, int, float)) and name != "graph.feedback_nodes"
+        }
+        for name, value in changes.items():
+            config = config.with_setting(f"{name}={str(different_value(value)).lower()}")
+        config = config.with_setting('data.dataset="Zoë\'s \\"log\\".csv"')
+        file = tmp_path / "config.toml"
+        file.write_text(config.to_toml(), encoding="utf-8")
+        assert load_config(file=file) == config
+
+    def test_every_value_is_written_out(self):
+        written = tomllib.loads(Config().to_toml())
+        assert flat(Config()).keys() == {
+            f"{section}.{key}" if isinstance(values, dict) else section
+            for section, values in written.items()
+            for key in (values if isinstance(values, dict) else [""])
+        }
+
+    def test_missing_file(self, tmp_path):
+        with pytest.raises(ConfigError, match="gone.toml: cannot be read"):
+            load_config(file=tmp_path / "gone.toml")
+
+    @pytest.mark.parametrize("content", [b"[training\nepochs = 3", b"epochs: 3", b"\xff\xfe"])
+    def test_damaged_file(self, tmp_path, content):
+        file = tmp_path / "run.toml"
+        file.write_bytes(content)
+        with pytest.raises(ConfigError, match="run.toml: (is not TOML|cannot be read)"):
+            load_config(file=file)
+
+    @pytest.mark.parametrize("from_file", [True, False])
+    def test_unknown_preset(self, tmp_path, from_file):
+        file = tmp_path / "run.toml"
+        file.write_text('preset = "emo-gatt"')
+        with pytest.raises(ConfigError, match="preset 'emo-gatt' is unknown.*mean 'emo-gat'"):
+            load_config(*([] if from_file else ["emo-gatt"]), file=file if from_file else None)
+
+
+def load_text(tmp_path, text):
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    return load_config(file=file)
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("[trainin]\nepochs = 3", "run.toml: 'trainin' is no setting; did you mean 'training'"),
+            ("[training]\nepoch = 3", "'training.epoch' is no setting; did you mean 'epochs'"),
+            ("[training]\nqqqqqq = 3", "'training.qqqqqq' is no setting; .*one of: epochs, batch"),
+            ('[graph]\nconv = "gatt"', "graph.conv is 'gatt'; did you mean 'gat'"),
+            ('[loss]\nranking = "zzz"', r"loss.ranking is 'zzz'; \(one of: bpr, softmax\)"),
+            ("[graph]\nconv = 3", "graph.conv is 3; .*one of: none, sage, gat"),
+            ("training = 3", "'training' is a section, write training.key"),
+            ("[data.dataset]\nx = 3", "data.dataset must be a text, got {'x': 3}"),
+            ('[training]\nepochs = "3"', "training.epochs must be a whole number, got '3'"),
+            ("[training]\nepochs = 3.5", "training.epochs must be a whole number, got 3.5"),
+            ("[training]\nepochs = true", "training.epochs must be a whole number, got True"),
+            ('[training]\nlearning_rate = "x"', "training.learning_rate must be a number, got 'x'"),
+            ("[training]\nlearning_rate = true", "learning_rate must be a number, got True"),
+            ("[model]\npolarity = 1", "model.polarity must be true or false, got 1"),
+            ("[training]\ndevice = 0", "training.device must be a text, got 0"),
+        ],
+    )
+    def test_names_and_types(self, tmp_path, text, message):
+        with pytest.raises(ConfigError, match=message):
+            load_text(tmp_path, text)
+
+    def test_a_whole_number_is_a_number(self, tmp_path):
+        rate = load_text(tmp_path, "[training]\nlearning_rate = 1").training.learning_rate
+        assert rate == 1.0
+        assert isinstance(rate, float)
+
+    @pytest.mark.parametrize(
+        ("setting", "message"),
+        [
+            ("training.epochs=0", "training.epochs must be at least 1, got 0"),
+            ("training.seed=-1", "training.seed must be at least 0, got -1"),
+            ("training.learning_rate=0", "training.learning_rate must be positive, got 0.0"),
+            ("training.learning_rate=nan", "training.learning_rate must be positive, got nan"),
+            ("sequence.window=-1", "sequence.window must be positive, got -1.0"),
+            ("sequence.layers=-1", "sequence.layers must be at least 0, got -1"),
+            ("graph.dropout=1.5", "graph.dropout must be at least 0 and below 1, got 1.5"),
+            ("sequence.dropout=-0.1", "sequence.dropout must be at least 0 and below 1, got -0.1"),
+            ("graph.dropout=1", "graph.dropout must be at least 0 and below 1, got 1.0"),
+            ("training.learning_rate=inf", "training.learning_rate must be finite, got inf"),
+            ("sequence.longest_half_life=inf", "sequence.longest_half_life must be finite"),
+            ("loss.use_negatives=nan", "loss.use_negatives must be between 0 and 1, got nan"),
+            ("evaluation.k=0", "evaluation.k must be at least 1, got 0"),
+            ("model.embedding_size=0", "model.embedding_size must be at least 1, got 0"),
+        ],
+    )
+    def test_ranges(self, setting, message):
+        with pytest.raises(ConfigError, match=f"--set {setting}: {message}"):
+            load_config(settings=(setting,))
+
+    def test_a_model_without_an_encoder(self, tmp_path):
+        with pytest.raises(ConfigError, match="a model needs one of the two encoders"):
+            load_text(tmp_path, '[graph]\nconv = "none"\n[sequence]\nlayers = 0')
+
+    def test_signs_need_negative_relations(self, tmp_path):
+        with pytest.raises(ConfigError, match="graph.signed needs graph.feedback_nodes"):
+            load_text(tmp_path, "[graph]\nsigned = true\nfeedback_nodes = false")
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ("setting", "name", "value"),
+        [
+            ("training.epochs=20", "training.epochs", 20),
+            (" training.epochs = 20 ", "training.epochs", 20),
+            ("training.learning_rate=1e-4", "training.learning_rate", 1e-4),
+            ("sequence.window=inf", "sequence.window", float("inf")),
+            ("model.polarity=true", "model.polarity", True),
+            ("graph.conv=gat", "graph.conv", "gat"),
+            ('graph.conv="gat"', "graph.conv", "gat"),
+            ("data.dataset=my=log file.csv", "data.dataset", "my=log file.csv"),
+            ("data.rules=", "data.rules", ""),
+        ],
+    )
+    def test_values(self, setting, name, value):
+        assert flat(Config().with_setting(setting))[name] == value
+
+    @pytest.mark.parametrize(
+        "setting", ["epochs=3", "training.epochs", "training.a.b=3", "preset=emorec", "", "="]
+    )
+    def test_malformed(self, setting):
+        with pytest.raises(ConfigError, match="must look like section.key=value"):
+            Config().with_setting(setting)
+
+    @pytest.mark.parametrize(
+        ("setting", "message"),
+        [
+            ("training.epoch=3", "--set training.epoch=3: 'training.epoch' is no setting"),
+            ("trainin.epochs=3", "'trainin' is no setting; did you mean 'training'"),
+            ("training.epochs=many", "training.epochs must be a whole number, got 'many'"),
+            ("preset.x=3", "preset must be a text"),
+        ],
+    )
+    def test_wrong(self, setting, message):
+        with pytest.raises(ConfigError, match=message):
+            Config().with_setting(setting)

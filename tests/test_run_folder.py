@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from emorec.config import ConfigError, load_config
+from emorec.data.interactions import Interactions
+from emorec.data.splits import split_interactions
+from emorec.files import FileError, save_tensors, write_text
+from emorec.run_folder import existing_file, load_split, read_config, save_split
+
+USERS = ["Zoë", "bo b", "東京", '"q"', "\\"]
+LOG = Interactions.from_columns(
+    user=np.repeat(USERS, 5),
+    item=np.tile([2**40, 10, 20, 30, 20], 5),
+    feedback=np.arange(25) % 4,
+    time=1_600_000_000_000 + np.arange(25),
+    time_unit="ms",
+)
+SPLIT = split_interactions(LOG, n=2)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_split(tmp_path, SPLIT)
+    write_text(tmp_path / "config.toml", load_config("diff-gat").to_toml())
+    return tmp_path
+
+
+def test_round_trip(folder):
+    found = load_split(folder)
+    assert found.dropped == SPLIT.dropped
+    for part in ("train", "valid", "test"):
+        ours, theirs = getattr(found, part), getattr(SPLIT, part)
+        for column in ("user", "item", "feedback", "time"):
+            assert np.array_equal(getattr(ours, column), getattr(theirs, column))
+            assert getattr(ours, column).dtype == getattr(theirs, column).dtype
+        assert ours.users == theirs.users
+        assert ours.items == theirs.items
+        assert ours.time_unit == "ms"
+    assert set(found.train.users.ids) == set(USERS)
+    assert 2**40 in found.train.items.ids  # still a number
+
+
+def test_config(folder):
+    assert read_config(folder) == load_config("diff-gat")
+
+
+def test_nothing_needs_pickle(folder):
+    for path in folder.iterdir():
+        assert path.suffix in {".toml", ".json", ".safetensors"}
+
+
+class TestErrors:
+    def test_no_folder(self, tmp_path):
+        for read in (load_split, read_config):
+            with pytest.raises(FileError, match="gone: no such run folder"):
+                read(tmp_path / "gone")
+
+    @pytest.mark.parametrize("name", ["vocabulary.json", "interactions.safetensors"])
+    def test_a_missing_file(self, folder, name):
+        (folder / name).unlink()
+        with pytest.raises(FileError, match=rf"{name} is missing \(the folder holds .*config.toml"):
+            load_split(folder)
+
+    def test_an_empty_folder(self, tmp_path):
+        with pytest.raises(FileError, match="config.toml is missing .the folder holds nothing"):
+            existing_file(tmp_path, "config.toml")
+
+    def test_a_damaged_config(self, folder):
+        (folder / "config.toml").write_text("preset = ")
+        with pytest.raises(ConfigError, match="config.toml: is not TOML"):
+            read_config(folder)
+
+    @pytest.mark.parametrize(
+        "content", [b"", b'{"users": ["a"', b'{"users": ["a"]}', b"[1]", b"\xff", b"null"]
+    )
+    def test_a_damaged_vocabulary(self, folder, content):
+        (folder / "vocabulary.json").write_bytes(content)
+        with pytest.raises(FileError, match="vocabulary.json or .* is damaged"):
+            load_split(folder)
+
+    def test_the_vocabulary_of_another_run(self, folder):
+        write_text(folder / "vocabulary.json", '{"users": ["a"], "items": [1, 2, 3, 4]}')
+        with pytest.raises(FileError, match="of different runs .*user is 1"):
+            load_split(folder)
+
+    def test_damaged_interactions(self, folder):
+        path = folder / "interactions.safetensors"
+        path.write_bytes(path.read_bytes()[:-3])
+        with pytest.raises(FileError, match="interactions.safetensors: is damaged"):
+            load_split(folder)
+
+    def test_other_tensors(self, folder):
+        save_tensors(folder / "interactions.safetensors", {}, {})
+        with pytest.raises(FileError, match="interactions.safetensors is damaged"):
+            load_split(folder)
