@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 
 ROOT = Path(__file__).parent
 
@@ -67,4 +67,8 @@ def extension() -> dict:
     }
 
 
-setup(**extension())
+setup(
+    packages=[*find_packages(include=["emorec*"]), "emorec.csrc"],
+    package_dir={"emorec.csrc": "csrc"},  # `emorec doctor --build` compiles the installed sources
+    **extension(),
+)
