@@ -39,7 +39,8 @@ struct HawkesBackwardArguments {
 };
 
 template <class Math, int kHeadSize, bool kOwnQueries>
-__global__ void __launch_bounds__(TileShape<Math, kHeadSize, true>::kThreads)
+__global__ void __launch_bounds__(TileShape<Math, kHeadSize, true>::kThreads,
+                                  TileShape<Math, kHeadSize, true>::kBlocks)
     hawkes_attention_bwd_kernel(const __grid_constant__ HawkesBackwardArguments arguments) {
   using Shape = TileShape<Math, kHeadSize, true>;
   constexpr int kRows = Shape::kRows, kCols = Shape::kCols, kChunk = Shape::kChunk;

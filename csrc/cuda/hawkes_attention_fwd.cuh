@@ -17,7 +17,8 @@ struct ForwardMemory {
 };
 
 template <class Math, int kHeadSize>
-__global__ void __launch_bounds__(TileShape<Math, kHeadSize, false>::kThreads)
+__global__ void __launch_bounds__(TileShape<Math, kHeadSize, false>::kThreads,
+                                  TileShape<Math, kHeadSize, false>::kBlocks)
     hawkes_attention_fwd_kernel(const __grid_constant__ HawkesForwardParams p) {
   using Shape = TileShape<Math, kHeadSize, false>;
   constexpr int kRows = Shape::kRows, kCols = Shape::kCols, kChunk = Shape::kChunk;

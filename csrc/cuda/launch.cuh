@@ -5,26 +5,27 @@
 
 namespace emorec {
 
-// Calls body(Math(), std::integral_constant-like head size) for the smallest size that fits.
 template <int kSize>
 struct HeadSize {
   static constexpr int value = kSize;
 };
 
-template <class Math, class Body>
-cudaError_t dispatch_head_size(int64_t size, const Body& body) {
-  if (size <= 32) return body(Math(), HeadSize<32>());
-  if (size <= 64) return body(Math(), HeadSize<64>());
-  if (size <= 128) return body(Math(), HeadSize<128>());
-  return body(Math(), HeadSize<256>());
-}
-
+// Calls body(arithmetic, head size) for the smallest head size that fits.
 template <class Body>
 cudaError_t dispatch(const HawkesForwardParams& p, bool tf32, const Body& body) {
   const int64_t size = p.query_size > p.value_size ? p.query_size : p.value_size;
-  if (p.dtype == Dtype::bfloat16) return dispatch_head_size<Bf16>(size, body);
-  if (tf32) return dispatch_head_size<Tf32>(size, body);
-  return dispatch_head_size<Fp32>(size, body);
+  if (p.dtype == Dtype::bfloat16) {
+    if (size <= 32) return body(Bf16(), HeadSize<32>());
+    if (size <= 64) return body(Bf16(), HeadSize<64>());
+    if (size <= 128) return body(Bf16(), HeadSize<128>());
+    return body(Bf16(), HeadSize<256>());
+  }
+  if (tf32 && size <= 64) return body(Tf32(), HeadSize<64>());
+  if (tf32 && size <= 128) return body(Tf32(), HeadSize<128>());
+  if (size <= 32) return body(Fp32(), HeadSize<32>());
+  if (size <= 64) return body(Fp32(), HeadSize<64>());
+  if (size <= 128) return body(Fp32(), HeadSize<128>());
+  return body(Fp32(), HeadSize<256>());
 }
 
 template <class Params>

@@ -14,13 +14,13 @@ template <class Math, int kHeadSize_, bool kBackward>
 struct TileShape {
   static constexpr int kHeadSize = kHeadSize_;
   static constexpr int kChunk = kHeadSize < 128 ? kHeadSize : 128;
+  static constexpr bool kHalf = sizeof(typename Math::Element) == 2;
   static constexpr int kBytes = kHeadSize * sizeof(typename Math::Element);  // of a vector
   static constexpr int kRows = kBytes > (kBackward ? 256 : 512) ? 32 : 64;
-  static constexpr int kCols = kBytes <= 128   ? 64
-                               : kBytes <= 256 ? (kBackward ? 32 : 64)
-                               : kBytes <= 512 ? 32
-                                               : (kBackward ? 8 : 16);
+  static constexpr int kCols = kBackward ? (kBytes <= 256 ? 32 : kBytes <= 512 ? (kHalf ? 16 : 32) : 8)
+                                         : (kBytes <= 256 && kHalf ? 64 : kBytes <= 512 ? 32 : 16);
   static constexpr int kThreads = 2 * kRows;
+  static constexpr int kBlocks = kBytes <= 128 ? 3 : 1;  // at least per multiprocessor
   static constexpr int kStride = kHeadSize + Math::kPad;    // of tiles of vectors
   static constexpr int kChunkStride = kChunk + Math::kPad;  // of tiles of a chunk
   static constexpr int kScoreStride = kCols + Math::kPad;   // of tiles of scores

@@ -1,21 +1,20 @@
-// Runtime of the stand-in <cuda_runtime.h> beside this file. Never compile this file with
-// -fsanitize=thread: its own bookkeeping is not the program under test.
-// ON_TSAN / ON_ASAN tell it what the rest of the program is compiled with.
-#include "cuda_runtime.h"
-
+// Runtime of the stand-in <cuda_runtime.h> beside this file. Compile it without -fsanitize=thread,
+// as its own bookkeeping is not under test, and with ON_TSAN or ON_ASAN if the kernels are.
 #include <ucontext.h>
 
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <deque>
 #include <map>
 #include <numeric>
 #include <random>
-#include <vector>
 
+#include "cuda_runtime.h"
 #ifdef ON_TSAN
 #include <sanitizer/tsan_interface.h>
+#else
+#define __tsan_acquire(address) ((void)(address))
+#define __tsan_release(address) ((void)(address))
 #endif
 #ifdef ON_ASAN
 #include <sanitizer/common_interface_defs.h>
@@ -24,110 +23,78 @@
 namespace cuda_on_cpu {
 namespace {
 
-constexpr std::size_t kStackBytes = 256 << 10;
-constexpr std::size_t kDefaultSharedBytes = 48 << 10;
+struct Context {
+  ucontext_t registers;
+  void* tsan_fiber = nullptr;
+  void* asan_stack = nullptr;
+  const void* stack_bottom = nullptr;
+  std::size_t stack_bytes = 0;
+};
 
-struct Fiber {
-  ucontext_t context;
-  std::vector<char> stack = std::vector<char>(kStackBytes);
+struct Fiber : Context {
+  std::vector<char> stack = std::vector<char>(256 << 10);
   dim3 index;
-  bool done = false;
+  bool done;
   std::deque<std::vector<Copy>> groups;  // asynchronous copies under way; the last one is open
   Words words[2];
-  unsigned exchanges = 0;
-  void* tsan = nullptr;
-  void* asan = nullptr;
+  unsigned exchanges;
 };
 
 struct Barrier {
-  int arrived = 0;
+  int arrived = 0, line = 0;
   unsigned long generation = 0;
-  int line = 0;
 };
 
+Context scheduler;
 std::vector<Fiber> fibers;
-int current, num_threads;
-dim3 the_block_index, the_block_size, the_grid_size;
+int current;
 std::vector<Barrier> barriers;  // [0] of the block, [1 + w] of warp w
-char* shared;
+dim3 block, block_dim, grid_dim;
+void* shared;
 const std::function<void()>* kernel_body;
 std::map<const void*, std::size_t> allowed_shared_bytes;
-ucontext_t scheduler;
-void* scheduler_tsan;
-void* scheduler_asan;
-const void* scheduler_stack;
-std::size_t scheduler_stack_bytes;
 
-void release(void* at) {
+void switch_to(Context& from, Context& to, bool for_good = false) {
 #ifdef ON_TSAN
-  __tsan_release(at);
-#endif
-  (void)at;
-}
-
-void acquire(void* at) {
-#ifdef ON_TSAN
-  __tsan_acquire(at);
-#endif
-  (void)at;
-}
-
-void to_scheduler() {
-  Fiber& fiber = fibers[current];
-#ifdef ON_TSAN
-  __tsan_switch_to_fiber(scheduler_tsan, __tsan_switch_to_fiber_no_sync);
+  __tsan_switch_to_fiber(to.tsan_fiber, __tsan_switch_to_fiber_no_sync);
 #endif
 #ifdef ON_ASAN
-  __sanitizer_start_switch_fiber(fiber.done ? nullptr : &fiber.asan, scheduler_stack,
-                                 scheduler_stack_bytes);
+  __sanitizer_start_switch_fiber(for_good ? nullptr : &from.asan_stack, to.stack_bottom,
+                                 to.stack_bytes);
 #endif
-  swapcontext(&fiber.context, &scheduler);
+  (void)for_good;
+  swapcontext(&from.registers, &to.registers);
 #ifdef ON_ASAN
-  __sanitizer_finish_switch_fiber(fiber.asan, &scheduler_stack, &scheduler_stack_bytes);
-#endif
-}
-
-void to_fiber(int thread) {
-  current = thread;
-  Fiber& fiber = fibers[thread];
-#ifdef ON_TSAN
-  __tsan_switch_to_fiber(fiber.tsan, __tsan_switch_to_fiber_no_sync);
-#endif
-#ifdef ON_ASAN
-  __sanitizer_start_switch_fiber(&scheduler_asan, fiber.stack.data(), fiber.stack.size());
-#endif
-  swapcontext(&scheduler, &fiber.context);
-#ifdef ON_ASAN
-  __sanitizer_finish_switch_fiber(scheduler_asan, nullptr, nullptr);
+  __sanitizer_finish_switch_fiber(from.asan_stack, nullptr, nullptr);
 #endif
 }
 
 void run_thread() {
 #ifdef ON_ASAN
-  __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
+  __sanitizer_finish_switch_fiber(nullptr, &scheduler.stack_bottom, &scheduler.stack_bytes);
 #endif
-  acquire(&fibers);
+  __tsan_acquire(&fibers);
   (*kernel_body)();
-  release(&fibers);
+  __tsan_release(&fibers);
   Fiber& fiber = fibers[current];
   for (const auto& group : fiber.groups)
-    if (!group.empty()) fail("the thread ends with asynchronous copies it never waited for", 0);
+    if (!group.empty()) fail("the thread ends with copies that it never waited for", __LINE__);
   fiber.done = true;
-  to_scheduler();
+  switch_to(fiber, scheduler, true);
 }
 
-void arrive(int barrier, int wanted, int line, bool orders_memory) {
+void arrive(int barrier, std::size_t wanted, int line, bool orders_memory) {
   Barrier& b = barriers[barrier];
   if (b.arrived == 0) b.line = line;
   if (b.line != line) fail("threads wait at different barriers", line);
-  if (orders_memory) release(&b);
+  if (orders_memory) __tsan_release(&b);
   const unsigned long generation = b.generation;
-  if (++b.arrived == wanted) {
+  if (++b.arrived == static_cast<int>(wanted)) {
     b.arrived = 0;
     ++b.generation;
   }
-  while (b.generation == generation) to_scheduler();
-  if (orders_memory) acquire(&b);
+  while (b.generation == generation) switch_to(fibers[current], scheduler);
+  if (orders_memory) __tsan_acquire(&b);
 }
 
 unsigned long progress() {
@@ -138,23 +105,24 @@ unsigned long progress() {
 }
 
 void run_block(std::size_t shared_bytes, std::mt19937& random) {
-  shared = static_cast<char*>(std::malloc(shared_bytes));
+  shared = std::malloc(shared_bytes);
   std::memset(shared, 0xff, shared_bytes);  // NaN as float, bfloat16 and double
-  barriers.assign(1 + num_threads / 32, Barrier());
-  for (int i = 0; i < num_threads; ++i) {
+  barriers.assign(1 + fibers.size() / 32, Barrier());
+  for (std::size_t i = 0; i < fibers.size(); ++i) {
     Fiber& fiber = fibers[i];
+    fiber.index = dim3(static_cast<unsigned>(i));
     fiber.done = false;
-    fiber.index = dim3(i);
-    fiber.exchanges = 0;
     fiber.groups.assign(1, {});
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.data();
-    fiber.context.uc_stack.ss_size = fiber.stack.size();
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, run_thread, 0);
+    fiber.exchanges = 0;
+    fiber.stack_bottom = fiber.stack.data();
+    fiber.stack_bytes = fiber.stack.size();
+    getcontext(&fiber.registers);
+    fiber.registers.uc_stack.ss_sp = fiber.stack.data();
+    fiber.registers.uc_stack.ss_size = fiber.stack.size();
+    makecontext(&fiber.registers, run_thread, 0);
   }
-  release(&fibers);
-  std::vector<int> order(num_threads);
+  __tsan_release(&fibers);
+  std::vector<int> order(fibers.size());
   std::iota(order.begin(), order.end(), 0);
   if (schedule == 1) std::reverse(order.begin(), order.end());
   for (bool live = true; live;) {
@@ -162,30 +130,30 @@ void run_block(std::size_t shared_bytes, std::mt19937& random) {
     const unsigned long before = progress();
     live = false;
     for (int i : order) {
-      if (!fibers[i].done) to_fiber(i);
+      current = i;
+      if (!fibers[i].done) switch_to(scheduler, fibers[i]);
       live = live || !fibers[i].done;
     }
-    if (live && progress() == before) {
-      for (const Barrier& b : barriers)
-        if (b.arrived) fail("deadlock: not every thread reaches this barrier", b.line);
-    }
+    for (const Barrier& b : barriers)
+      if (live && progress() == before && b.arrived)
+        fail("deadlock: some threads never reach this barrier", b.line);
   }
-  acquire(&fibers);
+  __tsan_acquire(&fibers);
   std::free(shared);
 }
 
 }  // namespace
 
 const dim3& thread_index() { return fibers[current].index; }
-const dim3& block_index() { return the_block_index; }
-const dim3& block_size() { return the_block_size; }
-const dim3& grid_size() { return the_grid_size; }
+const dim3& block_index() { return block; }
+const dim3& block_size() { return block_dim; }
+const dim3& grid_size() { return grid_dim; }
 void* shared_memory() { return shared; }
-void sync_threads(int line) { arrive(0, num_threads, line, true); }
+void sync_threads(int line) { arrive(0, fibers.size(), line, true); }
 void sync_warp(int line) { arrive(1 + current / 32, 32, line, true); }
 
 std::array<Words, 32> exchange(const Words& mine, int line) {
-  // Two slots in turn: a lane is at most one exchange ahead of another.
+  // Two slots in turn, as a lane is at most one exchange ahead of another.
   const int first = current / 32 * 32, slot = fibers[current].exchanges++ % 2;
   fibers[current].words[slot] = mine;
   arrive(1 + current / 32, 32, line, false);
@@ -198,7 +166,7 @@ std::vector<Copy>& open_copies() { return fibers[current].groups.back(); }
 void commit_copies() { fibers[current].groups.emplace_back(); }
 
 std::vector<Copy> due_copies(int groups_left) {
-  auto& groups = fibers[current].groups;  // the last one is not committed
+  auto& groups = fibers[current].groups;
   std::vector<Copy> due;
   for (; static_cast<int>(groups.size()) > groups_left + 1; groups.pop_front())
     due.insert(due.end(), groups.front().begin(), groups.front().end());
@@ -207,7 +175,7 @@ std::vector<Copy> due_copies(int groups_left) {
 
 void fail(const char* what, int line) {
   std::fprintf(stderr, "cuda_on_cpu: %s (line %d, block %u %u %u, thread %d)\n", what, line,
-               the_block_index.x, the_block_index.y, the_block_index.z, current);
+               block.x, block.y, block.z, current);
   std::abort();
 }
 
@@ -215,33 +183,31 @@ void allow_shared_bytes(const void* kernel, std::size_t bytes) {
   allowed_shared_bytes[kernel] = bytes;
 }
 
-int launch(const void* kernel, dim3 grid, dim3 block, std::size_t shared_bytes,
+int launch(const void* kernel, dim3 grid, dim3 threads, std::size_t shared_bytes,
            const std::function<void()>& body) {
-  constexpr int kInvalidValue = 1;
-  const std::size_t allowed = std::max(kDefaultSharedBytes, allowed_shared_bytes[kernel]);
-  if (grid.x * grid.y * grid.z == 0 || grid.y > 65535 || grid.z > 65535 || block.x % 32 ||
-      block.x > 1024 || block.y * block.z != 1 || shared_bytes > allowed)
-    return kInvalidValue;
-  num_threads = static_cast<int>(block.x);
-  the_grid_size = grid;
-  the_block_size = block;
+  const std::size_t allowed = std::max<std::size_t>(48 << 10, allowed_shared_bytes[kernel]);
+  if (grid.x * grid.y * grid.z == 0 || grid.y > 65535 || grid.z > 65535 || threads.x % 32 ||
+      threads.x > 1024 || threads.y * threads.z != 1 || shared_bytes > allowed)
+    return 1;  // cudaErrorInvalidValue
+  grid_dim = grid;
+  block_dim = threads;
   kernel_body = &body;
-  fibers.resize(num_threads);
+  fibers.resize(threads.x);
 #ifdef ON_TSAN
-  scheduler_tsan = __tsan_get_current_fiber();
-  for (Fiber& fiber : fibers) fiber.tsan = __tsan_create_fiber(0);
+  scheduler.tsan_fiber = __tsan_get_current_fiber();
+  for (Fiber& fiber : fibers) fiber.tsan_fiber = __tsan_create_fiber(0);
 #endif
   std::mt19937 random(schedule);
-  std::vector<unsigned> blocks(grid.x * grid.y * grid.z);
-  std::iota(blocks.begin(), blocks.end(), 0u);
-  if (schedule == 1) std::reverse(blocks.begin(), blocks.end());
-  if (schedule > 1) std::shuffle(blocks.begin(), blocks.end(), random);
-  for (unsigned i : blocks) {
-    the_block_index = dim3(i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y);
+  std::vector<unsigned> order(grid.x * grid.y * grid.z);
+  std::iota(order.begin(), order.end(), 0u);
+  if (schedule == 1) std::reverse(order.begin(), order.end());
+  if (schedule > 1) std::shuffle(order.begin(), order.end(), random);
+  for (unsigned i : order) {
+    block = dim3(i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y);
     run_block(shared_bytes, random);
   }
 #ifdef ON_TSAN
-  for (Fiber& fiber : fibers) __tsan_destroy_fiber(fiber.tsan);
+  for (Fiber& fiber : fibers) __tsan_destroy_fiber(fiber.tsan_fiber);
 #endif
   return cudaSuccess;
 }
