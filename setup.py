@@ -3,13 +3,15 @@
 Everything static is in pyproject.toml. The compiled library is optional: without it the PyTorch
 reference runs. EMOREC_BUILD_EXT=1 makes it a must, =0 leaves it out; unset, it is built if PyTorch
 and a compiler are there (an isolated build has no PyTorch: use --no-build-isolation, or build it in
-place afterwards with `make build`).
+place afterwards with `make build`). EMOREC_BUILD_CUDA does the same for the library of CUDA kernels,
+built if PyTorch has CUDA and nvcc is there; a GPU makes no difference.
 """
 
 import importlib.util
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from setuptools import Extension, find_packages, setup
 
@@ -48,7 +50,7 @@ def extension() -> dict:
             try:
                 super().run()
             except Exception as error:  # compilers fail in many ways, none of them fatal here
-                if required:
+                if required or wanted("EMOREC_BUILD_CUDA"):
                     raise
                 print(f"emorec: the compiled Hawkes attention is left out: {error}")
 
@@ -60,11 +62,35 @@ def extension() -> dict:
             py_limited_api=True,
         )
     ]
+    extensions += cuda_extension(build)
     return {
         "ext_modules": extensions,
         "cmdclass": {"build_ext": Build},
         "options": {"bdist_wheel": {"py_limited_api": "cp311"}},
     }
+
+
+def cuda_extension(build: ModuleType) -> list[Extension]:
+    """The library of CUDA kernels; none where it is left out."""
+    required = wanted("EMOREC_BUILD_CUDA")
+    if required is False:
+        return []
+    if (problem := build.prepare_cuda()) is not None:
+        if required:
+            sys.exit(f"EMOREC_BUILD_CUDA=1: {problem}")
+        print(f"emorec: the CUDA kernels are left out: {problem}")
+        return []
+
+    from torch.utils.cpp_extension import CUDAExtension
+
+    return [
+        CUDAExtension(
+            f"emorec.{build.LIBRARIES['cuda']}",
+            [str(path.relative_to(ROOT)) for path in build.cuda_sources(ROOT / "csrc")],
+            extra_compile_args={"cxx": build.cuda_cpp_flags(), "nvcc": build.nvcc_flags()},
+            py_limited_api=True,
+        )
+    ]
 
 
 setup(

@@ -20,7 +20,7 @@ struct TileShape {
   static constexpr int kCols = kBackward ? (kBytes <= 256 ? 32 : kBytes <= 512 ? (kHalf ? 16 : 32) : 8)
                                          : (kBytes <= 256 && kHalf ? 64 : kBytes <= 512 ? 32 : 16);
   static constexpr int kThreads = 2 * kRows;
-  static constexpr int kBlocks = kBytes <= 128 ? 3 : 1;  // at least per multiprocessor
+  static constexpr int kBlocks = !kBackward && kBytes <= 128 ? 3 : 1;  // per multiprocessor
   static constexpr int kStride = kHeadSize + Math::kPad;    // of tiles of vectors
   static constexpr int kChunkStride = kChunk + Math::kPad;  // of tiles of a chunk
   static constexpr int kScoreStride = kCols + Math::kPad;   // of tiles of scores

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import torch
@@ -17,6 +19,11 @@ __all__ = [
     "cache_folder",
     "cpp_flags",
     "cpp_sources",
+    "cuda_cpp_flags",
+    "cuda_home",
+    "cuda_sources",
+    "nvcc_flags",
+    "prepare_cuda",
     "source_folder",
 ]
 
@@ -52,6 +59,58 @@ def cpp_flags() -> list[str]:
     ]
 
 
+def cuda_sources(folder: Path) -> list[Path]:
+    """Files of the CUDA library: the kernels, which know nothing of PyTorch, and the host code."""
+    return [*sorted(folder.glob("cuda/*.cu")), *sorted(folder.glob("cuda/*.cpp"))]
+
+
+def cuda_cpp_flags() -> list[str]:
+    """Compiler flags of the CUDA library's host code."""
+    return [*cpp_flags(), "-DUSE_CUDA"]
+
+
+def nvcc_flags() -> list[str]:
+    """Compiler flags of kernels, but for the architectures."""
+    return ["-O3", "-std=c++17"]
+
+
+def cuda_home() -> Path | None:
+    """The CUDA toolkit; None where there is none.
+
+    The nvcc on the path may be a wrapper in another place, so nvcc is asked for its toolkit.
+    """
+    if home := os.environ.get("CUDA_HOME"):
+        return Path(home)
+    if (nvcc := shutil.which("nvcc")) is None:
+        return None
+    command = [nvcc, "--dryrun", "-x", "cu", "-c", os.devnull]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    for line in (answer.stdout + answer.stderr).splitlines():
+        if line.startswith("#$ TOP="):
+            return Path(line.removeprefix("#$ TOP=")).resolve()
+    return None
+
+
+def prepare_cuda() -> str | None:
+    """Tells PyTorch's build tools where the toolkit is and what to build for.
+
+    A GPU need not be present: ``TORCH_CUDA_ARCH_LIST`` says for which ones, by default all that the
+    kernels know.
+
+    Returns:
+        Why the CUDA library cannot be built; None if it can.
+    """
+    from torch.utils import cpp_extension
+
+    if torch.version.cuda is None:
+        return "this PyTorch has no CUDA"
+    if (home := cuda_home()) is None:
+        return "there is no nvcc (the CUDA toolkit's compiler) on the path"
+    cpp_extension.CUDA_HOME = str(home)
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0;10.0;12.0+PTX")
+    return None
+
+
 def cache_folder() -> Path:
     """Where just-in-time builds go: one folder per state of the sources and version of PyTorch."""
     root = os.environ.get("EMOREC_CACHE_DIR") or Path.home() / ".cache" / "emorec"
@@ -63,9 +122,9 @@ def cache_folder() -> Path:
 
 
 def build_in_cache(verbose: bool = False) -> Path:
-    """Compiles the CPU library into the cache folder.
+    """Compiles the CPU library, and the CUDA library where it can be, into the cache folder.
 
-    Needs a C++ compiler and ninja.
+    Needs a C++ compiler and ninja, and for CUDA its toolkit and a PyTorch that has CUDA.
 
     Returns:
         The folder.
@@ -88,4 +147,14 @@ def build_in_cache(verbose: bool = False) -> Path:
         is_python_module=False,
         verbose=verbose,
     )
+    if prepare_cuda() is None:
+        cpp_extension.load(
+            name=LIBRARIES["cuda"],
+            sources=[str(path) for path in cuda_sources(sources)],
+            extra_cflags=cuda_cpp_flags(),
+            extra_cuda_cflags=nvcc_flags(),
+            build_directory=str(folder),
+            is_python_module=False,
+            verbose=verbose,
+        )
     return folder

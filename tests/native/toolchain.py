@@ -37,17 +37,3 @@ def cxx() -> str:
     if compiler is None:
         pytest.skip("needs g++ (or $CXX)")
     return compiler
-
-
-def cuda_home() -> Path:
-    """The CUDA toolkit; skips where there is none.
-
-    The nvcc on the path may be a wrapper elsewhere, so nvcc itself is asked where its toolkit is.
-    """
-    nvcc = shutil.which("nvcc")
-    if nvcc is None:
-        pytest.skip("needs nvcc, the compiler of the CUDA toolkit")
-    for line in run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull]).stdout.splitlines():
-        if line.startswith("#$ TOP="):
-            return Path(line.removeprefix("#$ TOP=")).resolve()
-    pytest.fail(f"{nvcc} does not say where its toolkit is")
