@@ -49,7 +49,7 @@ def test_registers_and_spills(compiled: Path, architecture: str) -> None:
     used, spilled = {}, {}
     for path in sorted((compiled / architecture).glob("*/report.txt")):
         for part in demangled(path.read_text()).split("Compiling entry function")[1:]:
-            kernel = KERNEL.search(part)[0]
+            kernel = KERNEL.search(part)[0].replace("emorec::", "")
             used[kernel] = int(re.search(r"Used (\d+) registers", part)[1])
             spilled[kernel] = int(re.search(r"(\d+) bytes spill stores", part)[1])
     budget = {kernel: row[architecture] for kernel, row in json.loads(BUDGET.read_text()).items()}

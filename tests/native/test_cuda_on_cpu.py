@@ -33,7 +33,9 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     def compile_unit(variant: str, unit: str, csrc: Path, folder: Path) -> Path:
         output = folder / f"{variant}-{unit}.o"
-        flags = [f"-I{HERE / 'cuda_on_cpu'}", "-std=c++20", "-Wall", "-Wextra", "-Werror"]
+        flags = [f"-I{HERE / 'cuda_on_cpu'}", "-std=c++20", "-Wall", "-Wextra"]
+        if csrc == toolchain.CSRC:
+            flags += ["-Werror"]
         flags += ["-Wno-unknown-pragmas", "-Wno-missing-field-initializers"]
         if unit == "runtime":  # must not be instrumented, see there
             source, flags = HERE / "cuda_on_cpu/runtime.cpp", [*flags, "-O2", f"-DON_{variant.upper()}"]
@@ -99,19 +101,19 @@ MUTATIONS = {
         "asan",
         FORWARD,
         ("launch.cuh", "arguments, shared_bytes, stream", "arguments, shared_bytes - 4, stream"),
-        "heap-buffer-overflow",
+        "AddressSanitizer",
     ),
     "tail guard of tiles dropped": (
         "asan",
         FORWARD,
         ("tiles.cuh", "row < count ? size - first_column - column : 0", "size - first_column - column"),
-        "heap-buffer-overflow",
+        "AddressSanitizer",
     ),
     "tail guard of results dropped": (
         "asan",
         FORWARD,
         ("tiles.cuh", "if (fragment_row(e) >= count) continue;", ""),
-        "heap-buffer-overflow",
+        "AddressSanitizer",
     ),
     "wait for copies missing": (
         "plain",
