@@ -3,7 +3,7 @@
 Everything static is in pyproject.toml. The compiled library is optional: without it the PyTorch
 reference runs. EMOREC_BUILD_EXT=1 makes it a must, =0 leaves it out; unset, it is built if PyTorch
 and a compiler are there (an isolated build has no PyTorch: use --no-build-isolation, or build it in
-place afterwards with `make build`). EMOREC_BUILD_CUDA does the same for the library of CUDA kernels,
+place afterwards with `make build`). EMOREC_BUILD_CUDA is the same for the library of CUDA kernels,
 built if PyTorch has CUDA and nvcc is there; a GPU makes no difference.
 """
 

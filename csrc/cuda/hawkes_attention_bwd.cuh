@@ -12,11 +12,11 @@ namespace emorec {
 template <class Math, class Shape>
 struct BackwardMemory {
   using Element = typename Math::Element;
-  Element own_x[Shape::kRows * Shape::kStride];  // queries or keys
-  Element own_y[Shape::kRows * Shape::kStride];  // gradients of outputs, or values
-  Element other_x[Shape::kCols * Shape::kStride];
-  Element other_y[Shape::kCols * Shape::kStride];
-  Element scores[Shape::kRows * Shape::kScoreStride];
+  alignas(16) Element own_x[Shape::kRows * Shape::kStride];  // queries or keys
+  alignas(16) Element own_y[Shape::kRows * Shape::kStride];  // gradients of outputs, or values
+  alignas(16) Element other_x[Shape::kCols * Shape::kStride];
+  alignas(16) Element other_y[Shape::kCols * Shape::kStride];
+  alignas(16) Element scores[Shape::kRows * Shape::kScoreStride];
   Token others[Shape::kCols];
 };
 
@@ -46,6 +46,7 @@ __global__ void __launch_bounds__(TileShape<Math, kHeadSize, true>::kThreads,
   constexpr int kRows = Shape::kRows, kCols = Shape::kCols, kChunk = Shape::kChunk;
   const HawkesBackwardParams& p = arguments.params;
   const HawkesBackwardWorkspace& workspace = arguments.workspace;
+  static_assert(sizeof(BackwardMemory<Math, Shape>) <= kSharedBytes, "tiles too large");
   auto& shared = *static_cast<BackwardMemory<Math, Shape>*>(dynamic_shared_memory());
 
   const Rows rows = find_rows<kRows>(p.cu_seqlens, p.num_sequences, blockIdx.x);

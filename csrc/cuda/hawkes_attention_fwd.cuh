@@ -9,10 +9,10 @@ namespace emorec {
 template <class Math, class Shape>
 struct ForwardMemory {
   using Element = typename Math::Element;
-  Element query[Shape::kRows * Shape::kStride];
-  Element key[Shape::kCols * Shape::kStride];
-  Element value[Shape::kCols * Shape::kChunkStride];
-  Element scores[Shape::kRows * Shape::kScoreStride];
+  alignas(16) Element query[Shape::kRows * Shape::kStride];
+  alignas(16) Element key[Shape::kCols * Shape::kStride];
+  alignas(16) Element value[Shape::kCols * Shape::kChunkStride];
+  alignas(16) Element scores[Shape::kRows * Shape::kScoreStride];
   Token keys[Shape::kCols];
 };
 
@@ -22,6 +22,7 @@ __global__ void __launch_bounds__(TileShape<Math, kHeadSize, false>::kThreads,
     hawkes_attention_fwd_kernel(const __grid_constant__ HawkesForwardParams p) {
   using Shape = TileShape<Math, kHeadSize, false>;
   constexpr int kRows = Shape::kRows, kCols = Shape::kCols, kChunk = Shape::kChunk;
+  static_assert(sizeof(ForwardMemory<Math, Shape>) <= kSharedBytes, "tiles too large");
   auto& shared = *static_cast<ForwardMemory<Math, Shape>*>(dynamic_shared_memory());
 
   const Rows rows = find_rows<kRows>(p.cu_seqlens, p.num_sequences, blockIdx.x);

@@ -18,13 +18,13 @@ __device__ __forceinline__ int fragment_column(int n, int e) {
   return 8 * n + 2 * (lane() % 4) + e % 2;
 }
 
-// float32 by fused multiply-adds: exact products, the order of k.
+// float32 by fused multiply-adds in the order of k.
 struct Fp32 {
   using Element = float;
   static constexpr int kPad = 4;
 
-  static __device__ float load(Element x) { return x; }
-  static __device__ Element store(float x) { return x; }
+  static __device__ float to_float(Element x) { return x; }
+  static __device__ Element from_float(float x) { return x; }
   static __device__ void store_pair(Element* to, float low, float high) {
     to[0] = low;
     to[1] = high;
@@ -36,13 +36,14 @@ struct Fp32 {
                                              const float* b, int ldb) {
     a += fragment_row(0) * lda;
     b += fragment_column(0, 0) * ldb;
-#pragma unroll 4
-    for (int k = 0; k < K; ++k) {
-      const float a0 = a[k], a1 = a[8 * lda + k];
+#pragma unroll 1
+    for (int k = 0; k < K; k += 4) {
+      const Floats<4> a0 = load<4>(a + k), a1 = load<4>(a + 8 * lda + k);
 #pragma unroll
       for (int n = 0; n < N; ++n) {
-        const float b0 = b[8 * n * ldb + k], b1 = b[(8 * n + 1) * ldb + k];
-        multiply_add(c[n], a0, a1, b0, b1);
+        const Floats<4> b0 = load<4>(b + 8 * n * ldb + k), b1 = load<4>(b + (8 * n + 1) * ldb + k);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) multiply_add(c[n], a0.x[i], a1.x[i], b0.x[i], b1.x[i]);
       }
     }
   }
@@ -52,16 +53,29 @@ struct Fp32 {
                                   int ldb) {
     a += fragment_row(0) * lda;
     b += fragment_column(0, 0);
-#pragma unroll 2
-    for (int k = 0; k < K; ++k) {
-      const float a0 = a[k], a1 = a[8 * lda + k];
+#pragma unroll 1
+    for (int k = 0; k < K; k += 4) {
+      const Floats<4> a0 = load<4>(a + k), a1 = load<4>(a + 8 * lda + k);
 #pragma unroll
-      for (int n = 0; n < N; ++n)
-        multiply_add(c[n], a0, a1, b[k * ldb + 8 * n], b[k * ldb + 8 * n + 1]);
+      for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int n = 0; n < N; ++n) {
+          const Floats<2> row = load<2>(b + (k + i) * ldb + 8 * n);
+          multiply_add(c[n], a0.x[i], a1.x[i], row.x[0], row.x[1]);
+        }
     }
   }
 
  private:
+  // One load of 8 or 16 bytes: shared memory, not arithmetic, is what this path waits for.
+  template <int kCount>
+  struct alignas(4 * kCount) Floats {
+    float x[kCount];
+  };
+  template <int kCount>
+  static __device__ __forceinline__ Floats<kCount> load(const float* from) {
+    return *reinterpret_cast<const Floats<kCount>*>(from);
+  }
   static __device__ __forceinline__ void multiply_add(float (&c)[4], float a0, float a1, float b0,
                                                       float b1) {
     c[0] = fmaf(a0, b0, c[0]);
@@ -122,10 +136,10 @@ struct Bf16 {
   };
   static constexpr int kPad = 8;
 
-  static __device__ float load(Element x) {
+  static __device__ float to_float(Element x) {
     return __uint_as_float(static_cast<uint32_t>(x.bits) << 16);
   }
-  static __device__ Element store(float x) {
+  static __device__ Element from_float(float x) {
     return {static_cast<uint16_t>(pack_bf16(x, 0.0f) & 0xffffu)};
   }
   static __device__ void store_pair(Element* to, float low, float high) {

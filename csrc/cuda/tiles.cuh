@@ -8,8 +8,10 @@
 namespace emorec {
 
 // A block owns kRows rows, 16 per warp, and streams kCols others at a time. Sizes keep the tiles
-// within the 99 KiB of the smaller devices and the sums within a thread's registers; a wider head is
-// written in chunks of kChunk columns, one per block.
+// within the shared memory of the smaller devices and the sums within a thread's registers; a wider
+// head is written in chunks of kChunk columns, one per block.
+constexpr size_t kSharedBytes = 99 << 10;
+
 template <class Math, int kHeadSize_, bool kBackward>
 struct TileShape {
   static constexpr int kHeadSize = kHeadSize_;
@@ -74,7 +76,7 @@ __device__ void load_tile(typename Math::Element* tile, const ConstVectors& from
       cp_async_16(target, source, max(0, min(left, kPiece)) * static_cast<int>(sizeof(Element)));
     } else {
 #pragma unroll
-      for (int k = 0; k < kPiece; ++k) target[k] = k < left ? source[k] : Math::store(0.0f);
+      for (int k = 0; k < kPiece; ++k) target[k] = k < left ? source[k] : Math::from_float(0.0f);
     }
   }
 }
@@ -94,7 +96,8 @@ __device__ void store_rows(const Vectors& to, int64_t token, int64_t head, int c
     for (int n = 0; n < N; ++n) {
       const int column = first_column + fragment_column(n, e);
       if (column < size)
-        row[column] = Math::store(c[n][e] * factor + (add ? Math::load(row[column]) : 0.0f));
+        row[column] =
+            Math::from_float(c[n][e] * factor + (add ? Math::to_float(row[column]) : 0.0f));
     }
   }
 }

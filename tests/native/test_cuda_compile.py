@@ -15,16 +15,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from emorec.ops import build
 from torch.utils import cpp_extension
 
+from emorec.ops import build
 from tests.native import toolchain
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")
 KERNELS = [path for path in build.cuda_sources(toolchain.CSRC) if path.suffix == ".cu"]
 BUDGET = Path(__file__).with_name("cuda_budget.json")
 KERNEL = re.compile(r"hawkes_attention_\w+_kernel(<[^>]*>)?")
-TENSOR_CORES = {"Bf16": ("HMMA.16816.F32.BF16", "m16n8k16"), "Tf32": ("HMMA.1688.F32.TF32", "m16n8k8")}
+TENSOR_CORES = {
+    "Bf16": ("HMMA.16816.F32.BF16", "m16n8k16"),
+    "Tf32": ("HMMA.1688.F32.TF32", "m16n8k8"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,13 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder = root / architecture / source.stem
             folder.mkdir(parents=True)
             report = toolchain.compile_or_fail(
-                [nvcc, *build.nvcc_flags(), f"-arch={architecture}", "-Xcompiler=-fPIC", "-Xptxas=-v"]
+                [
+                    nvcc,
+                    *build.nvcc_flags(),
+                    f"-arch={architecture}",
+                    "-Xcompiler=-fPIC",
+                    "-Xptxas=-v",
+                ]
                 + ["--keep", "--keep-dir", folder, "-c", source, "-o", folder / "kernel.o"]
             )
             (folder / "report.txt").write_text(report)
@@ -122,9 +131,9 @@ def cuda_home() -> Path:
 def demangled(text: str) -> str:
     filter_ = shutil.which("c++filt")
     assert filter_ is not None, "binutils has c++filt, and g++ needs binutils"
-    return subprocess.run([filter_], input=text, capture_output=True, text=True, check=True).stdout.replace(
-        "(bool)1", "true"
-    )
+    return subprocess.run(
+        [filter_], input=text, capture_output=True, text=True, check=True
+    ).stdout.replace("(bool)1", "true")
 
 
 def find_disassembler() -> str | None:
@@ -135,6 +144,8 @@ def find_disassembler() -> str | None:
         ("triton", "backends/nvidia/bin/nvdisasm"),
     ):
         spec = importlib.util.find_spec(package)
-        places += [Path(folder) / inside for folder in (spec.submodule_search_locations if spec else [])]
+        places += [
+            Path(folder) / inside for folder in (spec.submodule_search_locations if spec else [])
+        ]
     found = [shutil.which("nvdisasm"), *(str(path) for path in places if path.is_file())]
     return next((path for path in found if path), None)

@@ -38,7 +38,10 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             flags += ["-Werror"]
         flags += ["-Wno-unknown-pragmas", "-Wno-missing-field-initializers"]
         if unit == "runtime":  # must not be instrumented, see there
-            source, flags = HERE / "cuda_on_cpu/runtime.cpp", [*flags, "-O2", f"-DON_{variant.upper()}"]
+            source, flags = (
+                HERE / "cuda_on_cpu/runtime.cpp",
+                [*flags, "-O2", f"-DON_{variant.upper()}"],
+            )
         elif unit.startswith("test_"):
             source, flags = HERE / f"{unit}.cpp", [*flags, *FLAGS[variant]]
         else:
@@ -82,7 +85,11 @@ MUTATIONS = {
     "forward barrier missing": (
         "tsan",
         FORWARD,
-        ("hawkes_attention_fwd.cuh", "__syncthreads();  // the values are there, the keys used up", ""),
+        (
+            "hawkes_attention_fwd.cuh",
+            "__syncthreads();  // the values are there, the keys used up",
+            "",
+        ),
         "data race",
     ),
     "backward barrier missing": (
@@ -106,7 +113,11 @@ MUTATIONS = {
     "tail guard of tiles dropped": (
         "asan",
         FORWARD,
-        ("tiles.cuh", "row < count ? size - first_column - column : 0", "size - first_column - column"),
+        (
+            "tiles.cuh",
+            "row < count ? size - first_column - column : 0",
+            "size - first_column - column",
+        ),
         "AddressSanitizer",
     ),
     "tail guard of results dropped": (
@@ -118,13 +129,21 @@ MUTATIONS = {
     "wait for copies missing": (
         "plain",
         FORWARD,
-        ("hawkes_attention_fwd.cuh", "      cp_async_wait<0>();\n      __syncthreads();  // the keys", "      __syncthreads();  // the keys"),
+        (
+            "hawkes_attention_fwd.cuh",
+            "      cp_async_wait<0>();\n      __syncthreads();  // the keys",
+            "      __syncthreads();  // the keys",
+        ),
         "FAIL",
     ),
     "barrier that some threads skip": (
         "plain",
         FORWARD,
-        ("hawkes_attention_fwd.cuh", "      __syncthreads();  // the values", "      if (lane() > 3) __syncthreads();  // the values"),
+        (
+            "hawkes_attention_fwd.cuh",
+            "      __syncthreads();  // the values",
+            "      if (lane() > 3) __syncthreads();  // the values",
+        ),
         "deadlock",
     ),
 }

@@ -49,7 +49,7 @@ Context scheduler;
 std::vector<Fiber> fibers;
 int current;
 std::vector<Barrier> barriers;  // [0] of the block, [1 + w] of warp w
-dim3 block, block_dim, grid_dim;
+dim3 block;
 void* shared;
 const std::function<void()>* kernel_body;
 std::map<const void*, std::size_t> allowed_shared_bytes;
@@ -114,11 +114,9 @@ void run_block(std::size_t shared_bytes, std::mt19937& random) {
     fiber.done = false;
     fiber.groups.assign(1, {});
     fiber.exchanges = 0;
-    fiber.stack_bottom = fiber.stack.data();
-    fiber.stack_bytes = fiber.stack.size();
     getcontext(&fiber.registers);
-    fiber.registers.uc_stack.ss_sp = fiber.stack.data();
-    fiber.registers.uc_stack.ss_size = fiber.stack.size();
+    fiber.stack_bottom = fiber.registers.uc_stack.ss_sp = fiber.stack.data();
+    fiber.stack_bytes = fiber.registers.uc_stack.ss_size = fiber.stack.size();
     makecontext(&fiber.registers, run_thread, 0);
   }
   __tsan_release(&fibers);
@@ -146,8 +144,6 @@ void run_block(std::size_t shared_bytes, std::mt19937& random) {
 
 const dim3& thread_index() { return fibers[current].index; }
 const dim3& block_index() { return block; }
-const dim3& block_size() { return block_dim; }
-const dim3& grid_size() { return grid_dim; }
 void* shared_memory() { return shared; }
 void sync_threads(int line) { arrive(0, fibers.size(), line, true); }
 void sync_warp(int line) { arrive(1 + current / 32, 32, line, true); }
@@ -189,8 +185,6 @@ int launch(const void* kernel, dim3 grid, dim3 threads, std::size_t shared_bytes
   if (grid.x * grid.y * grid.z == 0 || grid.y > 65535 || grid.z > 65535 || threads.x % 32 ||
       threads.x > 1024 || threads.y * threads.z != 1 || shared_bytes > allowed)
     return 1;  // cudaErrorInvalidValue
-  grid_dim = grid;
-  block_dim = threads;
   kernel_body = &body;
   fibers.resize(threads.x);
 #ifdef ON_TSAN
