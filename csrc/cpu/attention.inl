@@ -14,6 +14,14 @@ struct Sizes {
         output_heads(p.sum_heads ? 1 : p.num_heads) {}
 };
 
+// Distance between the rows of arrays of scores: an odd number of cache lines, so that a column's
+// elements spread over all sets of the first cache.
+template <typename C>
+static int64_t score_stride(int64_t padded) {
+  const int64_t line = 64 / sizeof(C);
+  return (round_up(padded, line) / line | 1) * line;
+}
+
 // Blocks of equal size, a multiple of the tile's rows.
 static int64_t block_rows(int64_t rows) {
   const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
@@ -39,7 +47,7 @@ static C largest_norm(const C* rows, int64_t n, int64_t stride, C* norms) {
 
 // Up to this bound of the scores exp is shifted by the bound, beyond by a row's largest score: the
 // shift costs accuracy in proportion, and later exp would underflow.
-constexpr double kBoundedScore = 20.0;
+constexpr double kBoundedScore = 28.0;  // 20 in powers of e
 
 // Multiplies the weights of a row by their dropout mask and writes the mask, if asked for.
 template <typename C>
@@ -55,11 +63,15 @@ static void drop(const HawkesForwardParams& p, int64_t token, int64_t head, int6
   }
 }
 
+// Up to this length arrays of all pairs of a sequence fit the second cache, and with Q = K two things
+// are symmetric: g, and in the backward dG + dG^T, so that one product with Q serves dq and dk.
+constexpr int64_t kSymmetricLength = 320;
+
 // What both passes need of a sequence's queries and keys.
 template <typename C>
 struct Scores {
   int64_t length, padded, stride, heads;
-  C* query;        // [heads, n, stride], times scale
+  C* query;        // [heads, n, stride], times scale / ln 2
   C* key;          // [heads, n, stride]; for Q = K a single head's room
   C* panels;       // [heads, padded / kPanel, stride, kPanel]
   C* query_norm;   // [heads, n]
@@ -80,7 +92,7 @@ struct Scores {
     bound = 0;
     for (int64_t h = 0; h < heads; h++) {
       C* head_key = p.key_is_query ? key : key + h * length * stride;
-      read_rows<C>(p.dtype, p.query, h, first, length, p.query_size, static_cast<C>(p.scale),
+      read_rows<C>(p.dtype, p.query, h, first, length, p.query_size, static_cast<C>(p.scale * kLog2E),
                    query + h * length * stride, stride);
       read_rows<C>(p.dtype, p.key, h, first, length, p.query_size, C(1), head_key, stride);
       pack_transposed(head_key, length, stride, panels + h * padded * stride);
@@ -90,13 +102,24 @@ struct Scores {
     }
   }
 
+  // All of a head's g where it is symmetric: a panel's tiles on and above the diagonal, then their
+  // mirror images.
+  void multiply_symmetric(int64_t head, C* g, int64_t g_stride) const {
+    for (int64_t row = 0; row < length; row += kPanel<C>) {
+      const int64_t rows = minimum(kPanel<C>, length - row);
+      const Block block = {row, rows, 0, 0, 0};
+      multiply_block(head, block, {row, round_up(length, kLanes<C>)}, g + row * g_stride, g_stride);
+    }
+    mirror_panels(g, length, g_stride);
+  }
+
   // g = scale Q K^T of some rows and keys; column j of g is key j.
-  void multiply_block(int64_t head, const Block& block, Keys keys, C* g) const {
+  void multiply_block(int64_t head, const Block& block, Keys keys, C* g, int64_t g_stride) const {
     const C* rows = query + (head * length + block.first) * stride;
     const Panels<C> b = {panels + head * padded * stride + keys.low * stride, kPanel<C>,
                          kPanel<C> * stride};
     multiply<C, false, false>(block.rows, keys.high - keys.low, stride, Left<C>{rows, stride, 1}, b,
-                              g + keys.low, padded);
+                              g + keys.low, g_stride);
   }
 };
 
@@ -107,7 +130,10 @@ static int64_t forward_rows(const HawkesForwardParams& p, Task task, char* scrat
   const int64_t length = scratch ? p.cu_seqlens[task.sequence + 1] - first : task.last_row;
   const int64_t n = p.causal ? task.last_row : length;
   const int64_t padded = round_up(n, kPanel<C>);
+  const int64_t stride = score_stride<C>(padded);
   const int64_t num_heads = p.num_heads;
+  const bool symmetric = p.key_is_query && p.shared_scores && !p.causal && padded <= kSymmetricLength &&
+                         task.first_row == 0 && task.last_row == length;
   Arena arena{scratch};
   Timeline<C> line(arena, padded);
   Scores<C> scores(arena, p, n);
@@ -115,8 +141,8 @@ static int64_t forward_rows(const HawkesForwardParams& p, Task task, char* scrat
   FarField<C> far(arena, p, n, sizes.value, false);
   C* value = arena.take<C>(num_heads * n * sizes.value);
   C* value_panels = arena.take<C>(num_heads * padded * round_up(sizes.value, kPanel<C>));
-  C* g = arena.take<C>(kBlockRows * padded);
-  C* weights = arena.take<C>(kBlockRows * padded);
+  C* all_g = arena.take<C>((symmetric ? padded : kBlockRows) * stride);
+  C* weights = arena.take<C>(kBlockRows * stride);
   C* output = arena.take<C>(kBlockRows * sizes.value);
   C* inverse_sum = arena.take<C>(kBlockRows);
   C* far_weight = arena.take<C>(kBlockRows);
@@ -146,15 +172,19 @@ static int64_t forward_rows(const HawkesForwardParams& p, Task task, char* scrat
     for (int64_t h = 0; h < num_heads; h++) {
       const int64_t score_head = p.shared_scores ? 0 : h;
       const Keys keys = {far.low[h], far.high[h]};
-      if (h == 0 || !p.shared_scores)
-        scores.multiply_block(score_head, block, p.shared_scores ? all : keys, g);
+      C* g = symmetric ? all_g + row * stride : all_g;
+      if (symmetric) {
+        if (row == 0 && h == 0) scores.multiply_symmetric(0, all_g, stride);
+      } else if (h == 0 || !p.shared_scores) {
+        scores.multiply_block(score_head, block, p.shared_scores ? all : keys, g, stride);
+      }
       decay.start_head(p, h, line, keys.low, keys.high);
       const int64_t num_keys = p.causal ? block.first + block.rows : n;
       const int64_t num_far = keys.low + maximum(num_keys - keys.high, 0);
 
       for (int64_t r = 0; r < block.rows; r++) {
-        const C* gr = g + r * padded;
-        C* weight = weights + r * padded;
+        const C* gr = g + r * stride;
+        C* weight = weights + r * stride;
         Real<C> sum = Real<C>{};
         C shift;
         if (bounded) {
@@ -164,7 +194,7 @@ static int64_t forward_rows(const HawkesForwardParams& p, Task task, char* scrat
                          [&](int64_t j, Real<C> d, Real<C>, auto visible)
                              __attribute__((always_inline)) {
                                const Real<C> e = visible(
-                                   exponential(decay.score(load(gr + j), d) - m), Real<C>{});
+                                   power_of_2(decay.score(load(gr + j), d) - m), Real<C>{});
                                sum += e;
                                store(weight + j, e);
                              });
@@ -184,24 +214,25 @@ static int64_t forward_rows(const HawkesForwardParams& p, Task task, char* scrat
                          [&](int64_t j, Real<C>, Real<C>, auto visible)
                              __attribute__((always_inline)) {
                                const Real<C> e =
-                                   visible(exponential(load(weight + j) - m), Real<C>{});
+                                   visible(power_of_2(load(weight + j) - m), Real<C>{});
                                sum += e;
                                store(weight + j, e);
                              });
         }
-        const C of_far = num_far ? exponential_of(-shift) : C(0);
+        const C of_far = num_far ? power_of_2_of(-shift) : C(0);
         const C total = sum_lanes<C>(sum) + of_far * static_cast<C>(num_far);
         inverse_sum[r] = total == 0 ? C(0) : 1 / total;
         far_weight[r] = of_far * inverse_sum[r];
         const int64_t token = first + row + r;
         static_cast<C*>(p.log_sum)[token * num_heads + h] =
-            total == 0 ? C(0) : shift + static_cast<C>(__builtin_log(static_cast<double>(total)));
+            total == 0 ? C(0)
+                       : static_cast<C>(kLn2 * (shift + __builtin_log2(static_cast<double>(total))));
         if (p.dropout > 0) drop<C>(p, token, h, keys.low, keys.high, weight, nullptr);
       }
 
       const Panels<C> b = {values[h].data + keys.low * values[h].row_stride, values[h].row_stride,
                            values[h].panel_stride};
-      const Left<C> a = {weights + keys.low, padded, 1};
+      const Left<C> a = {weights + keys.low, stride, 1};
       const int64_t depth = minimum(keys.high, n) - keys.low;
       if (p.sum_heads && h > 0)
         multiply<C, false, true>(block.rows, sizes.value, depth, a, b, output, sizes.value,
@@ -218,10 +249,6 @@ static int64_t forward_rows(const HawkesForwardParams& p, Task task, char* scrat
   return arena.used;
 }
 
-// Up to this length the backward keeps dG of a whole sequence, which fits the second cache, so that
-// with Q = K one product (dG + dG^T) Q serves both dq and dk.
-constexpr int64_t kWholeGradLength = 320;
-
 template <typename C, bool kAdditive>
 static int64_t backward_sequence(const HawkesBackwardParams& p, Task task, char* scratch,
                                  bool far_field) {
@@ -229,8 +256,10 @@ static int64_t backward_sequence(const HawkesBackwardParams& p, Task task, char*
   const int64_t first = scratch ? p.cu_seqlens[task.sequence] : 0;
   const int64_t n = task.last_row;
   const int64_t padded = round_up(n, kPanel<C>);
+  const int64_t stride = score_stride<C>(padded);
   const int64_t num_heads = p.num_heads, score_heads = sizes.score_heads;
-  const bool whole = p.key_is_query && padded <= kWholeGradLength;
+  const bool symmetric = p.key_is_query && !p.causal && padded <= kSymmetricLength;
+  const bool whole = p.key_is_query && padded <= kSymmetricLength;
   Arena arena{scratch};
   Timeline<C> line(arena, padded);
   Scores<C> scores(arena, p, n);
@@ -242,10 +271,10 @@ static int64_t backward_sequence(const HawkesBackwardParams& p, Task task, char*
   C* grad_query = arena.take<C>(score_heads * n * sizes.query);
   C* grad_key = arena.take<C>(p.key_is_query ? 0 : score_heads * n * sizes.query);
   C* grad_value = arena.take<C>(num_heads * n * sizes.value);
-  C* g = arena.take<C>(kBlockRows * padded);
-  C* grad_g = arena.take<C>((whole ? padded : kBlockRows) * padded);
-  C* weights = arena.take<C>(kBlockRows * padded);
-  C* grad_weights = arena.take<C>(kBlockRows * padded);
+  C* all_g = arena.take<C>((symmetric ? padded : kBlockRows) * stride);
+  C* grad_g = arena.take<C>((whole ? padded : kBlockRows) * stride);
+  C* weights = arena.take<C>(kBlockRows * stride);
+  C* grad_weights = arena.take<C>(kBlockRows * stride);
   C* factors = arena.take<C>(padded);
   C* mask = arena.take<C>(padded);
   C* far_weight = arena.take<C>(kBlockRows);
@@ -281,16 +310,18 @@ static int64_t backward_sequence(const HawkesBackwardParams& p, Task task, char*
     const C* head_key = scores.key + score_head * n * sizes.query;
     C* head_grad_query = grad_query + score_head * n * sizes.query;
     C* head_grad_key = p.key_is_query ? head_grad_query : grad_key + score_head * n * sizes.query;
-    if (whole) clear(grad_g, padded * padded);
+    if (whole) clear(grad_g, padded * stride);
+    if (symmetric) scores.multiply_symmetric(score_head, all_g, stride);
     far.restart();
     for (int64_t row = 0; row < n; row += step) {
       const Block block = Block::of<C>(row, minimum(step, n - row), n, p.causal, line.sorted);
       const Keys all = far.near(block, p, line);
       decay.start_block(block, line, all.low);
-      scores.multiply_block(score_head, block, all, g);
-      C* dg = whole ? grad_g + row * padded : grad_g;
+      C* g = symmetric ? all_g + row * stride : all_g;
+      if (!symmetric) scores.multiply_block(score_head, block, all, g, stride);
+      C* dg = whole ? grad_g + row * stride : grad_g;
       if (!whole)
-        for (int64_t r = 0; r < block.rows; r++) clear(dg + r * padded + all.low, all.high - all.low);
+        for (int64_t r = 0; r < block.rows; r++) clear(dg + r * stride + all.low, all.high - all.low);
       for (int64_t h = first_head; h < last_head; h++) {
         const Keys keys = {far.low[h], far.high[h]};
         const int64_t num_keys = p.causal ? block.first + block.rows : n;
@@ -300,30 +331,31 @@ static int64_t backward_sequence(const HawkesBackwardParams& p, Task task, char*
         const Panels<C> v = {value_panels + (h * padded + keys.low) * sizes.value, kPanel<C>,
                              kPanel<C> * sizes.value};
         multiply<C, false, false>(block.rows, keys.high - keys.low, sizes.value,
-                                  Left<C>{u, sizes.value, 1}, v, grad_weights + keys.low, padded);
+                                  Left<C>{u, sizes.value, 1}, v, grad_weights + keys.low, stride);
         double rate_sum = 0;
         for (int64_t r = 0; r < block.rows; r++) {
           const int64_t token = first + row + r;
-          const C* gr = g + r * padded;
-          C* weight = weights + r * padded;
-          C* c = grad_weights + r * padded;
-          C* dgr = dg + r * padded;
+          const C* gr = g + r * stride;
+          C* weight = weights + r * stride;
+          C* c = grad_weights + r * stride;
+          C* dgr = dg + r * stride;
           if (p.dropout > 0) drop<C>(p, token, h, keys.low, keys.high, c, mask);
-          const C log_sum = static_cast<const C*>(p.log_sum)[token * num_heads + h];
+          const C log_sum =
+              static_cast<C>(kLog2E) * static_cast<const C*>(p.log_sum)[token * num_heads + h];
           const Real<C> shift = broadcast(log_sum);
           Real<C> sum = Real<C>{}, delta = Real<C>{};
           decay.for_keys(r, keys.low, keys.high, n, p.causal, p.mask_self,
                          [&](int64_t j, Real<C> d, Real<C>, auto visible)
                              __attribute__((always_inline)) {
                                const Real<C> e = visible(
-                                   exponential(decay.score(load(gr + j), d) - shift), Real<C>{});
+                                   power_of_2(decay.score(load(gr + j), d) - shift), Real<C>{});
                                sum += e;
                                delta += e * load(c + j);
                                store(weight + j, e);
                                if (!kAdditive) store(factors + j, d);
                              });
           // exp(s - log_sum) carries the rounding of log_sum; dividing by the sum takes it out.
-          const C of_far = num_far ? exponential_of(-log_sum) : C(0);
+          const C of_far = num_far ? power_of_2_of(-log_sum) : C(0);
           const C total = sum_lanes<C>(sum) + of_far * static_cast<C>(num_far);
           const C inverse = total == 0 ? C(0) : 1 / total;
           far_weight[r] = of_far * inverse;
@@ -345,39 +377,39 @@ static int64_t backward_sequence(const HawkesBackwardParams& p, Task task, char*
           if (p.dropout > 0)
             for (int64_t j = keys.low; j < keys.high; j++) weight[j] *= mask[j];
         }
-        grad_rate[h] -= rate_sum;
+        grad_rate[h] -= kAdditive ? rate_sum : rate_sum * kLn2;
         multiply<C, true, true>(minimum(keys.high, n) - keys.low, sizes.value, block.rows,
-                                Left<C>{weights + keys.low, 1, padded},
+                                Left<C>{weights + keys.low, 1, stride},
                                 plain_rows(u, sizes.value),
                                 grad_value + (h * n + keys.low) * sizes.value, sizes.value);
         if (num_far) far.add_grad(h, keys, block, far_weight, u);
       }
       if (!whole) {
-        // The scale is already in the queries; grad_query gets it when written.
+        // The queries have scale / ln 2 in them; the rest is done when gradients are written.
         const int64_t count = minimum(all.high, n) - all.low;
-        multiply<C, false, true>(block.rows, sizes.query, count, Left<C>{dg + all.low, padded, 1},
+        multiply<C, false, true>(block.rows, sizes.query, count, Left<C>{dg + all.low, stride, 1},
                                  plain_rows((p.key_is_query ? head_query : head_key) +
                                                 all.low * sizes.query,
                                             sizes.query),
                                  head_grad_query + row * sizes.query, sizes.query);
-        multiply<C, true, true>(count, sizes.query, block.rows, Left<C>{dg + all.low, 1, padded},
+        multiply<C, true, true>(count, sizes.query, block.rows, Left<C>{dg + all.low, 1, stride},
                                 plain_rows(head_query + row * sizes.query, sizes.query),
                                 head_grad_key + all.low * sizes.query, sizes.query);
       }
     }
     if (whole) {
-      add_transpose(grad_g, round_up(n, kLanes<C>), padded);
-      multiply<C, false, true>(n, sizes.query, n, Left<C>{grad_g, padded, 1},
+      add_transpose(grad_g, round_up(n, kLanes<C>), stride);
+      multiply<C, false, true>(n, sizes.query, n, Left<C>{grad_g, stride, 1},
                                plain_rows(head_query, sizes.query), head_grad_query, sizes.query);
     }
   }
   far.spread_grads(grad_value);
   for (int64_t h = 0; h < score_heads; h++) {
     write_rows<C>(p.dtype, grad_query + h * n * sizes.query, sizes.query,
-                  p.key_is_query ? C(1) : static_cast<C>(p.scale), p.grad_query, h, first, n,
+                  static_cast<C>(p.key_is_query ? kLn2 : p.scale), p.grad_query, h, first, n,
                   p.query_size);
     if (!p.key_is_query)
-      write_rows<C>(p.dtype, grad_key + h * n * sizes.query, sizes.query, C(1), p.grad_key, h,
+      write_rows<C>(p.dtype, grad_key + h * n * sizes.query, sizes.query, static_cast<C>(kLn2), p.grad_key, h,
                     first, n, p.query_size);
   }
   for (int64_t h = 0; h < num_heads; h++)

@@ -58,7 +58,7 @@ struct DecayFactors {
   C* since;          // [left] t_f - t_j
   C* row_elapsed;    // [rows] t_i - t_f
   int64_t pairs;     // right - left
-  // Of one head: exponents if additive, else their exponentials.
+  // Of one head, in powers of 2: exponents if additive, else 2 to their minus.
   C* key_factor;     // [left] and [right, end)
   C* row_before;     // [rows]
   C* row_after;      // [rows]
@@ -95,8 +95,8 @@ struct DecayFactors {
 
   void start_head(const HawkesForwardParams& p, int64_t head, const Timeline<C>& line, int64_t low,
                   int64_t high) {
-    rate = static_cast<C>(p.decay_rate[head]);
-    inverse_window = static_cast<C>(p.inverse_window[head]);
+    rate = static_cast<C>(p.decay_rate[head] * kLog2E);
+    inverse_window = static_cast<C>(p.inverse_window[head] * kLog2E);
     const C p_first = line.position[block.first];
     const C p_last = line.position[block.first + block.rows - 1];
     for (int64_t j = low; j < block.left; j += kLanes<C>)
@@ -112,7 +112,7 @@ struct DecayFactors {
   }
 
   static inline __attribute__((always_inline)) Real<C> factor(Real<C> exponent) {
-    return kAdditive ? exponent : exponential(-exponent);
+    return kAdditive ? exponent : power_of_2(-exponent);
   }
 
   // Calls f(j, decay, elapsed, visible) for the vectors of keys in [low, high) that row r meets.

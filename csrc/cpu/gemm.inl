@@ -127,6 +127,22 @@ static void pack_transposed(const C* rows, int64_t n, int64_t stride, C* panels)
       }
 }
 
+// Copies what is right of the square panels on the diagonal to its mirror image; `n` rows, the rows
+// and columns up to a multiple of kLanes are there.
+template <typename C>
+static void mirror_panels(C* m, int64_t n, int64_t stride) {
+  constexpr int kWidth = kLanes<C>;
+  for (int64_t i = 0; i < n; i += kWidth)
+    for (int64_t j = round_up(i + 1, kPanel<C>); j < n; j += kWidth) {
+      Real<C> square[kWidth];
+#pragma GCC unroll 16
+      for (int k = 0; k < kWidth; k++) square[k] = load(m + (i + k) * stride + j);
+      transpose<C>(square);
+#pragma GCC unroll 16
+      for (int k = 0; k < kWidth; k++) store(m + (j + k) * stride + i, square[k]);
+    }
+}
+
 // m <- m + m^T for a square matrix of n rows; n and stride are multiples of kLanes.
 template <typename C>
 static void add_transpose(C* m, int64_t n, int64_t stride) {

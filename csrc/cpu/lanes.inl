@@ -91,34 +91,36 @@ EMOREC_LANES_INLINE C largest_lane(Real<C> v) {
   return v[0];
 }
 
-// exp(x) for x <= 88 to about 1.5 ulp, 0 below -87: 2^n times a polynomial in the rest of
-// x / ln 2, with ln 2 in two pieces (Cody and Waite). Adding 1.5 * 2^23 rounds to an integer, which
-// is then in the low bits.
-EMOREC_LANES_INLINE Real<float> exponential(Real<float> x) {
+// The kernels' scores and exponents count in powers of 2, which saves a product and the two-piece
+// remainder of each exponential.
+constexpr double kLog2E = 1.4426950408889634074;
+constexpr double kLn2 = 0.69314718055994530942;
+
+// 2^x for x < 128 to about 1.5 ulp, 0 below -125: 2^n times a polynomial in the rest. Adding
+// 1.5 * 2^23 rounds to an integer, which is then in the low bits. NaN stays NaN.
+EMOREC_LANES_INLINE Real<float> power_of_2(Real<float> x) {
   const Real<float> round = broadcast(12582912.f);
-  const Real<float> clamped = larger(broadcast(-87.f), x);
-  const Real<float> shifted = clamped * 1.44269504088896341f + round;
-  const Real<float> n = shifted - round;
-  const Real<float> r = clamped - n * 0.693359375f + n * 2.12194440e-4f;
-  Real<float> p = broadcast(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
+  const Real<float> clamped = larger(broadcast(-125.f), x);
+  const Real<float> shifted = clamped + round;
+  const Real<float> r = clamped - (shifted - round);  // in [-1/2, 1/2]
+  Real<float> p = broadcast(1.535336188319500e-4f);
+  p = p * r + 1.339887440266574e-3f;
+  p = p * r + 9.618437357674640e-3f;
+  p = p * r + 5.550332471162809e-2f;
+  p = p * r + 2.402264791363012e-1f;
+  p = p * r + 6.931472028550421e-1f;
+  p = p * r + 1.0f;
   const Real<float> e = (Real<float>)((Int<float>)p + ((Int<float>)shifted << 23));
-  return x < -87.f ? Real<float>{} : e;
+  return x < -125.f ? Real<float>{} : e;
 }
 
-// The same in double, to about 1.5 ulp for x <= 709, 0 below -708; Taylor's polynomial of degree 13
-// has an error of 2^-58 for |r| <= ln(2) / 2.
-EMOREC_LANES_INLINE Real<double> exponential(Real<double> x) {
+// The same in double, for x < 1024, 0 below -1020; Taylor's polynomial of e^(r ln 2) of degree 13
+// has an error of 2^-58.
+EMOREC_LANES_INLINE Real<double> power_of_2(Real<double> x) {
   const Real<double> round = broadcast(6755399441055744.0);
-  const Real<double> clamped = larger(broadcast(-708.0), x);
-  const Real<double> shifted = clamped * 1.4426950408889634074 + round;
-  const Real<double> n = shifted - round;
-  const Real<double> r = clamped - n * 6.93147180369123816490e-01 - n * 1.90821492927058770002e-10;
+  const Real<double> clamped = larger(broadcast(-1020.0), x);
+  const Real<double> shifted = clamped + round;
+  const Real<double> r = (clamped - (shifted - round)) * kLn2;
   Real<double> p = broadcast(1.0 / 6227020800.0);
   p = p * r + 1.0 / 479001600.0;
   p = p * r + 1.0 / 39916800.0;
@@ -133,12 +135,12 @@ EMOREC_LANES_INLINE Real<double> exponential(Real<double> x) {
   p = p * r + 0.5;
   p = p * (r * r) + r + 1.0;
   const Real<double> e = (Real<double>)((Int<double>)p + ((Int<double>)shifted << 52));
-  return x < -708.0 ? Real<double>{} : e;
+  return x < -1020.0 ? Real<double>{} : e;
 }
 
 template <typename C>
-EMOREC_LANES_INLINE C exponential_of(C x) {
-  return exponential(broadcast(x))[0];
+EMOREC_LANES_INLINE C power_of_2_of(C x) {
+  return power_of_2(broadcast(x))[0];
 }
 
 // Where two vectors are zipped: a0 b0 a1 b1 ... from their lower and upper halves.
