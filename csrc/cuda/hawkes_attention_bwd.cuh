@@ -1,7 +1,7 @@
 // Backward kernel: recomputes the scores from the inputs. It runs twice. First a block owns queries
-// and streams keys: grad_query, the rows' share of grad_decay_rate, and two numbers per row that the
-// second run needs. Then a block owns keys and streams queries: grad_key and grad_value. Each sum is
-// over one block's rows in the order of tokens, so that results are the same in every run.
+// and streams keys: grad_query, the rows' share of grad_decay_rate, and two numbers per row that
+// the second run needs. Then a block owns keys and streams queries: grad_key and grad_value. Each
+// sum belongs to one block, in the order of tokens, so that results are the same in every run.
 #pragma once
 
 #include "hawkes_attention_cuda.h"

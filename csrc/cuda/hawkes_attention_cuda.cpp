@@ -1,5 +1,5 @@
-// The operators on CUDA tensors: a library of its own, loaded after the CPU library, which holds the
-// schemas, and only where PyTorch has CUDA.
+// The operators on CUDA tensors: a library of its own, loaded after the CPU library, which holds
+// the schemas, and only where PyTorch has CUDA.
 #include <cuda_runtime.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>

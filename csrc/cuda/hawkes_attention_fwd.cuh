@@ -1,5 +1,5 @@
-// Forward kernel: a block owns kRows queries and streams the keys and values that they see, with the
-// softmax kept up to date (its maximum and sum) from tile to tile.
+// Forward kernel: a block owns kRows queries and streams the keys and values that they see, with
+// the softmax kept up to date (its maximum and sum) from tile to tile.
 #pragma once
 
 #include "tiles.cuh"

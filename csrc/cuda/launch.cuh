@@ -36,8 +36,8 @@ cudaError_t launch(void (*kernel)(Params), int64_t blocks, int64_t blocks_y, int
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
   if (error != cudaSuccess) return error;
   void* arguments[] = {&params};
-  return cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(blocks_y)),
-                          dim3(threads), arguments, shared_bytes, stream);
+  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(blocks_y));
+  return cudaLaunchKernel(kernel, grid, dim3(threads), arguments, shared_bytes, stream);
 }
 
 }  // namespace emorec

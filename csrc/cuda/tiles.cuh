@@ -19,8 +19,9 @@ struct TileShape {
   static constexpr bool kHalf = sizeof(typename Math::Element) == 2;
   static constexpr int kBytes = kHeadSize * sizeof(typename Math::Element);  // of a vector
   static constexpr int kRows = kBytes > (kBackward ? 256 : 512) ? 32 : 64;
-  static constexpr int kCols = kBackward ? (kBytes <= 256 ? 32 : kBytes <= 512 ? (kHalf ? 16 : 32) : 8)
-                                         : (kBytes <= 256 && kHalf ? 64 : kBytes <= 512 ? 32 : 16);
+  static constexpr int kForwardCols = kBytes <= 256 && kHalf ? 64 : kBytes <= 512 ? 32 : 16;
+  static constexpr int kBackwardCols = kBytes <= 256 ? 32 : kBytes > 512 ? 8 : kHalf ? 16 : 32;
+  static constexpr int kCols = kBackward ? kBackwardCols : kForwardCols;
   static constexpr int kThreads = 2 * kRows;
   static constexpr int kBlocks = !kBackward && kBytes <= 128 ? 3 : 1;  // per multiprocessor
   static constexpr int kStride = kHeadSize + Math::kPad;    // of tiles of vectors
@@ -55,7 +56,7 @@ inline int64_t num_slots(int64_t num_tokens, int64_t num_sequences, int rows) {
   return num_tokens / rows + num_sequences;
 }
 
-// Shared memory <- columns first_column .. of the vectors of tokens `token`..; zeros beyond `count`
+// Shared memory <- columns first_column and on of tokens `token` and on; zeros beyond `count`
 // tokens and `size` columns. Arrives with the thread's asynchronous copies and a barrier.
 template <class Shape, class Math, int kTileRows, int kTileCols>
 __device__ void load_tile(typename Math::Element* tile, const ConstVectors& from, int64_t token,
@@ -64,8 +65,9 @@ __device__ void load_tile(typename Math::Element* tile, const ConstVectors& from
   constexpr int kPiece = 16 / sizeof(Element), kPieces = kTileCols / kPiece;
   const Element* data = static_cast<const Element*>(from.data) + head * from.head_stride;
   // The copies are of 16 bytes at places that 16 divides, or else element by element.
-  const bool aligned = (reinterpret_cast<uintptr_t>(from.data) | from.token_stride * sizeof(Element) |
-                        from.head_stride * sizeof(Element)) % 16 == 0;
+  const uintptr_t places = reinterpret_cast<uintptr_t>(from.data) |
+                           from.token_stride * sizeof(Element) | from.head_stride * sizeof(Element);
+  const bool aligned = places % 16 == 0;
   for (int piece = threadIdx.x; piece < kTileRows * kPieces; piece += Shape::kThreads) {
     const int row = piece / kPieces, column = piece % kPieces * kPiece;
     const int left = row < count ? size - first_column - column : 0;

@@ -18,10 +18,7 @@ using namespace emorec;
 
 namespace {
 
-struct Case {
-  const char* name;
-  std::vector<int> lengths;
-  int heads, query_size, value_size;
+struct Options {
   bool few = false;  // also where a sanitizer makes everything slow
   Dtype dtype = Dtype::float32;
   bool tf32 = false;
@@ -32,48 +29,59 @@ struct Case {
   bool shared_scores = true;
   bool sum_heads = false;
   double dropout = 0.0;
-  double time_unit = 1.0;     // mean gap between events
+  double time_unit = 1.0;  // mean gap between events
   bool integer_times = false;
   bool sorted = true;
-  double window = 8.0;        // of head 0; later heads see further
-  double rate = 0.3;          // of head 0; later heads forget more slowly
-  double score = 1.0;         // size of scores
-  int spare = 0;              // unused elements between tokens
+  double window = 8.0;  // of head 0; later heads see further
+  double rate = 0.3;    // of head 0; later heads forget more slowly
+  double score = 1.0;   // size of scores
+  int spare = 0;        // unused elements between tokens
+};
+
+struct Case {
+  const char* name;
+  std::vector<int> lengths;
+  int heads, query_size, value_size;
+  Options options;
 };
 
 const double kInf = std::numeric_limits<double>::infinity();
 
 const std::vector<Case> kCases = {
-    {.name = "few-tokens", .lengths = {0, 1, 2, 3, 0, 17}, .heads = 2, .query_size = 8, .value_size = 8, .few = true},
-    {.name = "ragged", .lengths = {63, 64, 65, 1, 129}, .heads = 2, .query_size = 20, .value_size = 12},
-    {.name = "separate-key", .lengths = {70}, .heads = 1, .query_size = 32, .value_size = 32, .few = true, .causal = false, .key_is_query = false},
-    {.name = "own-scores", .lengths = {40, 65}, .heads = 3, .query_size = 16, .value_size = 24, .causal = false, .key_is_query = false, .shared_scores = false, .spare = 3},
-    {.name = "own-scores-q=k", .lengths = {66}, .heads = 2, .query_size = 16, .value_size = 16, .shared_scores = false, .spare = 4},
-    {.name = "sum-heads", .lengths = {67, 5}, .heads = 3, .query_size = 32, .value_size = 32, .few = true, .sum_heads = true},
-    {.name = "additive", .lengths = {130}, .heads = 2, .query_size = 64, .value_size = 64, .decay = Decay::additive},
-    {.name = "additive-full", .lengths = {66}, .heads = 2, .query_size = 32, .value_size = 32, .few = true, .decay = Decay::additive, .causal = false, .key_is_query = false},
-    {.name = "mask-self", .lengths = {1, 2, 66}, .heads = 2, .query_size = 32, .value_size = 32, .few = true, .mask_self = true},
-    {.name = "mask-self-full", .lengths = {1, 2, 66}, .heads = 1, .query_size = 8, .value_size = 8, .causal = false, .mask_self = true},
-    {.name = "dropout", .lengths = {5, 70}, .heads = 2, .query_size = 32, .value_size = 32, .few = true, .causal = false, .dropout = 0.4},
-    {.name = "dropout-sum", .lengths = {70}, .heads = 2, .query_size = 32, .value_size = 32, .sum_heads = true, .dropout = 0.2},
-    {.name = "gaps-100-years", .lengths = {70}, .heads = 2, .query_size = 32, .value_size = 32, .time_unit = 3.15e9},
-    {.name = "gaps-1-ms", .lengths = {70}, .heads = 1, .query_size = 32, .value_size = 32, .decay = Decay::additive, .time_unit = 1e-3, .rate = 30.0},
-    {.name = "integer-times", .lengths = {33, 64}, .heads = 2, .query_size = 32, .value_size = 32, .integer_times = true},
-    {.name = "unsorted-times", .lengths = {68}, .heads = 2, .query_size = 32, .value_size = 32, .causal = false, .sorted = false},
-    {.name = "equal-times", .lengths = {68}, .heads = 2, .query_size = 32, .value_size = 32, .time_unit = 0.0},
-    {.name = "no-decay", .lengths = {68}, .heads = 1, .query_size = 32, .value_size = 32, .window = kInf, .rate = 0.0},
-    {.name = "huge-scores", .lengths = {68}, .heads = 1, .query_size = 32, .value_size = 32, .key_is_query = false, .score = 100.0},
-    {.name = "size-64-not-aligned", .lengths = {66}, .heads = 1, .query_size = 50, .value_size = 37},
-    {.name = "size-128", .lengths = {66}, .heads = 1, .query_size = 128, .value_size = 100},
-    {.name = "size-256", .lengths = {34}, .heads = 1, .query_size = 256, .value_size = 200, .causal = false},
-    {.name = "value-wider", .lengths = {34}, .heads = 2, .query_size = 8, .value_size = 130},
-    {.name = "bf16-size-64", .lengths = {1, 64, 129}, .heads = 2, .query_size = 64, .value_size = 64, .dtype = Dtype::bfloat16},
-    {.name = "bf16", .lengths = {3, 66}, .heads = 1, .query_size = 32, .value_size = 32, .few = true, .dtype = Dtype::bfloat16},
-    {.name = "bf16-size-32-not-aligned", .lengths = {70}, .heads = 2, .query_size = 19, .value_size = 7, .dtype = Dtype::bfloat16, .causal = false, .sum_heads = true},
-    {.name = "bf16-size-128", .lengths = {100}, .heads = 1, .query_size = 128, .value_size = 128, .dtype = Dtype::bfloat16, .key_is_query = false, .dropout = 0.1},
-    {.name = "bf16-size-256", .lengths = {66}, .heads = 1, .query_size = 200, .value_size = 256, .dtype = Dtype::bfloat16},
-    {.name = "tf32", .lengths = {3, 66}, .heads = 1, .query_size = 32, .value_size = 32, .few = true, .tf32 = true},
-    {.name = "tf32-size-128", .lengths = {66}, .heads = 1, .query_size = 128, .value_size = 104, .tf32 = true, .causal = false},
+    {"few-tokens", {0, 1, 2, 3, 0, 17}, 2, 8, 8, {.few = true}},
+    {"ragged", {63, 64, 65, 1, 129}, 2, 20, 12, {}},
+    {"separate-key", {70}, 1, 32, 32, {.few = true, .causal = false, .key_is_query = false}},
+    {"own-scores", {40, 65}, 3, 16, 24,
+     {.causal = false, .key_is_query = false, .shared_scores = false, .spare = 3}},
+    {"own-scores-q=k", {66}, 2, 16, 16, {.shared_scores = false, .spare = 4}},
+    {"sum-heads", {67, 5}, 3, 32, 32, {.few = true, .sum_heads = true}},
+    {"additive", {130}, 2, 64, 64, {.decay = Decay::additive}},
+    {"additive-full", {66}, 2, 32, 32,
+     {.few = true, .decay = Decay::additive, .causal = false, .key_is_query = false}},
+    {"mask-self", {1, 2, 66}, 2, 32, 32, {.few = true, .mask_self = true}},
+    {"mask-self-full", {1, 2, 66}, 1, 8, 8, {.causal = false, .mask_self = true}},
+    {"dropout", {5, 70}, 2, 32, 32, {.few = true, .causal = false, .dropout = 0.4}},
+    {"dropout-sum", {70}, 2, 32, 32, {.sum_heads = true, .dropout = 0.2}},
+    {"gaps-100-years", {70}, 2, 32, 32, {.time_unit = 3.15e9}},
+    {"gaps-1-ms", {70}, 1, 32, 32, {.decay = Decay::additive, .time_unit = 1e-3, .rate = 30.0}},
+    {"integer-times", {33, 64}, 2, 32, 32, {.integer_times = true}},
+    {"unsorted-times", {68}, 2, 32, 32, {.causal = false, .sorted = false}},
+    {"equal-times", {68}, 2, 32, 32, {.time_unit = 0.0}},
+    {"no-decay", {68}, 1, 32, 32, {.window = kInf, .rate = 0.0}},
+    {"huge-scores", {68}, 1, 32, 32, {.key_is_query = false, .score = 100.0}},
+    {"size-64-not-aligned", {66}, 1, 50, 37, {}},
+    {"size-128", {66}, 1, 128, 100, {}},
+    {"size-256", {34}, 1, 256, 200, {.causal = false}},
+    {"value-wider", {34}, 2, 8, 130, {}},
+    {"bf16-size-64", {1, 64, 129}, 2, 64, 64, {.dtype = Dtype::bfloat16}},
+    {"bf16", {3, 66}, 1, 32, 32, {.few = true, .dtype = Dtype::bfloat16}},
+    {"bf16-size-32-not-aligned", {70}, 2, 19, 7,
+     {.dtype = Dtype::bfloat16, .causal = false, .sum_heads = true}},
+    {"bf16-size-128", {100}, 1, 128, 128,
+     {.dtype = Dtype::bfloat16, .key_is_query = false, .dropout = 0.1}},
+    {"bf16-size-256", {66}, 1, 200, 256, {.dtype = Dtype::bfloat16}},
+    {"tf32", {3, 66}, 1, 32, 32, {.few = true, .tf32 = true}},
+    {"tf32-size-128", {66}, 1, 128, 104, {.tf32 = true, .causal = false}},
 };
 
 // Arrays [tokens, heads, size] of the kernel's type, with room between tokens, and their values.
@@ -122,7 +130,8 @@ struct Exact {
   explicit Exact(const Array& array)
       : like(array), values(static_cast<size_t>(array.tokens) * array.heads * array.size) {}
   double& operator()(int i, int h, int d) {
-    return values[(static_cast<size_t>(i) * like.heads + (like.heads == 1 ? 0 : h)) * like.size + d];
+    const int head = like.heads == 1 ? 0 : h;
+    return values[(static_cast<size_t>(i) * like.heads + head) * like.size + d];
   }
 };
 
@@ -141,21 +150,22 @@ double error(const Array& got, Exact& want, double largest = 1e-3) {
 }
 
 bool run(const Case& c) {
+  const Options& o = c.options;
   std::mt19937 random(1);
   const int num_sequences = static_cast<int>(c.lengths.size());
   std::vector<int64_t> starts = {0};
   for (int n : c.lengths) starts.push_back(starts.back() + n);
   const int T = static_cast<int>(starts.back()), H = c.heads, D = c.query_size, Dv = c.value_size;
-  const bool half = c.dtype == Dtype::bfloat16;
-  const int score_heads = c.shared_scores ? 1 : H, output_heads = c.sum_heads ? 1 : H;
+  const bool half = o.dtype == Dtype::bfloat16;
+  const int score_heads = o.shared_scores ? 1 : H, output_heads = o.sum_heads ? 1 : H;
 
-  Array query(T, score_heads, D, c.spare, half), key(T, score_heads, D, c.spare, half);
-  Array value(T, H, Dv, c.spare, half), grad_output(T, output_heads, Dv, c.spare, half);
-  query.randomize(random, std::sqrt(c.score));
-  key.randomize(random, std::sqrt(c.score));
+  Array query(T, score_heads, D, o.spare, half), key(T, score_heads, D, o.spare, half);
+  Array value(T, H, Dv, o.spare, half), grad_output(T, output_heads, Dv, o.spare, half);
+  query.randomize(random, std::sqrt(o.score));
+  key.randomize(random, std::sqrt(o.score));
   value.randomize(random, 1.0);
   grad_output.randomize(random, 1.0);
-  if (c.key_is_query) key = query;
+  if (o.key_is_query) key = query;
   std::vector<double> time(T), rate(H), inverse_window(H);
   std::vector<int64_t> time_int64(T);
   std::vector<int32_t> position(T);
@@ -163,22 +173,22 @@ bool run(const Case& c) {
   for (int b = 0; b < num_sequences; ++b) {
     double now = 1.7e9;
     for (int64_t i = starts[b]; i < starts[b + 1]; ++i) {
-      now += c.time_unit * (gap(random) < 0.5 ? 0.0 : gap(random));
-      time[i] = c.sorted ? now : 1.7e9 + c.time_unit * 10.0 * gap(random);
+      now += o.time_unit * (gap(random) < 0.5 ? 0.0 : gap(random));
+      time[i] = o.sorted ? now : 1.7e9 + o.time_unit * 10.0 * gap(random);
       time_int64[i] = static_cast<int64_t>(time[i]);
-      if (c.integer_times) time[i] = static_cast<double>(time_int64[i]);
+      if (o.integer_times) time[i] = static_cast<double>(time_int64[i]);
       position[i] = static_cast<int32_t>(i - starts[b]) + 3;
     }
   }
   for (int h = 0; h < H; ++h) {
-    rate[h] = static_cast<float>(c.rate / (1 + h));
-    inverse_window[h] = static_cast<float>(1.0 / (c.window * (1 + h)));
+    rate[h] = static_cast<float>(o.rate / (1 + h));
+    inverse_window[h] = static_cast<float>(1.0 / (o.window * (1 + h)));
   }
   const int64_t seed = 1234567;
   const double scale = static_cast<float>(1.0 / std::sqrt(D));
 
-  Array output(T, output_heads, Dv, c.spare, half), grad_query(T, score_heads, D, c.spare, half);
-  Array grad_key(T, score_heads, D, c.spare, half), grad_value(T, H, Dv, c.spare, half);
+  Array output(T, output_heads, Dv, o.spare, half), grad_query(T, score_heads, D, o.spare, half);
+  Array grad_key(T, score_heads, D, o.spare, half), grad_value(T, H, Dv, o.spare, half);
   std::vector<float> log_sum(T * H, NAN), inverse_sum(T * H, NAN), delta(T * H, NAN),
       grad_rate_rows(T * H, NAN);
   std::vector<double> grad_rate(num_sequences * H, NAN);
@@ -188,35 +198,35 @@ bool run(const Case& c) {
   p.num_heads = H;
   p.query_size = D;
   p.value_size = Dv;
-  p.dtype = c.dtype;
+  p.dtype = o.dtype;
   p.query = query.const_vectors();
-  p.key = c.key_is_query ? p.query : key.const_vectors();
+  p.key = o.key_is_query ? p.query : key.const_vectors();
   p.value = value.const_vectors();
-  p.time_int64 = c.integer_times ? time_int64.data() : nullptr;
-  p.time_float64 = c.integer_times ? nullptr : time.data();
+  p.time_int64 = o.integer_times ? time_int64.data() : nullptr;
+  p.time_float64 = o.integer_times ? nullptr : time.data();
   p.position = position.data();
   p.cu_seqlens = starts.data();
   p.decay_rate = rate.data();
   p.inverse_window = inverse_window.data();
-  p.seed = c.dropout > 0 ? &seed : nullptr;
-  p.decay = c.decay;
-  p.key_is_query = c.key_is_query;
-  p.shared_scores = c.shared_scores;
-  p.causal = c.causal;
-  p.mask_self = c.mask_self;
-  p.sum_heads = c.sum_heads;
+  p.seed = o.dropout > 0 ? &seed : nullptr;
+  p.decay = o.decay;
+  p.key_is_query = o.key_is_query;
+  p.shared_scores = o.shared_scores;
+  p.causal = o.causal;
+  p.mask_self = o.mask_self;
+  p.sum_heads = o.sum_heads;
   p.scale = scale;
-  p.dropout = c.dropout;
+  p.dropout = o.dropout;
   p.output = output.vectors();
   p.log_sum = log_sum.data();
   p.grad_output = grad_output.const_vectors();
   p.grad_query = grad_query.vectors();
-  p.grad_key = c.key_is_query ? Vectors{} : grad_key.vectors();
+  p.grad_key = o.key_is_query ? Vectors{} : grad_key.vectors();
   p.grad_value = grad_value.vectors();
   p.grad_decay_rate = grad_rate.data();
-  if (launch_hawkes_attention_fwd(p, c.tf32, nullptr) != cudaSuccess ||
+  if (launch_hawkes_attention_fwd(p, o.tf32, nullptr) != cudaSuccess ||
       launch_hawkes_attention_bwd(p, {inverse_sum.data(), delta.data(), grad_rate_rows.data()},
-                                  c.tf32, nullptr) != cudaSuccess) {
+                                  o.tf32, nullptr) != cudaSuccess) {
     std::printf("%-26s launch refused\n", c.name);
     return false;
   }
@@ -236,7 +246,7 @@ bool run(const Case& c) {
   Exact want_output(output), want_query(query), want_key(key), want_value(value);
   std::vector<double> want_rate(num_sequences * H, 0.0);
   double largest_rate = 1e-3, largest_query = 1e-3, log_sum_error = 0.0;
-  const uint32_t threshold = dropout_threshold(c.dropout);
+  const uint32_t threshold = dropout_threshold(o.dropout);
   for (int b = 0; b < num_sequences; ++b)
     for (int h = 0; h < H; ++h) {
       double size_of_terms = 0.0;
@@ -246,14 +256,14 @@ bool run(const Case& c) {
         double maximum = -kInf, sum = 0.0;
         for (int k = 0; k < n; ++k) {
           const int j = start + k;
-          if ((c.causal && j > i) || (c.mask_self && j == i)) continue;
+          if ((o.causal && j > i) || (o.mask_self && j == i)) continue;
           double dot = 0.0;
           for (int d = 0; d < D; ++d) dot += query.get(i, h, d) * key.get(j, h, d);
           elapsed[k] = std::max(0.0, time[i] - time[j]);
           const double x =
               rate[h] * elapsed[k] + std::abs(position[i] - position[j]) * inverse_window[h];
-          w[k] = c.decay == Decay::multiplicative ? std::exp(-x) : 1.0;
-          s[k] = c.decay == Decay::multiplicative ? scale * dot * w[k] : scale * dot - x;
+          w[k] = o.decay == Decay::multiplicative ? std::exp(-x) : 1.0;
+          s[k] = o.decay == Decay::multiplicative ? scale * dot * w[k] : scale * dot - x;
           maximum = std::max(maximum, s[k]);
         }
         if (maximum > -kInf)
@@ -267,7 +277,7 @@ bool run(const Case& c) {
         for (int k = 0; k < n; ++k) {
           const int j = start + k;
           if (sum > 0) a[k] /= sum;
-          m[k] = dropout_bits(row_key, k) >= threshold ? 1.0 / (1.0 - c.dropout) : 0.0;
+          m[k] = dropout_bits(row_key, k) >= threshold ? 1.0 / (1.0 - o.dropout) : 0.0;
           for (int d = 0; d < Dv; ++d) {
             want_output(i, h, d) += a[k] * m[k] * value.get(j, h, d);
             want_value(j, h, d) += a[k] * m[k] * grad_output.get(i, h, d);
@@ -281,14 +291,14 @@ bool run(const Case& c) {
           const int j = start + k;
           const double grad_score = a[k] * (grad[k] - mean_grad);
           const double term =
-              -grad_score * elapsed[k] * (c.decay == Decay::multiplicative ? s[k] : 1.0);
+              -grad_score * elapsed[k] * (o.decay == Decay::multiplicative ? s[k] : 1.0);
           want_rate[b * H + h] += term;
           size_of_terms += std::abs(term);
           size_of_query_terms +=
-              scale * a[k] * (std::abs(grad[k]) + std::abs(mean_grad)) * w[k] * std::sqrt(c.score);
+              scale * a[k] * (std::abs(grad[k]) + std::abs(mean_grad)) * w[k] * std::sqrt(o.score);
           for (int d = 0; d < D; ++d) {
             want_query(i, h, d) += scale * grad_score * w[k] * key.get(j, h, d);
-            (c.key_is_query ? want_query : want_key)(j, h, d) +=
+            (o.key_is_query ? want_query : want_key)(j, h, d) +=
                 scale * grad_score * w[k] * query.get(i, h, d);
           }
         }
@@ -305,12 +315,12 @@ bool run(const Case& c) {
   const double errors[] = {error(output, want_output),
                            std::isnan(log_sum_error) ? kInf : log_sum_error,
                            error(grad_query, want_query, largest_query),
-                           c.key_is_query ? 0.0 : error(grad_key, want_key, largest_query),
+                           o.key_is_query ? 0.0 : error(grad_key, want_key, largest_query),
                            error(grad_value, want_value), rate_error};
   // Rounding of an operand: 2^-24, 2^-11, 2^-9; a dozen of them where sums cancel, and as many more
   // as scores are larger than 1.
-  const double unit = half ? 0x1p-9 : c.tf32 ? 0x1p-11 : 0x1p-24;
-  const double tolerance = unit * 16.0 * std::max(1.0, c.score);
+  const double unit = half ? 0x1p-9 : o.tf32 ? 0x1p-11 : 0x1p-24;
+  const double tolerance = unit * 16.0 * std::max(1.0, o.score);
   bool good = true;
   for (double e : errors) good = good && e <= tolerance;
   std::printf("%-26s %s output %.1e log_sum %.1e query %.1e key %.1e value %.1e rate %.1e (%.1e)\n",
@@ -326,7 +336,7 @@ int main(int argc, char** argv) {
   for (int i = 2; i < argc; ++i) {
     cuda_on_cpu::schedule = std::atoi(argv[i]);
     for (const Case& c : kCases) {
-      if (std::strcmp(argv[1], "few") == 0 && !c.few) continue;
+      if (std::strcmp(argv[1], "few") == 0 && !c.options.few) continue;
       failures += !run(c);
       ++runs;
     }

@@ -32,7 +32,7 @@ struct dim3 {
 
 namespace cuda_on_cpu {
 
-inline int schedule = 0;  // 0: threads and blocks in order, 1: reversed, above: random with this seed
+inline int schedule = 0;  // 0: threads and blocks in order, 1: reversed, above: random seed
 
 const dim3& thread_index();
 const dim3& block_index();
