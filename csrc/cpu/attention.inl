@@ -29,8 +29,9 @@ static int64_t block_rows(int64_t rows) {
 }
 static_assert(kBlockRows % kTileRows == 0, "equal blocks must fit");
 
+// Writes the norms of rows, or the running largest, and returns the largest of all.
 template <typename C>
-static C largest_norm(const C* rows, int64_t n, int64_t stride, C* norms) {
+static C largest_norm(const C* rows, int64_t n, int64_t stride, C* norms, bool running) {
   C largest = 0;
   for (int64_t i = 0; i < n; i++) {
     Real<C> sum = Real<C>{};
@@ -39,8 +40,8 @@ static C largest_norm(const C* rows, int64_t n, int64_t stride, C* norms) {
       sum += x * x;
     }
     const C norm = static_cast<C>(__builtin_sqrt(static_cast<double>(sum_lanes<C>(sum))));
-    if (norms) norms[i] = norm;
     if (!(norm <= largest)) largest = norm;  // NaN too
+    norms[i] = running ? largest : norm;
   }
   return largest;
 }
@@ -75,7 +76,7 @@ struct Scores {
   C* key;          // [heads, n, stride]; for Q = K a single head's room
   C* panels;       // [heads, padded / kPanel, stride, kPanel]
   C* query_norm;   // [heads, n]
-  C* key_norm;     // [heads], the largest
+  C* key_norm;     // [heads, n], the largest up to each
   C bound;         // no |g_ij| is larger
 
   Scores(Arena& arena, const HawkesForwardParams& p, int64_t n)
@@ -85,7 +86,7 @@ struct Scores {
     key = arena.take<C>((p.key_is_query ? 1 : heads) * n * stride);
     panels = arena.take<C>(heads * padded * stride);
     query_norm = arena.take<C>(heads * n);
-    key_norm = arena.take<C>(heads);
+    key_norm = arena.take<C>(heads * n);
   }
 
   void read(const HawkesForwardParams& p, int64_t first) {
@@ -96,9 +97,10 @@ struct Scores {
                    query + h * length * stride, stride);
       read_rows<C>(p.dtype, p.key, h, first, length, p.query_size, C(1), head_key, stride);
       pack_transposed(head_key, length, stride, panels + h * padded * stride);
-      const C q = largest_norm(query + h * length * stride, length, stride, query_norm + h * length);
-      key_norm[h] = largest_norm<C>(head_key, length, stride, nullptr);
-      if (!(q * key_norm[h] <= bound)) bound = q * key_norm[h];
+      const C q = largest_norm(query + h * length * stride, length, stride,
+                               query_norm + h * length, false);
+      const C k = largest_norm(head_key, length, stride, key_norm + h * length, true);
+      if (!(q * k <= bound)) bound = q * k;
     }
   }
 
@@ -157,9 +159,7 @@ static int64_t forward_rows(const HawkesForwardParams& p, Task task, char* scrat
     values[h] = pack_rows(rows, n, sizes.value,
                           value_panels + h * padded * round_up(sizes.value, kPanel<C>));
   }
-  // With all visible scores in [-bound, bound] a fixed shift per row will do.
-  const bool bounded = scores.bound < C(kBoundedScore) && !(kAdditive && p.mask_self);
-  if (far_field && !kAdditive && bounded && line.sorted && p.dropout == 0 && n >= kFarFieldLength)
+  if (far_field && !kAdditive && scores.bound < C(kBoundedScore) && line.sorted && p.dropout == 0 && n >= kFarFieldLength)
     far.enable(scores.bound,
                [&](int64_t h, int64_t j) { return value + (h * n + j) * sizes.value; });
 
@@ -186,9 +186,12 @@ static int64_t forward_rows(const HawkesForwardParams& p, Task task, char* scrat
         const C* gr = g + r * stride;
         C* weight = weights + r * stride;
         Real<C> sum = Real<C>{};
-        C shift;
-        if (bounded) {
-          shift = scores.query_norm[score_head * n + row + r] * scores.key_norm[score_head];
+        // No visible score is beyond the product of the norms (Cauchy and Schwarz). A row's bound
+        // knows nothing of later keys if causal, so that they do not change even its rounding.
+        const int64_t last_key = p.causal ? row + r : n - 1;
+        C shift = scores.query_norm[score_head * n + row + r] *
+                  scores.key_norm[score_head * n + last_key];
+        if (shift < C(kBoundedScore) && !(kAdditive && p.mask_self)) {
           const Real<C> m = broadcast(shift);
           decay.for_keys(r, keys.low, keys.high, n, p.causal, p.mask_self,
                          [&](int64_t j, Real<C> d, Real<C>, auto visible)

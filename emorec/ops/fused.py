@@ -61,7 +61,7 @@ def hawkes_attention(
 
     if dropout > 0 and seed is None:
         seed = torch.randint(2**62, (1,), device=value.device)
-    elif dropout > 0 and not isinstance(seed, Tensor):
+    elif dropout > 0 and isinstance(seed, int):
         seed = torch.full((1,), seed, dtype=torch.int64, device=value.device)
     output, _ = torch.ops.emorec.hawkes_attention_fwd(
         _rows(query, compute),

@@ -178,10 +178,9 @@ def hawkes_attention_dense(
     device = value.device
     if position is None:
         position = torch.arange(length, device=device).expand(num_rows, length)
-    slot = None if mask is None else mask.flatten().nonzero()[:, 0]  # [T]
-    if mask is None:
-        cu_seqlens = torch.arange(num_rows + 1, device=device) * length
-    else:
+    slot, cu_seqlens = None, torch.arange(num_rows + 1, device=device) * length
+    if mask is not None:
+        slot = mask.flatten().nonzero()[:, 0]  # [T]
         cu_seqlens = torch.cat([slot.new_zeros(1), mask.sum(1).cumsum(0)])
 
     def packed(dense: Tensor) -> Tensor:
@@ -349,7 +348,9 @@ def _check(
     if cu_seqlens.dim() != 1 or len(cu_seqlens) < 1:
         raise ValueError(f"cu_seqlens must be [B + 1], got {list(cu_seqlens.shape)}")
     if decay_rate.shape not in ((num_heads,), (1,)):
-        raise ValueError(f"decay_rate must be [{num_heads}] or [1], got {list(decay_rate.shape)}")
+        raise ValueError(
+            f"decay_rate must be [{num_heads}], got {list(decay_rate.shape)}; [1] is for all heads"
+        )
     if isinstance(window, Tensor):
         if window.shape not in ((num_heads,), (1,)):
             raise ValueError(f"window must be a number or [{num_heads}], got {list(window.shape)}")
