@@ -4,9 +4,10 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+BUILD := $(BIN)/python setup.py --quiet build_ext --inplace
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint typecheck format bench clean
+.PHONY: help install build train test lint typecheck format bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +20,12 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	@echo "Installing into $(VENV), once; PyTorch is large, so this takes minutes."
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@$(BUILD) >$(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
+	@grep '^emorec:' $(VENV)/build.log || true
 	@touch $@
+
+build: $(STAMP) ## Compile the fused attention in place, where there is a compiler
+	$(BUILD)
 
 train: $(STAMP) ## Train the flagship on the embedded data set, e.g. ARGS="--dataset ml-1m"
 	$(BIN)/emorec-train --backend dgl $(ARGS)

@@ -1,4 +1,4 @@
-"""The commands: emorec-train, emorec-evaluate, emorec-recommend."""
+"""The commands: emorec-train, emorec-evaluate, emorec-recommend, emorec doctor."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from emorec.config import Config, ConfigError, load_config, preset_names
 from emorec.data.datasets import DATASETS
 from emorec.data.graph import import_dgl
 from emorec.data.splits import Split
+from emorec.doctor import report
 from emorec.evaluation.report import results_table
 from emorec.experiment import (
     data_card,
@@ -29,11 +30,12 @@ from emorec.experiment import (
     train_run,
     write_results,
 )
+from emorec.ops.build import build_in_cache
 from emorec.recommender import EmoRec
 from emorec.run_folder import load_split, read_config
 from emorec.training import TrainingError
 
-__all__ = ["evaluate", "recommend", "train"]
+__all__ = ["evaluate", "main", "recommend", "train"]
 
 _RUN = click.Path(file_okay=False, path_type=Path)
 
@@ -281,6 +283,25 @@ def recommend(run: Path, users: tuple[str, ...], k: int, output: str, backend: s
         click.echo(lists.to_csv(index=False), nl=False)
     else:
         click.echo(lists.to_string(index=False, float_format="{:.4f}".format))
+
+
+@click.group()
+def main() -> None:
+    """EmoRec: recommendations for people who both like and dislike things."""
+
+
+@main.command()
+@click.option("--build", is_flag=True, help="Compile the fused attention into the build cache.")
+@_command
+def doctor(build: bool) -> None:
+    """Say which parts work here, and how to mend those that do not."""
+    if build:
+        click.echo("Compiling the fused attention; this takes a minute or two.")
+        try:
+            build_in_cache()
+        except RuntimeError as error:  # of the compiler, with its output
+            raise click.ClickException(str(error)) from error
+    click.echo(report())
 
 
 def _with_flags(config: Config, flags: dict[str, Any]) -> Config:

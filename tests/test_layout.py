@@ -21,6 +21,7 @@ LEVELS = {
     "emorec.data": 1,
     "emorec.batches": 2,
     "emorec.config": 2,
+    "emorec.doctor": 2,
     "emorec.nn": 2,
     "emorec.sampling": 2,
     "emorec.baselines": 3,

@@ -56,7 +56,7 @@ class TestSoftmax:
         state = torch.tensor([[300.0], [-300.0]], requires_grad=True)
         items = torch.tensor([[1.0], [-1.0]], requires_grad=True)
         loss = softmax_loss(state, items, torch.tensor([0, 0]))
-        assert loss.item() == pytest.approx(300)  # 0 and 600, meaned
+        assert loss.item() == pytest.approx(300)  # 0 and 600, averaged
         for gradient in torch.autograd.grad(loss, (state, items)):
             assert torch.isfinite(gradient).all()
 

@@ -182,7 +182,7 @@ class HawkesLayer(nn.Module):
         elif self.log_temperature is not None:
             # Q and K share the temperature, so the op still sees Q = K.
             query = x * torch.exp(0.5 * self.log_temperature)
-        heads = hawkes_attention(
+        attended = hawkes_attention(
             query,
             key,
             value,
@@ -192,6 +192,7 @@ class HawkesLayer(nn.Module):
             self.decay_rate,
             window=self.window,
             decay=self.decay,
+            sum_heads=self.output is None,
             backend=self.attention,
-        )  # [T, H, Dv]
-        return heads.sum(1) if self.output is None else self.output(heads.flatten(1))
+        )  # [T, H, Dv], or [T, Dv] where heads are summed
+        return attended if self.output is None else self.output(attended.flatten(1))

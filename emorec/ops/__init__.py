@@ -1,5 +1,5 @@
 """Operators and their plain PyTorch references."""
 
-from emorec.ops.hawkes_attention import hawkes_attention
+from emorec.ops.hawkes_attention import hawkes_attention, hawkes_attention_dense
 
-__all__ = ["hawkes_attention"]
+__all__ = ["hawkes_attention", "hawkes_attention_dense"]

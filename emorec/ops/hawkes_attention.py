@@ -11,6 +11,9 @@ positions ``p``:
 Multiplicative decay is the paper's (3.2.3, steps 3 to 6): an old key's score goes to 0, so its
 weight goes to that of a neutral key, not to 0. Additive decay sends the weight itself to 0: it
 forgets. Excluded keys (masks) are set to minus infinity *after* the decay, since -inf * 0 is NaN.
+
+`hawkes_attention` runs the compiled operator of `emorec.ops.fused` where it is there, else
+`hawkes_attention_ref`, its plain PyTorch twin.
 """
 
 from __future__ import annotations
@@ -20,7 +23,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Backend", "Decay", "hawkes_attention", "hawkes_attention_ref"]
+from emorec.ops import fused, library
+
+__all__ = [
+    "Backend",
+    "Decay",
+    "hawkes_attention",
+    "hawkes_attention_dense",
+    "hawkes_attention_ref",
+]
 
 Decay = Literal["multiplicative", "additive"]
 Backend = Literal["auto", "reference", "fused"]
@@ -35,15 +46,21 @@ def hawkes_attention(
     cu_seqlens: Tensor,
     decay_rate: Tensor,
     *,
-    window: float = float("inf"),
+    window: float | Tensor = float("inf"),
     decay: Decay = "multiplicative",
     causal: bool = True,
     scale: float | None = None,
     mask_self: bool = False,
     dropout: float = 0.0,
+    seed: int | Tensor | None = None,
+    sum_heads: bool = False,
     backend: Backend = "auto",
 ) -> Tensor:
     """Hawkes attention over packed sequences, see the module's formula.
+
+    Gradients reach query, key, value and decay rate. The compiled kernel needs memory for the
+    inputs and outputs only, the reference for every pair of tokens. Its results do not depend on
+    the number of threads.
 
     Args:
         query: ``[T, D]`` (one set of scores for all heads) or ``[T, H, D]``, float.
@@ -54,28 +71,37 @@ def hawkes_attention(
         position: ``[T]``, int32 or int64.
         cu_seqlens: Sequence ``b`` holds the tokens ``cu_seqlens[b] : cu_seqlens[b + 1]``,
             int ``[B + 1]``, from 0 to ``T``.
-        decay_rate: ``[H]``, at least 0; 0 never forgets.
-        window: Positional reach; infinity turns positional decay off.
+        decay_rate: ``[H]``, or ``[1]`` for all heads alike, at least 0; 0 never forgets. Heads
+            that share rate, window and scores share their weights, which saves most of the work.
+        window: Positional reach, a number or ``[H]``; infinity turns positional decay off.
         decay: "multiplicative" (the paper) or "additive".
         causal: Whether token ``i`` sees only the tokens at its place or before in its sequence.
         scale: Factor on the scores, ``1 / sqrt(D)`` by default.
         mask_self: Whether a token may not see itself; a token that sees nothing gets zeros.
         dropout: Share of attention weights set to 0 (the others scaled up).
+        seed: Fixes the dropout mask, the same for every backend and device; int or int64 ``[1]``.
+            By default each call draws a new one.
+        sum_heads: Whether to return the sum over heads.
         backend: "reference" (plain PyTorch), "fused" (the compiled kernel) or "auto".
 
     Returns:
-        ``[T, H, Dv]``, in ``value``'s precision.
+        ``[T, H, Dv]``, or ``[T, Dv]`` if ``sum_heads``, in ``value``'s precision (autocast's
+        where that is on).
 
     Raises:
         ValueError: If shapes or options do not fit.
         RuntimeError: If ``backend="fused"`` is asked for and not there.
     """
     _check(query, key, value, time, position, cu_seqlens, decay_rate, window, decay, dropout)
-    if backend == "fused":
-        raise RuntimeError("backend='fused': this installation has no compiled Hawkes attention")
-    if backend not in ("auto", "reference"):
+    if backend not in ("auto", "reference", "fused"):
         raise ValueError(f"backend must be 'auto', 'reference' or 'fused', got {backend!r}")
-    return hawkes_attention_ref(
+    problem = None if backend == "reference" else library.problem(value.device.type)
+    if backend == "fused" and problem is not None:
+        raise RuntimeError(f"backend='fused': {problem}")
+    if backend == "auto" and problem is not None:
+        library.say_once(problem)
+    run = hawkes_attention_ref if backend == "reference" or problem else fused.hawkes_attention
+    return run(
         query,
         key,
         value,
@@ -89,7 +115,100 @@ def hawkes_attention(
         scale=scale,
         mask_self=mask_self,
         dropout=dropout,
+        seed=seed,
+        sum_heads=sum_heads,
     )
+
+
+def hawkes_attention_dense(
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor,
+    time: Tensor,
+    decay_rate: Tensor,
+    *,
+    position: Tensor | None = None,
+    mask: Tensor | None = None,
+    window: float | Tensor = float("inf"),
+    decay: Decay = "multiplicative",
+    causal: bool = True,
+    scale: float | None = None,
+    mask_self: bool = False,
+    dropout: float = 0.0,
+    seed: int | Tensor | None = None,
+    sum_heads: bool = False,
+    backend: Backend = "auto",
+) -> Tensor:
+    """`hawkes_attention` over padded sequences.
+
+    Args:
+        query: ``[B, L, D]`` or ``[B, L, H, D]``.
+        key: Same shape as ``query``, or None.
+        value: ``[B, L, H, Dv]``.
+        time: ``[B, L]``.
+        decay_rate: ``[H]`` or ``[1]``.
+        position: ``[B, L]``; the place in the row by default.
+        mask: True at tokens, False at padding, ``[B, L]``; no padding by default. Padding may be
+            anywhere.
+        window: See `hawkes_attention`, as for all other options.
+        decay: See there.
+        causal: See there.
+        scale: See there.
+        mask_self: See there.
+        dropout: See there.
+        seed: See there.
+        sum_heads: See there.
+        backend: See there.
+
+    Returns:
+        ``[B, L, H, Dv]``, or ``[B, L, Dv]`` if ``sum_heads``; 0 at padding.
+
+    Raises:
+        ValueError: If shapes or options do not fit.
+        RuntimeError: If ``backend="fused"`` is asked for and not there.
+    """
+    if value.dim() != 4:
+        raise ValueError(f"value must be [B, L, H, Dv], got {list(value.shape)}")
+    num_rows, length = value.shape[:2]
+    for name, tensor in dict(query=query, key=key, time=time, position=position, mask=mask).items():
+        if tensor is not None and tensor.shape[:2] != (num_rows, length):
+            raise ValueError(
+                f"{name} must be [{num_rows}, {length}, ...], got {list(tensor.shape)}"
+            )
+    device = value.device
+    if position is None:
+        position = torch.arange(length, device=device).expand(num_rows, length)
+    slot, cu_seqlens = None, torch.arange(num_rows + 1, device=device) * length
+    if mask is not None:
+        slot = mask.flatten().nonzero()[:, 0]  # [T]
+        cu_seqlens = torch.cat([slot.new_zeros(1), mask.sum(1).cumsum(0)])
+
+    def packed(dense: Tensor) -> Tensor:
+        flat = dense.flatten(0, 1)
+        return flat if slot is None else flat[slot]
+
+    output = hawkes_attention(
+        packed(query),
+        None if key is None else packed(key),
+        packed(value),
+        packed(time),
+        packed(position),
+        cu_seqlens,
+        decay_rate,
+        window=window,
+        decay=decay,
+        causal=causal,
+        scale=scale,
+        mask_self=mask_self,
+        dropout=dropout,
+        seed=seed,
+        sum_heads=sum_heads,
+        backend=backend,
+    )
+    if slot is not None:
+        empty = output.new_zeros(num_rows * length, *output.shape[1:])
+        output = empty.index_copy(0, slot, output)
+    return output.unflatten(0, (num_rows, length))
 
 
 def hawkes_attention_ref(
@@ -101,12 +220,14 @@ def hawkes_attention_ref(
     cu_seqlens: Tensor,
     decay_rate: Tensor,
     *,
-    window: float = float("inf"),
+    window: float | Tensor = float("inf"),
     decay: Decay = "multiplicative",
     causal: bool = True,
     scale: float | None = None,
     mask_self: bool = False,
     dropout: float = 0.0,
+    seed: int | Tensor | None = None,
+    sum_heads: bool = False,
 ) -> Tensor:
     """Plain PyTorch twin of `hawkes_attention`, on padded arrays ``[B, H, L, L]``."""
     scale = query.shape[-1] ** -0.5 if scale is None else scale
@@ -128,7 +249,8 @@ def hawkes_attention_ref(
     t, p = padded(time), padded(position)
     elapsed = (t[:, :, None] - t[:, None, :]).clamp_(min=0).to(scores.dtype)[:, None]
     distance = (p[:, :, None] - p[:, None, :]).abs_().to(scores.dtype)[:, None]
-    exponent = decay_rate.view(1, -1, 1, 1).to(scores.dtype) * elapsed + distance / window
+    reach = window.detach().view(1, -1, 1, 1) if isinstance(window, Tensor) else window
+    exponent = decay_rate.view(1, -1, 1, 1).to(scores.dtype) * elapsed + distance / reach
     if decay == "multiplicative":
         scores = scores * torch.exp(-exponent)
     else:
@@ -143,9 +265,48 @@ def hawkes_attention_ref(
     weights = torch.softmax(scores.masked_fill(~visible, float("-inf")), dim=-1)
     if mask_self:  # a row without a visible key: softmax of nothing is 0 here, not NaN
         weights = weights.masked_fill(~visible.any(-1, keepdim=True), 0.0)
-    weights = torch.dropout(weights, dropout, train=dropout > 0)
+    if dropout > 0 and seed is not None:
+        token = cu_seqlens[:-1, None] + torch.arange(length, device=lengths.device)
+        weights = weights * _dropout_mask(seed, token, v.shape[1], dropout).to(weights.dtype)
+    else:
+        weights = torch.dropout(weights, dropout, train=dropout > 0)
     output = (weights.to(v.dtype) @ v).transpose(1, 2)  # [B, L, H, Dv]
-    return output.reshape(num_rows * length, *value.shape[1:]).index_select(0, slot)
+    output = output.reshape(num_rows * length, *value.shape[1:]).index_select(0, slot)
+    return output.sum(1) if sum_heads else output
+
+
+def _dropout_mask(seed: int | Tensor, token: Tensor, num_heads: int, dropout: float) -> Tensor:
+    """Mask of 0 and ``1 / (1 - dropout)`` as in csrc/hawkes_attention.h.
+
+    Args:
+        seed: Seed.
+        token: Place of the tokens in the packed arrays, int64 ``[B, L]``.
+        num_heads: Heads ``H``.
+        dropout: Share of zeros.
+
+    Returns:
+        ``[B, H, L, L]``, float64.
+    """
+
+    def signed(bits: int) -> int:
+        return bits - (1 << 64) if bits >> 63 else bits
+
+    def shifted(z: Tensor, bits: int) -> Tensor:  # of unsigned numbers
+        return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+    low = 0xFFFFFFFF
+    head = torch.arange(num_heads, device=token.device)
+    counter = token[:, None, :] * 0x10001 + head[:, None] + 1  # [B, H, L]
+    z = seed + counter * signed(0x9E3779B97F4A7C15)
+    z = (z ^ shifted(z, 30)) * signed(0xBF58476D1CE4E5B9)
+    z = (z ^ shifted(z, 27)) * signed(0x94D049BB133111EB)
+    row = (z ^ shifted(z, 31))[..., None]  # [B, H, L, 1]
+    place = torch.arange(token.shape[1], device=token.device)
+    x = (place * 0x9E3779B9 + (row & low)) & low
+    x = ((x ^ (x >> 16)) * 0x21F0AAAD) & low
+    x = (((x ^ (x >> 15)) + shifted(row, 32)) & low) * 0x735A2D97 & low
+    kept = (x ^ (x >> 15)) >= int(dropout * 2**32)
+    return kept.double() / (1 - dropout)
 
 
 def _head_first(dense: Tensor) -> Tensor:
@@ -161,7 +322,7 @@ def _check(
     position: Tensor,
     cu_seqlens: Tensor,
     decay_rate: Tensor,
-    window: float,
+    window: float | Tensor,
     decay: str,
     dropout: float,
 ) -> None:
@@ -186,9 +347,14 @@ def _check(
         )
     if cu_seqlens.dim() != 1 or len(cu_seqlens) < 1:
         raise ValueError(f"cu_seqlens must be [B + 1], got {list(cu_seqlens.shape)}")
-    if decay_rate.shape != (num_heads,):
-        raise ValueError(f"decay_rate must be [{num_heads}], got {list(decay_rate.shape)}")
-    if not window > 0:
+    if decay_rate.shape not in ((num_heads,), (1,)):
+        raise ValueError(
+            f"decay_rate must be [{num_heads}], got {list(decay_rate.shape)}; [1] is for all heads"
+        )
+    if isinstance(window, Tensor):
+        if window.shape not in ((num_heads,), (1,)):
+            raise ValueError(f"window must be a number or [{num_heads}], got {list(window.shape)}")
+    elif not window > 0:
         raise ValueError(f"window must be positive, got {window}")
     if decay not in ("multiplicative", "additive"):
         raise ValueError(f"decay must be 'multiplicative' or 'additive', got {decay!r}")

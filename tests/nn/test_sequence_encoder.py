@@ -173,7 +173,7 @@ def test_the_encoder_is_alive_before_and_after_training(encoder):
     """The paper's encoder gave every user the same vector; ours must tell them apart.
 
     Events are 1.6e9 seconds after the epoch. The standard deviation over users of the last state,
-    meaned over its components (the paper's: 0), was 0.15 to 0.23 before and 1.7 to 1.8 after
+    averaged over its components (the paper's: 0), was 0.15 to 0.23 before and 1.7 to 1.8 after
     training when this was written.
     """
     rng = np.random.default_rng(0)

@@ -249,13 +249,3 @@ def test_no_tokens(cu_seqlens):
 def test_bad_arguments(name, value, message):
     with pytest.raises(ValueError, match=message):
         hawkes_attention(**(problem() | {name: value}))
-
-
-def test_fused_is_refused_while_there_is_no_kernel():
-    with pytest.raises(RuntimeError, match="backend='fused'.*no compiled"):
-        hawkes_attention(**problem(), backend="fused")
-
-
-def test_reference_is_what_auto_takes():
-    inputs = problem()
-    assert torch.equal(hawkes_attention(**inputs, backend="reference"), hawkes_attention(**inputs))

@@ -1,0 +1,21 @@
+// The kernels for AVX-512. See baseline.cpp.
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#define EMOREC_VECTOR_BYTES 64
+#define EMOREC_VECTORS_PER_PANEL 4  // 6 x 4 sums, 4 vectors of B and 1 of A in 32 registers
+#define EMOREC_ROWS_PER_TILE 6
+
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+namespace emorec {
+namespace avx512 {
+#include "lanes.inl"
+#include "gemm.inl"
+#include "packing.inl"
+#include "decay.inl"
+#include "far_field.inl"
+#include "attention.inl"
+}  // namespace avx512
+const Kernels kAvx512Kernels = {"avx512", avx512::scratch_bytes, avx512::forward, avx512::backward};
+}  // namespace emorec
+#endif

@@ -1,0 +1,33 @@
+// The kernels for the least that the compiler's target has: SSE2 on x86-64, NEON on aarch64.
+//
+// The same source is compiled once per instruction set, each time in a namespace of its own and
+// with everything it calls: a function shared between two of them would be merged by the linker,
+// which might pick the copy that an older processor cannot run. So the .inl files include nothing.
+#include "kernels.h"
+
+#if defined(__aarch64__)
+#define EMOREC_VECTORS_PER_PANEL 4  // 32 registers
+#else
+#define EMOREC_VECTORS_PER_PANEL 2  // 16 registers
+#endif
+#define EMOREC_VECTOR_BYTES 16
+#define EMOREC_ROWS_PER_TILE 6
+
+namespace emorec {
+namespace baseline {
+#include "lanes.inl"
+#include "gemm.inl"
+#include "packing.inl"
+#include "decay.inl"
+#include "far_field.inl"
+#include "attention.inl"
+}  // namespace baseline
+
+#if defined(__aarch64__)
+#define EMOREC_NAME "neon"
+#else
+#define EMOREC_NAME "baseline"
+#endif
+const Kernels kBaselineKernels = {EMOREC_NAME, baseline::scratch_bytes, baseline::forward,
+                                  baseline::backward};
+}  // namespace emorec

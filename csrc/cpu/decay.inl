@@ -1,0 +1,159 @@
+// Decay factors of one block of query rows.
+//
+// Where times and positions are sorted, the exponent of a pair splits into a part of the row and a
+// part of the key: with the block's first row f and last row l,
+//
+//   keys before the block   x_ij = [rate (t_i - t_f) + (p_i - p_f) / W] + [rate (t_f - t_j) + (p_f - p_j) / W]
+//   keys after the block    x_ij = [(p_l - p_i) / W] + [(p_j - p_l) / W]
+//
+// All brackets are >= 0, so neither their sum nor the product of their exponentials loses accuracy,
+// and a block needs one exponential per key and row instead of one per pair. Keys within the block,
+// and all keys of an unsorted sequence, get their exponents pair by pair.
+
+// Times and positions of a sequence, from its first token on, repeated past its end.
+template <typename C>
+struct Timeline {
+  double* time;
+  C* position;
+  bool sorted;
+
+  Timeline(Arena& arena, int64_t padded)
+      : time(arena.take<double>(padded)), position(arena.take<C>(padded)), sorted(true) {}
+
+  void read(const HawkesForwardParams& p, int64_t first, int64_t n, int64_t padded) {
+    sorted = true;
+    for (int64_t i = 0; i < n; i++) {
+      time[i] = p.time_int64
+                    ? static_cast<double>(p.time_int64[first + i] - p.time_int64[first])
+                    : p.time_float64[first + i] - p.time_float64[first];
+      position[i] = static_cast<C>(static_cast<int64_t>(p.position[first + i]) - p.position[first]);
+      if (i > 0 && !(time[i] >= time[i - 1] && position[i] >= position[i - 1])) sorted = false;
+    }
+    for (int64_t i = n; i < padded; i++) time[i] = time[n - 1], position[i] = position[n - 1];
+  }
+};
+
+// Which keys a block of rows meets: [0, left) before it, [left, right) pair by pair, [right, end)
+// after it; all but `rows` are multiples of kLanes.
+struct Block {
+  int64_t first, rows, left, right, end;
+
+  template <typename C>
+  static Block of(int64_t first, int64_t rows, int64_t n, bool causal, bool sorted) {
+    const int64_t end = round_up(causal ? first + rows : n, kLanes<C>);
+    if (!sorted) return {first, rows, 0, end, end};
+    const int64_t right = minimum(round_up(first + rows, kLanes<C>), end);
+    return {first, rows, first / kLanes<C> * kLanes<C>, right, end};
+  }
+};
+
+constexpr int64_t kBlockRows = 48;
+
+template <typename C, bool kAdditive>
+struct DecayFactors {
+  Block block;
+  // Of the block, for all heads.
+  C* elapsed;        // [rows, right - left] max(0, t_i - t_j)
+  C* distance;       // [rows, right - left] |p_i - p_j|
+  C* since;          // [left] t_f - t_j
+  C* row_elapsed;    // [rows] t_i - t_f
+  int64_t pairs;     // right - left
+  // Of one head, in powers of 2: exponents if additive, else 2 to their minus.
+  C* key_factor;     // [left] and [right, end)
+  C* row_before;     // [rows]
+  C* row_after;      // [rows]
+  C rate, inverse_window;
+
+  DecayFactors(Arena& arena, int64_t padded) {
+    elapsed = arena.take<C>(kBlockRows * padded);
+    distance = arena.take<C>(kBlockRows * padded);
+    since = arena.take<C>(padded);
+    key_factor = arena.take<C>(padded);
+    row_elapsed = arena.take<C>(kBlockRows);
+    row_before = arena.take<C>(kBlockRows);
+    row_after = arena.take<C>(kBlockRows);
+  }
+
+  // Keys before `low` will not be asked for.
+  void start_block(const Block& which, const Timeline<C>& line, int64_t low) {
+    block = which;
+    pairs = block.right - block.left;
+    const double t_first = line.time[block.first];
+    for (int64_t j = low; j < block.left; j += kLanes<C>)
+      store(since + j, -narrow(line.time + j, t_first, C()));
+    for (int64_t r = 0; r < block.rows; r++) {
+      const int64_t i = block.first + r;
+      row_elapsed[r] = static_cast<C>(line.time[i] - t_first);
+      for (int64_t j = 0; j < pairs; j += kLanes<C>) {
+        const Real<C> t = -narrow(line.time + block.left + j, line.time[i], C());
+        const Real<C> p = line.position[i] - load(line.position + block.left + j);
+        store(elapsed + r * pairs + j, larger(Real<C>{}, t));
+        store(distance + r * pairs + j, larger(p, -p));
+      }
+    }
+  }
+
+  void start_head(const HawkesForwardParams& p, int64_t head, const Timeline<C>& line, int64_t low,
+                  int64_t high) {
+    rate = static_cast<C>(p.decay_rate[head] * kLog2E);
+    inverse_window = static_cast<C>(p.inverse_window[head] * kLog2E);
+    const C p_first = line.position[block.first];
+    const C p_last = line.position[block.first + block.rows - 1];
+    for (int64_t j = low; j < block.left; j += kLanes<C>)
+      store(key_factor + j, factor(load(since + j) * rate +
+                                   (p_first - load(line.position + j)) * inverse_window));
+    for (int64_t j = block.right; j < high; j += kLanes<C>)
+      store(key_factor + j, factor((load(line.position + j) - p_last) * inverse_window));
+    for (int64_t r = 0; r < block.rows; r++) {
+      const C position = line.position[block.first + r];
+      row_before[r] = factor(broadcast(row_elapsed[r] * rate + (position - p_first) * inverse_window))[0];
+      row_after[r] = factor(broadcast((p_last - position) * inverse_window))[0];
+    }
+  }
+
+  static inline __attribute__((always_inline)) Real<C> factor(Real<C> exponent) {
+    return kAdditive ? exponent : power_of_2(-exponent);
+  }
+
+  // Calls f(j, decay, elapsed, visible) for the vectors of keys in [low, high) that row r meets.
+  // `decay` is what `score` below wants.
+  template <typename F>
+  inline __attribute__((always_inline)) void for_keys(int64_t r, int64_t low, int64_t high,
+                                                      int64_t n, bool causal, bool mask_self,
+                                                      F f) const {
+    const Real<C> before = broadcast(row_before[r]), after = broadcast(row_after[r]);
+    const Real<C> since_first = broadcast(row_elapsed[r]);
+    const Int<C> limit = broadcast_int<C>(causal ? block.first + r + 1 : n);
+    const Int<C> self = broadcast_int<C>(mask_self ? block.first + r : -1);
+    const int64_t left = minimum(block.left, high), right = minimum(block.right, high);
+    for (int64_t j = low; j < left; j += kLanes<C>) {
+      const Real<C> key = load(key_factor + j);
+      f(j, kAdditive ? before + key : before * key, since_first + load(since + j), Everything{});
+    }
+    for (int64_t j = maximum(block.left, low); j < right; j += kLanes<C>) {
+      const C* pair = elapsed + r * pairs + j - block.left;
+      const Real<C> t = load(pair);
+      const Real<C> x = t * rate + load(pair + (distance - elapsed)) * inverse_window;
+      const Int<C> key = iota<C>() + broadcast_int<C>(j);
+      f(j, factor(x), t, Some{(key < limit) & (key != self)});
+    }
+    for (int64_t j = maximum(block.right, low); j < high; j += kLanes<C>) {
+      const Real<C> key = load(key_factor + j);
+      f(j, kAdditive ? after + key : after * key, Real<C>{},
+        Some{iota<C>() + broadcast_int<C>(j) < limit});
+    }
+  }
+
+  // Which keys of a vector a row sees.
+  struct Everything {
+    Real<C> operator()(Real<C> seen, Real<C>) const { return seen; }
+  };
+  struct Some {
+    Int<C> mask;
+    Real<C> operator()(Real<C> seen, Real<C> unseen) const { return mask ? seen : unseen; }
+  };
+
+  static inline __attribute__((always_inline)) Real<C> score(Real<C> g, Real<C> decay) {
+    return kAdditive ? g - decay : g * decay;
+  }
+};

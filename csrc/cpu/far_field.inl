@@ -1,0 +1,165 @@
+// The far field of multiplicative decay: where w_ij is so small that |g_ij w_ij| < epsilon, exp(s_ij)
+// is 1 to within rounding, so that all far keys of a row together weigh their number, and add the
+// plain sum of their values. A block of rows then computes only the keys in [low, high).
+
+// A range of keys.
+struct Keys {
+  int64_t low, high;
+};
+
+constexpr int64_t kFarFieldLength = 256;  // below, the far field is too small to pay
+
+template <typename C>
+struct FarField {
+  bool on;
+  int64_t num_heads, stride, length, padded, boundaries;
+  C threshold = 0;  // exponent beyond which a key is far
+  int64_t* low;     // [H], of the current block, multiples of kPanel
+  int64_t* high;    // [H], multiples of kPanel, or the block's end
+  C* sum_before;    // [H, boundaries, stride] sum of the values before each multiple of kPanel
+  C* sum_after;     // [H, boundaries, stride] sum of the values from there on
+  C* grad_before;   // [H, boundaries, stride] gradient of sum_before
+  C* grad_after;
+
+  FarField(Arena& arena, const HawkesForwardParams& p, int64_t n, int64_t stride, bool backward)
+      : on(false), num_heads(p.num_heads), stride(stride), length(n),
+        padded(round_up(n, kPanel<C>)), boundaries(padded / kPanel<C> + 1) {
+    const int64_t count = n >= kFarFieldLength ? num_heads * boundaries * stride : 0;
+    low = arena.take<int64_t>(num_heads);
+    high = arena.take<int64_t>(num_heads);
+    sum_before = arena.take<C>(count);
+    sum_after = arena.take<C>(count);
+    grad_before = arena.take<C>(backward ? count : 0);
+    grad_after = arena.take<C>(backward ? count : 0);
+    if (arena.base) restart();
+  }
+
+  // `bound` is the largest |g_ij|; `values` points to a head's rows.
+  template <typename ValueRow>
+  void enable(C bound, ValueRow value_row) {
+    on = true;
+    const C epsilon = sizeof(C) == 4 ? C(1e-7) : C(1e-16);
+    threshold = static_cast<C>(__builtin_log(static_cast<double>(bound / epsilon)));
+    for (int64_t h = 0; h < num_heads; h++)
+      for (int64_t d = 0; d < stride; d += kLanes<C>) {
+        Real<C> before = Real<C>{}, after = Real<C>{};
+        for (int64_t j = 0; j < length; j++) {
+          if (j % kPanel<C> == 0) store(at(sum_before, h, j) + d, before);
+          before += load(value_row(h, j) + d);
+        }
+        store(at(sum_before, h, padded) + d, before);
+        store(at(sum_after, h, padded) + d, after);
+        for (int64_t j = length - 1; j >= 0; j--) {
+          after += load(value_row(h, j) + d);
+          if (j % kPanel<C> == 0) store(at(sum_after, h, j) + d, after);
+        }
+      }
+  }
+
+  // Finds the near keys of a block; returns the range of all heads together. Blocks come in order.
+  template <typename Line>
+  Keys near(const Block& block, const HawkesForwardParams& p, const Line& line) {
+    Keys all = {block.end, 0};
+    for (int64_t h = 0; h < num_heads; h++) {
+      if (on) {
+        advance(block, line, static_cast<C>(p.decay_rate[h]), static_cast<C>(p.inverse_window[h]),
+                h);
+      } else {
+        low[h] = 0, high[h] = block.end;
+      }
+      all.low = minimum(all.low, low[h]);
+      all.high = maximum(all.high, high[h]);
+    }
+    return all;
+  }
+
+  // Starts again at the first block.
+  void restart() {
+    for (int64_t h = 0; h < num_heads; h++) low[h] = high[h] = 0;
+  }
+
+  // output += the far keys' share; far_weight is the weight of each of a row's far keys.
+  void add(int64_t head, Keys keys, const Block& block, const C* far_weight, C* output) const {
+    for (int64_t d = 0; d < stride; d += kLanes<C>) {
+      const Real<C> sum = sum_of(head, keys, block, d);
+      for (int64_t r = 0; r < block.rows; r++) {
+        C* to = output + r * stride + d;
+        store(to, load(to) + sum * far_weight[r]);
+      }
+    }
+  }
+
+  // <u, sum of the far values>
+  C dot(int64_t head, Keys keys, const Block& block, const C* u) const {
+    Real<C> sum = Real<C>{};
+    for (int64_t d = 0; d < stride; d += kLanes<C>) sum += load(u + d) * sum_of(head, keys, block, d);
+    return sum_lanes<C>(sum);
+  }
+
+  void clear_grads() {
+    clear(grad_before, num_heads * boundaries * stride);
+    clear(grad_after, num_heads * boundaries * stride);
+  }
+
+  // The gradient of `add`, for the sums.
+  void add_grad(int64_t head, Keys keys, const Block& block, const C* far_weight, const C* u) {
+    for (int64_t d = 0; d < stride; d += kLanes<C>) {
+      Real<C> sum = Real<C>{};
+      for (int64_t r = 0; r < block.rows; r++) sum += load(u + r * stride + d) * far_weight[r];
+      if (keys.low > 0) accumulate(at(grad_before, head, keys.low) + d, sum);
+      if (keys.high < block.end) accumulate(at(grad_after, head, keys.high) + d, sum);
+    }
+  }
+
+  // ... and for the values: a value is in every sum_before of a later boundary and in every
+  // sum_after of an earlier one.
+  void spread_grads(C* grad_value) const {
+    if (!on) return;
+    for (int64_t h = 0; h < num_heads; h++)
+      for (int64_t d = 0; d < stride; d += kLanes<C>) {
+        Real<C> later = Real<C>{};
+        for (int64_t from = padded - kPanel<C>; from >= 0; from -= kPanel<C>) {
+          later += load(at(grad_before, h, from + kPanel<C>) + d);
+          for (int64_t j = from; j < minimum(from + kPanel<C>, length); j++)
+            accumulate(grad_value + (h * length + j) * stride + d, later);
+        }
+        Real<C> earlier = Real<C>{};
+        for (int64_t from = 0; from < padded; from += kPanel<C>) {
+          earlier += load(at(grad_after, h, from) + d);
+          for (int64_t j = from; j < minimum(from + kPanel<C>, length); j++)
+            accumulate(grad_value + (h * length + j) * stride + d, earlier);
+        }
+      }
+  }
+
+ private:
+  static void accumulate(C* to, Real<C> amount) { store(to, load(to) + amount); }
+
+  Real<C> sum_of(int64_t head, Keys keys, const Block& block, int64_t d) const {
+    Real<C> sum = load(at(sum_before, head, keys.low) + d);
+    if (keys.high < block.end) sum += load(at(sum_after, head, keys.high) + d);
+    return sum;
+  }
+
+  C* at(C* sums, int64_t head, int64_t key) const {
+    return sums + (head * boundaries + key / kPanel<C>)*stride;
+  }
+
+  template <typename Line>
+  void advance(const Block& block, const Line& line, C rate, C inverse_window, int64_t h) {
+    const int64_t first = block.first, last = block.first + block.rows - 1;
+    int64_t j = low[h];
+    while (j + kPanel<C> <= first) {
+      const int64_t newest = j + kPanel<C> - 1;  // the nearest key of the panel
+      const C x = rate * static_cast<C>(line.time[first] - line.time[newest]) +
+                  inverse_window * (line.position[first] - line.position[newest]);
+      if (!(x > threshold)) break;
+      j += kPanel<C>;
+    }
+    low[h] = j;
+    j = maximum(high[h], round_up(last + 1, kPanel<C>));
+    while (j < block.end && inverse_window * (line.position[j] - line.position[last]) <= threshold)
+      j += kPanel<C>;
+    high[h] = minimum(j, block.end);
+  }
+};

@@ -1,0 +1,17 @@
+// Schemas of the operators. Loading the library registers them; Python adds shapes and autograd.
+#include <torch/csrc/stable/library.h>
+
+#define EMOREC_HAWKES_INPUTS                                                                  \
+  "Tensor query, Tensor? key, Tensor value, Tensor time, Tensor position, Tensor cu_seqlens, " \
+  "Tensor decay_rate, Tensor inverse_window, Tensor? seed"
+#define EMOREC_HAWKES_OPTIONS \
+  "float scale, float dropout, bool additive, bool causal, bool mask_self, bool sum_heads"
+
+STABLE_TORCH_LIBRARY(emorec, m) {
+  m.def("hawkes_attention_fwd(" EMOREC_HAWKES_INPUTS ", " EMOREC_HAWKES_OPTIONS
+        ") -> (Tensor output, Tensor log_sum)");
+  m.def("hawkes_attention_bwd(Tensor grad_output, Tensor log_sum, " EMOREC_HAWKES_INPUTS
+        ", " EMOREC_HAWKES_OPTIONS
+        ") -> (Tensor grad_query, Tensor grad_key, Tensor grad_value, Tensor grad_decay_rate)");
+  m.def("instruction_set() -> str");
+}

@@ -1,0 +1,62 @@
+"""What of EmoRec works on this machine, and the command that mends what does not."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+import emorec
+from emorec.data.graph import import_dgl
+from emorec.ops import build, library
+
+__all__ = ["report"]
+
+
+def report() -> str:
+    """One line per part: its state, and the remedy if it is missing."""
+    lines = {
+        "emorec": emorec.__version__,
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        "torch": f"{torch.__version__}, {torch.get_num_threads()} threads, {_devices()}",
+        "dgl": _try(_dgl),
+        "attention": _attention("cpu"),
+    }
+    if torch.version.cuda is not None:
+        lines["attention on cuda"] = _attention("cuda")
+    lines["compiler"] = shutil.which("c++") or "none: install g++ or clang to build the attention"
+    lines["ninja"] = shutil.which("ninja") or "none: pip install ninja, for `emorec doctor --build`"
+    lines["build cache"] = str(build.cache_folder())
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}}  {state}" for name, state in lines.items())
+
+
+def _devices() -> str:
+    if torch.version.cuda is None:
+        return "no CUDA"
+    return f"CUDA {torch.version.cuda}, {torch.cuda.device_count()} GPU"
+
+
+def _dgl() -> str:
+    import_dgl()
+    return version("dgl")
+
+
+def _try(state: Callable[[], str]) -> str:
+    try:
+        return state()
+    except (ImportError, PackageNotFoundError) as error:
+        return f"missing: {str(error).splitlines()[0]}"
+
+
+def _attention(device: str) -> str:
+    if (problem := library.problem(device)) is not None:
+        return f"the PyTorch reference runs: {problem}"
+    if device == "cpu":
+        return (
+            f"fused, {torch.ops.emorec.instruction_set()} ({library.find(build.LIBRARIES[device])})"
+        )
+    return f"fused ({library.find(build.LIBRARIES[device])})"

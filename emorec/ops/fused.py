@@ -1,0 +1,159 @@
+"""The compiled Hawkes attention: shapes and gradients of its operators, and the call.
+
+The operators are ``torch.ops.emorec.hawkes_attention_fwd`` and ``_bwd``; schemas and kernels are in
+csrc. See `emorec.ops.hawkes_attention` for the formula and the public function.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["hawkes_attention", "register"]
+
+FORWARD, BACKWARD = "emorec::hawkes_attention_fwd", "emorec::hawkes_attention_bwd"
+
+
+def register() -> None:
+    """Tells PyTorch the operators' shapes and gradients; the library must be loaded."""
+    torch.library.register_fake(FORWARD, _fake_forward)
+    torch.library.register_fake(BACKWARD, _fake_backward)
+    torch.library.register_autograd(FORWARD, _backward, setup_context=_save)
+
+
+def hawkes_attention(
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor,
+    time: Tensor,
+    position: Tensor,
+    cu_seqlens: Tensor,
+    decay_rate: Tensor,
+    *,
+    window: float | Tensor,
+    decay: str,
+    causal: bool,
+    scale: float | None,
+    mask_self: bool,
+    dropout: float,
+    seed: int | Tensor | None,
+    sum_heads: bool,
+) -> Tensor:
+    """`emorec.ops.hawkes_attention` by the compiled operator, arguments checked."""
+    num_heads, value_size = value.shape[1:]
+    compute, output_dtype = _dtypes(query, value)
+    query = query if query.dim() == 3 else query[:, None]
+    key = key if key is None or key.dim() == 3 else key[:, None]
+    if isinstance(window, Tensor):
+        inverse_window = 1 / window.detach().double()
+    else:
+        inverse_window = value.new_full((1,), 1 / window, dtype=torch.float64)
+
+    # Heads of equal weights are one head: of summed values, or of values side by side.
+    one_rate = decay_rate.numel() == 1 and inverse_window.numel() == 1
+    as_one = one_rate and query.shape[1] == 1 and dropout == 0 and num_heads > 1
+    if as_one and sum_heads:
+        value = value.sum(1, keepdim=True)
+    elif as_one and value.device.type == "cpu":  # other kernels bound the size of values
+        value = value.flatten(1)[:, None]
+
+    if dropout > 0 and seed is None:
+        seed = torch.randint(2**62, (1,), device=value.device)
+    elif dropout > 0 and isinstance(seed, int):
+        seed = torch.full((1,), seed, dtype=torch.int64, device=value.device)
+    output, _ = torch.ops.emorec.hawkes_attention_fwd(
+        _rows(query, compute),
+        None if key is None else _rows(key, compute),
+        _rows(value, compute),
+        time.contiguous(),
+        position.to(torch.int32).contiguous(),
+        cu_seqlens.to(torch.int64).contiguous(),
+        decay_rate.double().expand(value.shape[1]).contiguous(),
+        inverse_window.expand(value.shape[1]).contiguous(),
+        seed if dropout > 0 else None,
+        query.shape[-1] ** -0.5 if scale is None else scale,
+        dropout,
+        decay == "additive",
+        causal,
+        mask_self,
+        sum_heads,
+    )
+    output = output.to(output_dtype)
+    return output[:, 0] if sum_heads else output.view(-1, num_heads, value_size)
+
+
+def _dtypes(query: Tensor, value: Tensor) -> tuple[torch.dtype, torch.dtype]:
+    """Precision that the kernel gets, and of the output."""
+    device = value.device.type
+    if torch.is_autocast_enabled(device):
+        output = compute = torch.get_autocast_dtype(device)
+    else:
+        output, compute = value.dtype, torch.promote_types(query.dtype, value.dtype)
+    return torch.float32 if compute == torch.float16 else compute, output
+
+
+def _rows(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    tensor = tensor.to(dtype)
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def _fake_forward(
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor,
+    time: Tensor,
+    position: Tensor,
+    cu_seqlens: Tensor,
+    decay_rate: Tensor,
+    inverse_window: Tensor,
+    seed: Tensor | None,
+    scale: float,
+    dropout: float,
+    additive: bool,
+    causal: bool,
+    mask_self: bool,
+    sum_heads: bool,
+) -> tuple[Tensor, Tensor]:
+    num_tokens, num_heads, size = value.shape
+    accumulate = torch.float64 if value.dtype == torch.float64 else torch.float32
+    output = value.new_empty(num_tokens, 1 if sum_heads else num_heads, size)
+    return output, value.new_empty(num_tokens, num_heads, dtype=accumulate)
+
+
+def _fake_backward(
+    grad_output: Tensor,
+    log_sum: Tensor,
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor,
+    time: Tensor,
+    position: Tensor,
+    cu_seqlens: Tensor,
+    decay_rate: Tensor,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grad_query = query.new_empty(query.shape)
+    grad_key = query.new_empty(0) if key is None else query.new_empty(query.shape)
+    return grad_query, grad_key, value.new_empty(value.shape), torch.empty_like(decay_rate)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(output[1], *inputs[:9])
+    ctx.options = inputs[9:]
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad_output: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    grads: list[Tensor | None] = [None] * (9 + len(ctx.options))
+    if grad_output is not None:
+        if grad_output.stride(-1) != 1:
+            grad_output = grad_output.contiguous()
+        grad_query, grad_key, grad_value, grad_rate = torch.ops.emorec.hawkes_attention_bwd(
+            grad_output, *ctx.saved_tensors, *ctx.options
+        )
+        grads[0], grads[2], grads[6] = grad_query, grad_value, grad_rate
+        grads[1] = None if ctx.saved_tensors[2] is None else grad_key
+    return tuple(grads)

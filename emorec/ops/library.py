@@ -1,0 +1,72 @@
+"""The compiled library: where it is, whether it loads, and what to do where it does not.
+
+`setup.py` builds it ahead of time into the package, ``emorec doctor --build`` just in time into a
+cache folder. CUDA kernels are a library of their own, loaded only by a PyTorch that has CUDA.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.machinery
+import logging
+from pathlib import Path
+
+import torch
+
+from emorec.ops import build, fused
+
+__all__ = ["load", "problem", "say_once"]
+
+logger = logging.getLogger("emorec")
+
+REMEDY = "`emorec doctor --build` compiles it, `emorec doctor` says what is missing"
+
+
+@functools.cache
+def load() -> dict[str, str]:
+    """Loads what there is of the library, once per process.
+
+    Returns:
+        For "cpu" and "cuda" why its kernels are not there; no entry where they are.
+    """
+    problems = {}
+    for device, name in build.LIBRARIES.items():
+        if device == "cuda" and torch.version.cuda is None:
+            problems[device] = "this PyTorch has no CUDA"
+        elif "cpu" in problems:  # holds the schemas
+            problems[device] = problems["cpu"]
+        elif (path := find(name)) is None:
+            problems[device] = f"the compiled Hawkes attention for {device} is not built; {REMEDY}"
+        else:
+            try:
+                torch.ops.load_library(str(path))
+            except OSError as error:
+                reason = str(error).splitlines()[0]
+                problems[device] = f"{path} does not load ({reason}); {REMEDY}"
+                continue
+            if device == "cpu":
+                fused.register()
+    return problems
+
+
+def find(name: str) -> Path | None:
+    """The library's file, ahead-of-time build first."""
+    package = Path(__file__).parents[1]
+    for folder in (package, build.cache_folder()):
+        for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+            if (path := folder / f"{name}{suffix}").is_file():
+                return path
+    return None
+
+
+@torch.compiler.assume_constant_result
+def problem(device: str) -> str | None:
+    """Why the fused kernels cannot run on a kind of device; None if they can."""
+    return load().get(device) if device in build.LIBRARIES else f"no fused kernels for {device}"
+
+
+@torch.compiler.assume_constant_result
+@functools.cache
+def say_once(reason: str) -> None:
+    """Logs, once per process, that the reference runs and why."""
+    logger.warning("Hawkes attention runs its slower PyTorch reference: %s", reason)
