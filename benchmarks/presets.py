@@ -97,9 +97,13 @@ def markdown(dataset: str, finished: dict[str, Any]) -> str:
         f"# Presets on {dataset}",
         "",
         f"Full ranking of the catalogue at k = {k}, leave-10-last-out; the epoch is chosen on "
-        "validation, the test part looked at once. One seed. Made by",
+        "validation, the test part looked at once. One seed, one thread; seconds on a shared "
+        "machine. Made by",
         "",
-        f"    python benchmarks/presets.py --dataset {dataset} --data-dir DATA",
+        f"    python benchmarks/presets.py --dataset {dataset} --data-dir DATA [--preset ...] "
+        "[--epochs ...]",
+        "",
+        f"Each run's configuration, its most epochs among it, is in presets-{dataset}/.",
         "",
         "| model | " + " | ".join(MEASURES) + " | epochs | training s | peak GiB |",
         "| --- |" + " ---: |" * (len(MEASURES) + 3),
