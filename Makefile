@@ -4,6 +4,7 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+BUILT := $(VENV)/built
 BUILD := $(BIN)/python setup.py --quiet build_ext --inplace
 
 .DEFAULT_GOAL := help
@@ -20,6 +21,10 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	@echo "Installing into $(VENV), once; PyTorch is large, so this takes minutes."
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(BUILT): $(STAMP) $(wildcard csrc/* csrc/*/*)
+	@echo "Compiling the attention, where there is a compiler."
 	@$(BUILD) >$(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
 	@grep '^emorec:' $(VENV)/build.log || true
 	@touch $@
@@ -27,10 +32,10 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 build: $(STAMP) ## Compile the fused attention in place, where there is a compiler
 	$(BUILD)
 
-train: $(STAMP) ## Train the flagship on the embedded data set, e.g. ARGS="--dataset ml-1m"
+train: $(BUILT) ## Train the flagship on the embedded data set, e.g. ARGS="--dataset ml-1m"
 	$(BIN)/emorec-train --backend dgl $(ARGS)
 
-test: $(STAMP) ## Run the tests, e.g. ARGS="--run-slow"
+test: $(BUILT) ## Run the tests, e.g. ARGS="--run-slow"
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(STAMP) ## Check style and spelling
@@ -45,7 +50,7 @@ format: $(STAMP) ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix --select I .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## Run the benchmarks
+bench: $(BUILT) ## Run the benchmarks
 	@set -e; for bench in $(sort $(wildcard benchmarks/*_bench.py)); do echo "== $$bench"; $(BIN)/python $$bench $(ARGS); done
 
 clean: ## Remove caches and build products; VENV and runs stay

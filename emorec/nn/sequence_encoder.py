@@ -146,6 +146,8 @@ class HawkesLayer(nn.Module):
             attention,
         )
         shortest, longest = (math.log(days) for days in half_lives)
+        if num_heads == 1:  # the shortest alone would see no gap of a day and learn nothing from it
+            shortest = (shortest + longest) / 2
         self.log_half_life = nn.Parameter(torch.linspace(shortest, longest, num_heads))
         self.attention_norm = nn.LayerNorm(size)
         self.dropout = nn.Dropout(dropout)

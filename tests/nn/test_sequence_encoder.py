@@ -222,3 +222,12 @@ def test_an_old_event_still_counts_in_the_paper_form():
         return last_states(encoder, [0], EventSequences.build(small_log(rows, 1, 9)), items)[0]
 
     assert (state(1) - state(2)).abs().mean() > 0.01
+
+
+def test_half_lives_start_spread_on_a_logarithmic_scale_and_one_head_in_their_middle():
+    def half_lives(num_heads: int) -> torch.Tensor:
+        encoder = SequenceEncoder(12, 5, num_heads=num_heads, half_lives=(1.0, 100.0))
+        return encoder.layers[0].log_half_life.exp().detach()
+
+    torch.testing.assert_close(half_lives(3), torch.tensor([1.0, 10.0, 100.0]))
+    torch.testing.assert_close(half_lives(1), torch.tensor([10.0]))
