@@ -396,6 +396,8 @@ class TestResume:
             encoding="utf-8",
             env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
             cwd=Path(cli.__file__).parents[1],
+            # A test run in the background may ignore the signal, and its children would inherit it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             assert any(line.startswith("epoch   1") for line in process.stdout)
