@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from emorec.data.feedback import Feedback
-from emorec.data.sequences import EventSequences, ranges
+from emorec.data.sequences import EventSequences
 
 __all__ = ["FeedbackGraph", "Relation", "build_graph", "import_dgl", "schema", "to_dgl"]
 
@@ -94,7 +94,7 @@ def build_graph(
         num_items: Size of the catalogue.
         feedback_nodes: Whether events pass through feedback nodes, see `schema`.
     """
-    owner, event = ranges(events.offsets[users], num_events)
+    owner, event = events.events(users, num_events)
     item, feedback, time = events.item[event], events.feedback[event], events.time[event]
     node_user = {"user": torch.arange(len(users))}
     edges: dict[Relation, tuple[Tensor, Tensor]] = {}

@@ -99,8 +99,8 @@ class SequenceEncoder(nn.Module):
         is_cls = (batch.position == 0)[:, None]
         item = F.embedding(batch.item.clamp(min=0), items) * items.shape[1] ** 0.5
         x = torch.where(is_cls, self.cls, item)
+        # [CLS] is at day 0, so the step back from one user to the next is clamped away
         gap = batch.days.diff(prepend=batch.days[:1]).clamp(min=0) * HOURS_PER_DAY
-        gap = torch.where(is_cls[:, 0], 0.0, gap)  # not the gap between two users
         x = x + self.position(batch.position) + self.gap(torch.log1p(gap)[:, None].to(x.dtype))
         if self.feedback is not None:
             x = x + torch.where(is_cls, 0.0, self.feedback(batch.feedback.clamp(min=0)))
