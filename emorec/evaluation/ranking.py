@@ -10,13 +10,26 @@ import pandas as pd
 import torch
 from scipy import sparse
 
+from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions
-from emorec.evaluation import metrics
+from emorec.evaluation import metrics, polarity
+from emorec.evaluation.held_out import HeldOut
+from emorec.evaluation.scores import Scorer, as_user_indices, scores_in_chunks
 
-__all__ = ["Evaluation", "Scorer", "TopK", "evaluate", "recommend_top_k", "seen_matrix"]
+__all__ = [
+    "LOWER_IS_BETTER",
+    "Evaluation",
+    "Scorer",
+    "TopK",
+    "evaluate",
+    "recommend_top_k",
+    "seen_matrix",
+]
 
-Scorer = Callable[[torch.Tensor], torch.Tensor]
-"""User indices, int64 ``[B]`` -> a finite score for every item, float ``[B, num_items]``."""
+LOWER_IS_BETTER = frozenset(
+    {"recall_dislikes", "ndcg_dislikes", "dislike_rate", "ndcl", "disliked_share"}
+)
+"""Figures of `Evaluation.summary` that a good recommender keeps low."""
 
 _METRICS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "recall": metrics.recall,
@@ -26,7 +39,11 @@ _METRICS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "hit_rate": metrics.hit_rate,
     "mrr": metrics.reciprocal_rank,
 }
-_SCORES_PER_CHUNK = 2**24  # 64 MiB of float32
+_KINDS = {
+    "any": list(Feedback),
+    "likes": [kind for kind in Feedback if kind.is_positive],
+    "dislikes": [kind for kind in Feedback if not kind.is_positive],
+}
 
 
 @dataclass(frozen=True)
@@ -48,11 +65,18 @@ class Evaluation:
 
     Attributes:
         k: Length of the lists.
-        per_user: One row per user (index: user index), float64 columns ``<metric>_<relevance>`` for
-            the metrics recall, ndcg, map, precision, hit_rate and mrr and the relevances "any"
-            (every held-out item) and "likes" (those with positive feedback); ``recall_dislikes``;
-            and the counts ``hits_any``, ``hits_likes`` and ``hits_dislikes``. NaN where the user
-            has no item of that relevance.
+        per_user: One row per user (index: user index), float64, NaN where the user has no item of
+            the kind that a column is about. The columns are
+
+            * ``<metric>_<relevance>`` for the metrics recall, ndcg, map, precision, hit_rate and
+              mrr and the relevances "any" (every held-out item) and "likes" (those with positive
+              feedback);
+            * ``recall_dislikes``, also known as NegRecall, and ``ndcg_dislikes``;
+            * ``delta_recall`` and ``delta_ndcg``, that of likes minus that of dislikes, in
+              [-1, 1], for users who have both (dRecall and dNDCG of V. Ivanova et al., RecSys
+              2025, arXiv:2508.14786);
+            * ``dislike_rate``, ``ndcl`` and ``signed_ndcg``, see `emorec.evaluation.polarity`;
+            * the counts ``hits_any``, ``hits_likes`` and ``hits_dislikes``.
     """
 
     k: int
@@ -66,15 +90,20 @@ class Evaluation:
             totals of the ``hits_*`` columns; ``disliked_share``, the dislikes hit over all
             held-out items hit, pooled over users (NaN when nothing was hit); ``num_users``; and
             ``left_out_any``, ``left_out_likes``, ``left_out_dislikes``, the users without an item
-            of that relevance.
+            of that relevance, and ``left_out_both``, those without a like or without a dislike.
         """
         is_count = self.per_user.columns.str.startswith("hits_")
         means = self.per_user.loc[:, ~is_count].mean()
         totals = self.per_user.loc[:, is_count].sum()
         judged = totals["hits_any"]
         left_out = {
-            f"left_out_{relevance}": int(self.per_user[f"recall_{relevance}"].isna().sum())
-            for relevance in ("any", "likes", "dislikes")
+            name: int(self.per_user[column].isna().sum())
+            for name, column in (
+                ("left_out_any", "recall_any"),
+                ("left_out_likes", "recall_likes"),
+                ("left_out_dislikes", "recall_dislikes"),
+                ("left_out_both", "delta_recall"),
+            )
         }
         return {
             **{str(name): float(value) for name, value in means.items()},
@@ -129,26 +158,19 @@ def recommend_top_k(
     """
     matrix = seen_matrix(seen) if isinstance(seen, Interactions) else seen
     num_users, num_items = matrix.shape
-    user_index = _as_indices(users, num_users)
+    user_index = as_user_indices(users, num_users)
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
-    if chunk_size is None:
-        chunk_size = max(1, _SCORES_PER_CHUNK // max(1, num_items))
-    elif chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     excluded = None if candidates is None else ~_as_mask(candidates, num_items)
 
     items = torch.full((len(user_index), k), -1, dtype=torch.int64)
     scores = torch.full((len(user_index), k), -torch.inf, dtype=torch.float32)
-    for start in range(0, len(user_index), chunk_size):
-        chunk = user_index[start : start + chunk_size]
-        chunk_scores = scorer(torch.from_numpy(chunk))
-        _check_scores(chunk_scores, chunk, num_items)
+    for chunk, chunk_scores in scores_in_chunks(scorer, user_index, num_items, chunk_size):
         chunk_scores = chunk_scores.clone()  # the scorer may hand out its own memory
         if excluded is not None:
             chunk_scores.masked_fill_(excluded.to(chunk_scores.device), -torch.inf)
-        chunk_seen = matrix[chunk]
-        rows = np.repeat(np.arange(len(chunk)), np.diff(chunk_seen.indptr))
+        chunk_seen = matrix[user_index[chunk]]
+        rows = np.repeat(np.arange(len(chunk_scores)), np.diff(chunk_seen.indptr))
         device = chunk_scores.device
         chunk_scores[
             torch.from_numpy(rows).to(device),
@@ -156,8 +178,8 @@ def recommend_top_k(
         ] = -torch.inf
         best_items, best_scores = _top_k(chunk_scores, min(k, num_items))
         width = best_items.shape[1]
-        items[start : start + len(chunk), :width] = best_items.cpu()
-        scores[start : start + len(chunk), :width] = best_scores.float().cpu()
+        items[chunk, :width] = best_items.cpu()
+        scores[chunk, :width] = best_scores.float().cpu()
     return TopK(items, scores)
 
 
@@ -183,36 +205,33 @@ def evaluate(
         ValueError: If the lists are shorter than k or not one per user, a user is out of range or
             occurs twice, or a list repeats an item or holds one that is out of range.
     """
-    user_index = _as_indices(users, test.num_users)
+    user_index = as_user_indices(users, test.num_users)
     if len(np.unique(user_index)) != len(user_index):
         raise ValueError("users must be distinct: each has one list")
     if len(topk.items) != len(user_index):
         raise ValueError(f"got {len(topk.items)} lists for {len(user_index)} users")
     if not 1 <= k <= topk.items.shape[1]:
         raise ValueError(f"k must be in 1 .. {topk.items.shape[1]} (the lists' length), got {k}")
-    pairs, liked = _held_out_pairs(test)
-    owner = pairs // max(1, test.num_items)
     items = topk.items[:, :k].cpu().numpy()
     _check_lists(items, test.num_items)
-    # -1 marks an empty place; as part of a key it would stand for another user's last item.
-    keys = np.where(items >= 0, user_index[:, None] * test.num_items + items, -1)  # [U, k]
-    place = np.searchsorted(pairs, keys)
-    found = np.append(pairs, -2)[place] == keys
-    found_liked = found & np.append(liked, False)[place]
+    everything = HeldOut.of(test)
+    listed = torch.from_numpy(everything.feedback_on(user_index, items))  # [U, k]
+    held_out = torch.from_numpy(everything.counts()[user_index])  # [U, 4]
 
-    columns: dict[str, np.ndarray] = {}
-    for relevance, hits, is_relevant in (
-        ("any", found, np.ones_like(liked)),
-        ("likes", found_liked, liked),
-        ("dislikes", found & ~found_liked, ~liked),
-    ):
-        counts = np.bincount(owner[is_relevant], minlength=test.num_users)[user_index]
-        arguments = torch.from_numpy(hits), torch.from_numpy(counts)
-        names = ["recall"] if relevance == "dislikes" else list(_METRICS)
-        for name in names:
-            columns[f"{name}_{relevance}"] = _METRICS[name](*arguments).numpy()
-        columns[f"hits_{relevance}"] = hits.sum(axis=1).astype(np.float64)
-    return Evaluation(k, pd.DataFrame(columns, index=pd.Index(user_index, name="user")))
+    columns: dict[str, torch.Tensor] = {}
+    for relevance, kinds in _KINDS.items():
+        hits = torch.isin(listed, torch.tensor(kinds))
+        num_relevant = held_out[:, kinds].sum(dim=1)
+        for name in ("recall", "ndcg") if relevance == "dislikes" else _METRICS:
+            columns[f"{name}_{relevance}"] = _METRICS[name](hits, num_relevant)
+        columns[f"hits_{relevance}"] = hits.sum(dim=1).double()
+    for name in ("recall", "ndcg"):
+        columns[f"delta_{name}"] = columns[f"{name}_likes"] - columns[f"{name}_dislikes"]
+    columns["dislike_rate"] = polarity.dislike_rate(listed, held_out)
+    columns["ndcl"] = polarity.ndcl(listed, held_out)
+    columns["signed_ndcg"] = polarity.signed_ndcg(listed, held_out)
+    frame = pd.DataFrame({name: values.numpy() for name, values in columns.items()})
+    return Evaluation(k, frame.set_index(pd.Index(user_index, name="user")))
 
 
 def _top_k(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -240,15 +259,6 @@ def _lowest_indices_at_boundary(
     return chosen.nonzero()[:, 1].view(len(scores), k)
 
 
-def _held_out_pairs(test: Interactions) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct ``user * num_items + item``, ascending ``[P]``, and whether each ends liked."""
-    keys = test.user * test.num_items + test.item
-    order = np.lexsort((test.time, keys))
-    keys, positive = keys[order], test.is_positive[order]
-    is_last = np.append(keys[1:] != keys[:-1], True)[: len(keys)]
-    return keys[is_last], positive[is_last]
-
-
 def _check_lists(items: np.ndarray, num_items: int) -> None:
     if items.size and (items.min() < -1 or items.max() >= num_items):
         wrong = items[(items < -1) | (items >= num_items)][0]
@@ -260,18 +270,6 @@ def _check_lists(items: np.ndarray, num_items: int) -> None:
         raise ValueError(f"list {row} holds an item twice")
 
 
-def _as_indices(users: torch.Tensor | np.ndarray, num_users: int) -> np.ndarray:
-    index = np.asarray(torch.as_tensor(users).cpu())
-    if index.ndim != 1 or (len(index) and index.dtype.kind not in "iu"):
-        raise ValueError(f"users must be integer [U], got {index.dtype} {list(index.shape)}")
-    outside = (index < 0) | (index >= num_users)
-    if outside.any():
-        raise ValueError(
-            f"user {index[outside][0]} is out of range, must be in 0 .. {num_users - 1}"
-        )
-    return index.astype(np.int64)
-
-
 def _as_mask(candidates: torch.Tensor | np.ndarray, num_items: int) -> torch.Tensor:
     mask = torch.as_tensor(candidates)
     if mask.dtype != torch.bool or mask.shape != (num_items,):
@@ -279,18 +277,3 @@ def _as_mask(candidates: torch.Tensor | np.ndarray, num_items: int) -> torch.Ten
             f"candidates must be bool [{num_items}], got {mask.dtype} {list(mask.shape)}"
         )
     return mask
-
-
-def _check_scores(scores: torch.Tensor, users: np.ndarray, num_items: int) -> None:
-    if scores.shape != (len(users), num_items) or not scores.is_floating_point():
-        raise ValueError(
-            f"the scorer must return float [{len(users)}, {num_items}], "
-            f"got {scores.dtype} {list(scores.shape)}"
-        )
-    finite = torch.isfinite(scores)
-    if not finite.all():
-        row, item = (int(index) for index in (~finite).nonzero()[0])
-        raise ValueError(
-            f"user {users[row]}, item {item}: "
-            f"the score is {float(scores[row, item])}, must be finite"
-        )

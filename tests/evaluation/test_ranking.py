@@ -216,14 +216,15 @@ class TestEvaluate:
         # User 0 hits a dislike, then a like; user 1 hits a dislike; user 2 misses; 3 has no test.
         top = lists([[2, 0, 3], [1, 4, 2], [0, 1, -1], [0, 1, 2]])
         result = evaluate(top, torch.arange(4), test, 3)
-        ideal = 1 + 1 / math.log2(3) + 0.5
+        second = 1 / math.log2(3)
+        ideal = 1 + second + 0.5
         expected = {
             "recall_any": [2 / 3, 1 / 2, 0, math.nan],
             "precision_any": [2 / 3, 1 / 3, 0, math.nan],
             "hit_rate_any": [1, 1, 0, math.nan],
             "mrr_any": [1, 1 / 2, 0, math.nan],
             "map_any": [(1 + 2 / 3) / 3, (1 / 2) / 2, 0, math.nan],
-            "ndcg_any": [1.5 / ideal, (1 / math.log2(3)) / ideal, 0, math.nan],
+            "ndcg_any": [1.5 / ideal, second / ideal, 0, math.nan],
             "recall_likes": [1 / 2, math.nan, 0, math.nan],
             "map_likes": [(1 / 3) / 2, math.nan, 0, math.nan],
             "ndcg_likes": [0.5 / ideal, math.nan, 0, math.nan],
@@ -231,6 +232,14 @@ class TestEvaluate:
             "precision_likes": [1 / 3, math.nan, 0, math.nan],
             "hit_rate_likes": [1, math.nan, 0, math.nan],
             "recall_dislikes": [1, 1 / 2, math.nan, math.nan],
+            "ndcg_dislikes": [1 / ideal, second / ideal, math.nan, math.nan],
+            "delta_recall": [1 / 2 - 1, math.nan, math.nan, math.nan],
+            "delta_ndcg": [(0.5 - 1) / ideal, math.nan, math.nan, math.nan],
+            "dislike_rate": [1 / 3, 1 / 3, 0, math.nan],
+            # Losses 3 and 1: user 0 has its one dislike on top, user 1 could have had both.
+            "ndcl": [1, 3 * second / (3 + second), math.nan, math.nan],
+            # (DCG - worst) / (best - worst): (-2.5 + 3) / (3 + second + 3) for user 0.
+            "signed_ndcg": [0.5 / (6 + second), (3 - 2 * second) / (3 + second), 0, math.nan],
             "hits_any": [2, 1, 0, 0],
             "hits_likes": [1, 0, 0, 0],
             "hits_dislikes": [1, 1, 0, 0],
@@ -251,6 +260,8 @@ class TestEvaluate:
         assert summary["left_out_any"] == 1
         assert summary["left_out_likes"] == 2
         assert summary["left_out_dislikes"] == 2
+        assert summary["left_out_both"] == 3
+        assert summary["dislike_rate"] == pytest.approx((1 / 3 + 1 / 3 + 0) / 3)
 
     def test_the_share_is_pooled_not_a_mean_of_shares(self):
         # User 0: 1 disliked of 1 hit; user 1: 0 of 3. Pooled 1/4, the mean of shares would be 1/2.

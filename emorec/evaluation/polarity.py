@@ -1,0 +1,335 @@
+"""Metrics that tell likes from dislikes: of lists, of scores and of predicted polarities.
+
+Those of lists take the same two tensors and return one float64 value per user:
+
+* ``listed`` ``[U, k]``, integer: the user's held-out `Feedback` on the item at rank r (column
+  r - 1, best first), `UNKNOWN` (-1) where the item is not held out or the place is empty;
+* ``held_out`` ``[U, 4]``, integer: held-out items of the user by kind of feedback, listed or not.
+
+Explicit feedback has grade 2 and implicit feedback grade 1; grade g weighs ``2^g - 1``: 3 and 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from emorec.data.feedback import Feedback
+from emorec.data.interactions import Interactions
+from emorec.evaluation.held_out import UNKNOWN, HeldOut
+from emorec.evaluation.scores import Scorer, as_user_indices, scores_in_chunks
+
+__all__ = [
+    "brier_score",
+    "calibration_error",
+    "dislike_rate",
+    "ndcl",
+    "polarity_auc",
+    "roc_auc",
+    "signed_ndcg",
+]
+
+_EXPLICIT, _IMPLICIT = 3.0, 1.0  # 2^grade - 1
+# By feedback; the last stands for UNKNOWN, which as an index counts from the end.
+_GAINS = torch.tensor([_EXPLICIT, _IMPLICIT, -_IMPLICIT, -_EXPLICIT, 0.0], dtype=torch.float64)
+
+
+def dislike_rate(listed: torch.Tensor, held_out: torch.Tensor) -> torch.Tensor:
+    """Share of the list's k places that hold a held-out dislike: ``disliked / k``.
+
+    Unlike the recall of dislikes it has a value, 0, for users who turned out to dislike nothing,
+    so that its mean is the chance that a place of anybody's list holds a known dislike.
+
+    Args:
+        listed: Held-out feedback at each rank, integer ``[U, k]``.
+        held_out: Held-out items by kind of feedback, integer ``[U, 4]``.
+
+    Returns:
+        float64 ``[U]`` in [0, 1], lower is better; NaN for a user without held-out items.
+
+    Raises:
+        ValueError: If the shapes, types or values are wrong.
+    """
+    _check(listed, held_out)
+    values = (listed >= Feedback.IMPLICIT_NEGATIVE).double().mean(dim=1)
+    return values.masked_fill(held_out.sum(dim=1) == 0, torch.nan)
+
+
+def ndcl(listed: torch.Tensor, held_out: torch.Tensor) -> torch.Tensor:
+    """Normalised discounted cumulative loss: how high in the list the dislikes stand.
+
+    ``sum over ranks r with a dislike of (2^g - 1) / log2(1 + r)``, g being 2 for explicit and 1
+    for implicit negative feedback, over the same sum for the worst list of k items: all of the
+    user's dislikes from the top down, explicit ones first.
+
+    Args:
+        listed: Held-out feedback at each rank, integer ``[U, k]``.
+        held_out: Held-out items by kind of feedback, integer ``[U, 4]``.
+
+    Returns:
+        float64 ``[U]`` in [0, 1], lower is better; 0 where no dislike is listed, NaN for a user
+        without a held-out dislike.
+
+    Raises:
+        ValueError: If the shapes, types or values are wrong.
+
+    References:
+        E. Frolov and I. Oseledets, "Fifty Shades of Ratings: How to Benefit from a Negative
+        Feedback in Top-N Recommendations Tasks", RecSys 2016.
+    """
+    _check(listed, held_out)
+    loss = _discounted_sum((-_gains(listed)).clamp(min=0))
+    worst = -_extremes(held_out, listed.shape[1])[1]
+    # Rounding must not lift the worst list above 1; 0 / 0 is the NaN that is wanted.
+    return (loss / worst).clamp(max=1)
+
+
+def signed_ndcg(listed: torch.Tensor, held_out: torch.Tensor) -> torch.Tensor:
+    """Discounted gain with losses, between the user's worst list and the best: 0 to 1.
+
+    ``DCG = sum over ranks r of gain_r / log2(1 + r)`` with gains 3 for explicit and 1 for implicit
+    positive feedback, -1 for implicit and -3 for explicit negative feedback, and 0 for everything
+    else; then ``(DCG - worst) / (best - worst)``. The best list of k items has the user's likes
+    from the top down, explicit ones first, the worst one the dislikes. Each is cut at k and filled
+    up with unknown items, so a user with one like reaches 1, unlike in `metrics.ndcg`.
+
+    A list without any held-out item has DCG 0. That is 0 for a user with likes alone, 1 for one
+    with dislikes alone, and ``-worst / (best - worst)`` in between: compare models on the same
+    users, not users with each other.
+
+    Args:
+        listed: Held-out feedback at each rank, integer ``[U, k]``.
+        held_out: Held-out items by kind of feedback, integer ``[U, 4]``.
+
+    Returns:
+        float64 ``[U]`` in [0, 1], higher is better; NaN for a user without held-out items.
+
+    Raises:
+        ValueError: If the shapes, types or values are wrong.
+
+    References:
+        L. Gienapp, M. Fröbe, M. Hagen and M. Potthast, "The Impact of Negative Relevance
+        Judgments on NDCG", CIKM 2020.
+    """
+    _check(listed, held_out)
+    best, worst = _extremes(held_out, listed.shape[1])
+    # Rounding must not carry a list beyond the extremes; 0 / 0 is the NaN that is wanted.
+    return ((_discounted_sum(_gains(listed)) - worst) / (best - worst)).clamp(0, 1)
+
+
+@torch.no_grad()
+def polarity_auc(
+    scorer: Scorer,
+    users: torch.Tensor | np.ndarray,
+    test: Interactions,
+    chunk_size: int | None = None,
+) -> pd.Series:
+    """Chance that one of a user's held-out likes outscores one of the same user's dislikes.
+
+    ``(pairs with like > dislike + half of the pairs with like = dislike) / (likes * dislikes)``
+
+    It asks for polarity alone: unobserved items play no part, and 1/2 is what a coin reaches. But
+    liked items are popular ones too, so popularity reaches more than that. Give the figure of
+    `baselines.MostPop` beside it; what a model knows of this user's taste is what lies above.
+
+    Args:
+        scorer: Scores every item for a batch of users.
+        users: User indices, int64 ``[U]``, in any order.
+        test: Held-out interactions; a repeated pair counts once, with its last feedback.
+        chunk_size: Users scored at a time; None takes as many as make 16 million scores.
+
+    Returns:
+        float64 ``[U]`` in [0, 1] by user, named "polarity_auc"; NaN for a user without a held-out
+        like or without a held-out dislike.
+
+    Raises:
+        ValueError: If a user is out of range, or the scores have the wrong shape or type or are
+            not finite.
+    """
+    held_out = HeldOut.of(test)
+    index = as_user_indices(users, held_out.num_users)
+    first = np.searchsorted(held_out.user, index)
+    lengths = np.searchsorted(held_out.user, index, side="right") - first
+    values = np.full(len(index), np.nan)
+    for chunk, scores in scores_in_chunks(scorer, index, held_out.num_items, chunk_size):
+        row = np.repeat(np.arange(len(scores)), lengths[chunk])
+        place = np.arange(len(row)) - np.repeat(
+            np.cumsum(lengths[chunk]) - lengths[chunk] - first[chunk], lengths[chunk]
+        )
+        items = torch.from_numpy(held_out.item[place]).to(scores.device)
+        of_pairs = scores[torch.from_numpy(row).to(scores.device), items].double().cpu().numpy()
+        values[chunk] = _auc(row, of_pairs, held_out.is_positive[place], len(scores))
+    return pd.Series(values, pd.Index(index, name="user"), name="polarity_auc")
+
+
+def roc_auc(probability: np.ndarray, is_positive: np.ndarray) -> float:
+    """Chance that a positive event has a higher predicted probability than a negative one.
+
+    ``(pairs with p+ > p- + half of the pairs with p+ = p-) / (positive * negative events)``, the
+    area under the ROC curve. Any increasing function of the probability gives the same value.
+
+    Args:
+        probability: Predicted P(positive) of each event, ``[N]``.
+        is_positive: Whether the event was positive, bool ``[N]``.
+
+    Returns:
+        In [0, 1]; 1/2 for a guess, NaN without a positive or without a negative event.
+
+    Raises:
+        ValueError: If the shapes differ, ``is_positive`` is not bool, or a probability is not in
+            [0, 1].
+    """
+    probability, is_positive = _check_predictions(probability, is_positive)
+    return float(_auc(np.zeros(len(probability), np.int64), probability, is_positive, 1)[0])
+
+
+def brier_score(probability: np.ndarray, is_positive: np.ndarray) -> float:
+    """Mean squared error of predicted probabilities: ``mean of (p - y)^2``, y being 1 or 0.
+
+    Args:
+        probability: Predicted P(positive) of each event, ``[N]``.
+        is_positive: Whether the event was positive, bool ``[N]``.
+
+    Returns:
+        In [0, 1], lower is better; the share q of positives as a constant prediction has
+        ``q (1 - q)``. NaN without events.
+
+    Raises:
+        ValueError: If the shapes differ, ``is_positive`` is not bool, or a probability is not in
+            [0, 1].
+
+    References:
+        G. W. Brier, "Verification of Forecasts Expressed in Terms of Probability", Monthly Weather
+        Review 78(1), 1950.
+    """
+    probability, is_positive = _check_predictions(probability, is_positive)
+    if len(probability) == 0:
+        return float("nan")
+    return float(np.mean((probability - is_positive) ** 2))
+
+
+def calibration_error(probability: np.ndarray, is_positive: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error: how far predicted probabilities are from what happens.
+
+    Events are put into bins of equal width by predicted probability, ``(b / bins, (b + 1) / bins]``
+    with 0 in the first; then ``sum over bins of n_b / N * |mean prediction - share of positives|``.
+
+    Args:
+        probability: Predicted P(positive) of each event, ``[N]``.
+        is_positive: Whether the event was positive, bool ``[N]``.
+        bins: Number of bins.
+
+    Returns:
+        In [0, 1], lower is better; NaN without events. 0 says that predictions are honest, not
+        that they are sharp: a constant at the share of positives has it.
+
+    Raises:
+        ValueError: If the shapes differ, ``is_positive`` is not bool, a probability is not in
+            [0, 1], or ``bins`` is below 1.
+
+    References:
+        M. Pakdaman Naeini, G. Cooper and M. Hauskrecht, "Obtaining Well Calibrated Probabilities
+        Using Bayesian Binning", AAAI 2015.
+    """
+    probability, is_positive = _check_predictions(probability, is_positive)
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}")
+    if len(probability) == 0:
+        return float("nan")
+    inner_edges = np.arange(1, bins) / bins
+    own = np.searchsorted(inner_edges, probability)
+    # n_b * |mean - mean| is the absolute value of a difference of sums.
+    gaps = np.bincount(own, weights=probability - is_positive, minlength=bins)
+    return float(np.abs(gaps).sum() / len(probability))
+
+
+def _gains(listed: torch.Tensor) -> torch.Tensor:
+    return _GAINS.to(listed.device)[listed.long()]
+
+
+def _discounted_sum(gains: torch.Tensor) -> torch.Tensor:
+    return (gains * _discounts(gains.shape[1], gains.device)).sum(dim=1)
+
+
+def _discounts(k: int, device: torch.device) -> torch.Tensor:
+    return 1 / torch.log2(1 + torch.arange(1, k + 1, dtype=torch.float64, device=device))
+
+
+def _extremes(held_out: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Signed DCG of each user's best list and of the worst, ``[U]`` each."""
+    discounts = _discounts(k, held_out.device)
+    of_first = torch.cat([discounts.new_zeros(1), discounts.cumsum(dim=0)])  # of n places, [k + 1]
+    likes, plays, skips, dislikes = held_out.long().clamp(max=k).unbind(dim=1)
+
+    def best(explicit: torch.Tensor, implicit: torch.Tensor) -> torch.Tensor:
+        upper, both = of_first[explicit], of_first[(explicit + implicit).clamp(max=k)]
+        return _EXPLICIT * upper + _IMPLICIT * (both - upper)
+
+    return best(likes, plays), -best(dislikes, skips)
+
+
+def _auc(
+    group: np.ndarray, score: np.ndarray, is_positive: np.ndarray, num_groups: int
+) -> np.ndarray:
+    """Area under the ROC curve within each group, ``[num_groups]``, from ranks within groups."""
+    order = np.lexsort((score, group))
+    group, score, is_positive = group[order], score[order], is_positive[order]
+    differs = (group[1:] != group[:-1]) | (score[1:] != score[:-1])
+    run = np.cumsum(np.append(False, differs))[: len(group)]  # of ties within a group
+    sizes = np.bincount(run)
+    # Ties share the mean of their 1-based ranks in the group.
+    mean_place = np.cumsum(sizes) - (sizes - 1) / 2
+    rank = mean_place[run] - np.searchsorted(group, group)
+    positive = np.bincount(group, weights=is_positive, minlength=num_groups)
+    negative = np.bincount(group, minlength=num_groups) - positive
+    rank_sum = np.bincount(group, weights=rank * is_positive, minlength=num_groups)
+    pairs = positive * negative
+    wins = rank_sum - positive * (positive + 1) / 2
+    return np.divide(wins, pairs, out=np.full(num_groups, np.nan), where=pairs > 0)
+
+
+def _check(listed: torch.Tensor, held_out: torch.Tensor) -> None:
+    kinds = len(Feedback)
+    for name, tensor in (("listed", listed), ("held_out", held_out)):
+        if tensor.is_floating_point() or tensor.dtype == torch.bool:
+            raise ValueError(f"{name} must be integer, got {tensor.dtype}")
+    if listed.ndim != 2 or listed.shape[1] == 0:
+        raise ValueError(f"listed must be [U, k] with k >= 1, got {list(listed.shape)}")
+    if held_out.shape != (len(listed), kinds):
+        raise ValueError(
+            f"held_out must be [U, {kinds}] = [{len(listed)}, {kinds}], got {list(held_out.shape)}"
+        )
+    wrong = (listed < UNKNOWN) | (listed >= kinds)
+    if wrong.any():
+        raise ValueError(
+            f"listed holds {int(listed[wrong][0])}, must be a kind of feedback, 0 .. {kinds - 1}, "
+            f"or {UNKNOWN}"
+        )
+    for kind in Feedback:
+        over = (listed == kind).sum(dim=1) > held_out[:, kind]
+        if over.any():
+            row = int(over.nonzero()[0])
+            raise ValueError(
+                f"row {row}: {int((listed[row] == kind).sum())} places hold {kind.label}, "
+                f"but {int(held_out[row, kind])} such items are held out"
+            )
+
+
+def _check_predictions(
+    probability: np.ndarray, is_positive: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    probability = np.asarray(probability, dtype=np.float64)
+    is_positive = np.asarray(is_positive)
+    if probability.ndim != 1 or is_positive.shape != probability.shape:
+        raise ValueError(
+            "probability and is_positive must both be [N], "
+            f"got {list(probability.shape)} and {list(is_positive.shape)}"
+        )
+    if is_positive.dtype != np.bool_:
+        raise ValueError(f"is_positive must be bool, got {is_positive.dtype}")
+    outside = ~((probability >= 0) & (probability <= 1))
+    if outside.any():
+        row = int(outside.argmax())
+        raise ValueError(f"row {row}: the probability is {probability[row]}, must be in [0, 1]")
+    return probability, is_positive
