@@ -10,28 +10,9 @@ import torch
 
 from emorec.data.interactions import Interactions
 from emorec.evaluation.ranking import TopK, evaluate
-from emorec.evaluation.report import results_table, to_markdown, write_report
+from emorec.evaluation.report import write_report
+from tests.evaluation.rows import ROWS
 
-KEYS = [
-    "recall_any",
-    "ndcg_any",
-    "map_any",
-    "recall_likes",
-    "ndcg_likes",
-    "recall_dislikes",
-    "disliked_share",
-]
-
-
-def summary(*values):
-    return dict(zip(KEYS, values, strict=True))
-
-
-ROWS = {
-    "MostPop": summary(0.0410, 0.0444, 0.0172, 0.0505, 0.0361, 0.0271, 0.217),
-    "ItemKNN": summary(0.0621, 0.0669, 0.0266, 0.0763, 0.0514, 0.0426, 0.262),
-    "nothing hit": summary(0, 0, 0, 0, 0, 0.05, math.nan),
-}
 CURVES = [
     {"epoch": 1, "loss": 6.5, "ndcg_any": 0.05},
     {"epoch": 2, "loss": 5.5, "ndcg_any": None},
@@ -82,65 +63,6 @@ def write(tmp_path, **changes):
     return path.read_text(encoding="utf-8")
 
 
-class TestTables:
-    def test_text(self):
-        assert results_table(ROWS, 10).splitlines() == [
-            "@10          --------- any ----------   ---- likes ----   -- dislikes --",
-            "model        Recall     NDCG      MAP   Recall     NDCG   Recall   share",
-            "MostPop      0.0410   0.0444   0.0172   0.0505   0.0361   0.0271*  0.217*",
-            "ItemKNN      0.0621*  0.0669*  0.0266*  0.0763*  0.0514*  0.0426   0.262",
-            "nothing hit  0.0000   0.0000   0.0000   0.0000   0.0000   0.0500       -",
-        ]
-
-    def test_markdown(self):
-        lines = to_markdown(ROWS, 10).splitlines()
-        assert lines[0] == (
-            "| model | Recall@10 any | NDCG@10 any | MAP@10 any | Recall@10 likes | NDCG@10 likes "
-            "| Recall@10 dislikes | disliked share |"
-        )
-        assert lines[1] == "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
-        assert lines[3] == (
-            "| ItemKNN | **0.0621** | **0.0669** | **0.0266** | **0.0763** | **0.0514** | 0.0426 "
-            "| 0.262 |"
-        )
-        assert lines[4].endswith("| 0.0500 | - |")
-
-    def test_names_cannot_break_the_table(self):
-        name = "a|b *c* <d>\n&"
-        line = to_markdown({name: ROWS["MostPop"]}, 10).splitlines()[-1]
-        assert line.startswith(r"| a\|b \*c\* &lt;d&gt; &amp; | 0.0410 |")
-        assert results_table({name: ROWS["MostPop"]}, 10).splitlines()[-1].startswith("a|b *c* <d>")
-
-    def test_values_that_print_alike_are_equally_good(self):
-        rows = {"a": dict(ROWS["MostPop"]), "b": dict(ROWS["MostPop"], recall_any=0.04101)}
-        for line in results_table(rows, 10).splitlines()[2:]:
-            assert line.split()[1] == "0.0410*"
-
-    def test_a_single_row_is_not_best_of_anything(self):
-        assert "*" not in results_table({"alone": ROWS["MostPop"]}, 10)
-
-    def test_no_rows(self):
-        assert len(results_table({}, 10).splitlines()) == 2
-        assert len(to_markdown({}, 10).splitlines()) == 2
-
-    def test_takes_an_evaluation(self):
-        # One user, one held-out like, at rank 1 of 2: recall 1, NDCG 1 / (1 + 1/log2 3) = 0.6131.
-        test = Interactions.from_columns([5], [7], [0], [0])
-        found = evaluate(TopK(torch.tensor([[0, -1]]), torch.zeros(1, 2)), np.array([0]), test, 2)
-        *_, line, users = results_table({"model": found}, 2).splitlines()
-        assert line.split() == "model 1.0000 0.6131 1.0000 1.0000 0.6131 - 0.000".split()
-        assert users == (
-            "1 users; left out of means for want of such items: any 0, likes 0, dislikes 1"
-        )
-        with pytest.raises(ValueError, match="'model' was evaluated at k = 2, .* k = 10"):
-            results_table({"model": found}, 10)
-
-    @pytest.mark.parametrize("table", [results_table, to_markdown])
-    def test_a_missing_column_is_named(self, table):
-        with pytest.raises(ValueError, match="the summary of 'x' lacks 'map_any'"):
-            table({"x": {"recall_any": 0.1, "ndcg_any": 0.1}}, 10)
-
-
 class TestWriteReport:
     def test_holds_data_results_and_plots(self, tmp_path):
         pytest.importorskip("matplotlib")
@@ -152,6 +74,21 @@ class TestWriteReport:
         assert page.tags.count("h1") == 1
         assert page.tags.count("tr") == 2 + len(ROWS)
         assert len(page.ids) == len(set(page.ids))
+
+    def test_evaluations_have_intervals_and_summaries_have_not(self, tmp_path):
+        # Two users, one with a hit of its one like: recall 0 and 1, of which the middle 95 % of
+        # draws of two reach from 0 to 1.
+        test = Interactions.from_columns([0, 1], [0, 0], [0, 0], [0, 0])
+        lists = TopK(torch.tensor([[0], [-1]]), torch.zeros(2, 1))
+        found = evaluate(lists, np.arange(2), test, 1)
+        text = write(tmp_path, results={"model": found, "other": ROWS["MostPop"]}, k=1)
+        assert "0.5000<br><small>±0.5000</small>" in text.replace("</strong>", "").replace(
+            "<strong>", ""
+        )
+        assert "half the width of the 95 % confidence interval" in text
+        only_summaries = write(tmp_path)
+        assert "<small>±" not in only_summaries
+        assert "confidence interval" not in only_summaries
 
     def test_needs_nothing_from_outside(self, tmp_path):
         text = write(tmp_path)

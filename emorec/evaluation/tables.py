@@ -1,0 +1,276 @@
+"""Results as a table: aligned text for the terminal, and Markdown."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from emorec.evaluation.ranking import LOWER_IS_BETTER, Evaluation
+from emorec.evaluation.significance import compare, confidence_intervals
+
+__all__ = [
+    "COLUMNS",
+    "GROUPS",
+    "Cell",
+    "Column",
+    "Summary",
+    "best_marked",
+    "comparison_markdown",
+    "coverage",
+    "results_table",
+    "summary_of",
+    "to_markdown",
+]
+
+Summary = Mapping[str, float]
+"""What `Evaluation.summary` returns."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of the tables."""
+
+    key: str  # in a summary
+    group: str
+    label: str
+    decimals: int = 4
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the best value is the lowest."""
+        return self.key in LOWER_IS_BETTER
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure as it is printed."""
+
+    text: str
+    is_best: bool
+
+
+COLUMNS = (
+    Column("recall_any", "any", "Recall"),
+    Column("ndcg_any", "any", "NDCG"),
+    Column("map_any", "any", "MAP"),
+    Column("recall_likes", "likes", "Recall"),
+    Column("ndcg_likes", "likes", "NDCG"),
+    Column("recall_dislikes", "dislikes", "Recall"),
+    Column("ndcl", "dislikes", "nDCL"),
+    Column("disliked_share", "dislikes", "share", decimals=3),
+    Column("delta_ndcg", "both", "dNDCG"),
+)
+GROUPS = {group: len(list(columns)) for group, columns in groupby(COLUMNS, lambda c: c.group)}
+_KEYS = tuple(column.key for column in COLUMNS)
+_COMPARISON_NOTE = (
+    "Below each mean: bootstrap 95 % confidence interval over users. Improv.: {ours} against the "
+    "best other model of the column, positive where it is better. p-value: the greater of paired "
+    "t-test and Wilcoxon signed-rank test (share: t-test), Holm-corrected over all models and "
+    r"columns; \* p &lt; .05, \*\* p &lt; .01, \*\*\* p &lt; .001."
+)
+_GAP = "  "
+
+
+def results_table(rows: Mapping[str, Evaluation | Summary], k: int) -> str:
+    """Aligned text, one line per model; ``*`` marks the best value of each column.
+
+    Args:
+        rows: Evaluation or its summary by model name, in the order to print.
+        k: Length of the lists, for the heading.
+
+    Returns:
+        Lines without a closing newline; undefined values are ``-``. The last line tells how many
+        users the means leave out, where the summaries say so.
+
+    Raises:
+        ValueError: If a summary lacks a column or an evaluation has another k.
+    """
+    cells = best_marked(rows, k)
+    header = ["model", *(f"{column.label} " for column in COLUMNS)]
+    # The star's place is kept free in every cell so that digits stand below one another.
+    body = [
+        [_one_line(name), *(cell.text + ("*" if cell.is_best else " ") for cell in row)]
+        for name, row in cells.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
+    groups, start = [f"@{k}".ljust(widths[0])], 1
+    for group, span in GROUPS.items():
+        width = sum(widths[start : start + span]) + len(_GAP) * (span - 1) - 1
+        groups.append(f" {group} ".center(width, "-") + " ")
+        start += span
+    lines = [
+        _GAP.join(
+            [row[0].ljust(widths[0])]
+            + [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
+        )
+        for row in (header, *body)
+    ]
+    lines += coverage([summary_of(row, k, name) for name, row in rows.items()])
+    return "\n".join(line.rstrip() for line in (_GAP.join(groups), *lines))
+
+
+def to_markdown(rows: Mapping[str, Evaluation | Summary], k: int) -> str:
+    """The same table as Markdown; the best value of each column is bold.
+
+    Args:
+        rows: Evaluation or its summary by model name, in the order to print.
+        k: Length of the lists, for the heading.
+
+    Returns:
+        Lines without a closing newline; undefined values are ``-``.
+
+    Raises:
+        ValueError: If a summary lacks a column or an evaluation has another k.
+    """
+    body = [
+        [_markdown_text(name)] + [f"**{cell.text}**" if cell.is_best else cell.text for cell in row]
+        for name, row in best_marked(rows, k).items()
+    ]
+    lines = [*_markdown_head(k), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def comparison_markdown(rows: Mapping[str, Evaluation], k: int, ours: str) -> str:
+    """The table with how sure it is: intervals, and one model against the best other.
+
+    Args:
+        rows: Evaluation by model name, in the order to print. Of several seeds, an `Evaluation` of
+            their `mean_over_seeds`.
+        k: Length of the lists, for the heading.
+        ours: The model that is compared with the others.
+
+    Returns:
+        Markdown: each mean with its bootstrap 95 % confidence interval below; two more rows, the
+        improvement on the best other model in %, positive where ours is better, and its p-value,
+        the greater of the paired t-test's and Wilcoxon's, with Holm's correction over all cells;
+        and a line that says so.
+
+    Raises:
+        ValueError: If there is no model ``ours`` or no other, or an evaluation has another k.
+    """
+    table = compare({name: row.per_user for name, row in rows.items()}, ours, _KEYS)
+    best = table[table["best"]].reset_index("peer").reindex(list(_KEYS))
+    p_values = best[["holm_t", "holm_wilcoxon"]].max(axis=1)  # of the tests that there are
+    lines = _markdown_head(k)
+    for name, cells in best_marked(rows, k).items():
+        intervals = _interval_texts(rows[name])
+        lines.append(
+            [_markdown_text(name)]
+            + [
+                (f"**{cell.text}**" if cell.is_best else cell.text)
+                + (f"<br><sub>{interval}</sub>" if interval else "")
+                for cell, interval in zip(cells, intervals, strict=True)
+            ]
+        )
+    improvements = [
+        "-"
+        if math.isnan(value)
+        else f"{value:+.1f} %{_stars(p)}<br><sub>{_markdown_text(peer)}</sub>"
+        for value, p, peer in zip(best["improvement"], p_values, best["peer"], strict=True)
+    ]
+    lines.append(["Improv.", *improvements])
+    lines.append(["p-value", *(_p_text(p) for p in p_values)])
+    return "\n".join(
+        [
+            *(f"| {' | '.join(line)} |" for line in lines),
+            "",
+            _COMPARISON_NOTE.format(ours=_markdown_text(ours)),
+        ]
+    )
+
+
+def summary_of(row: Evaluation | Summary, k: int, name: str) -> Summary:
+    """The summary of a row, with all columns.
+
+    Raises:
+        ValueError: If it lacks a column, or is an evaluation with another k.
+    """
+    if isinstance(row, Evaluation):
+        if row.k != k:
+            raise ValueError(f"{name!r} was evaluated at k = {row.k}, the table is for k = {k}")
+        row = row.summary()
+    for column in COLUMNS:
+        if column.key not in row:
+            raise ValueError(f"the summary of {name!r} lacks {column.key!r}")
+    return row
+
+
+def best_marked(rows: Mapping[str, Evaluation | Summary], k: int) -> dict[str, list[Cell]]:
+    """Every row's cells, the best of each column marked."""
+    summaries = {name: summary_of(row, k, name) for name, row in rows.items()}
+    cells: dict[str, list[Cell]] = {name: [] for name in summaries}
+    for column in COLUMNS:
+        # Values that print alike are equally good.
+        values = {name: round(row[column.key], column.decimals) for name, row in summaries.items()}
+        known = [value for value in values.values() if not math.isnan(value)]
+        best = (min if column.lower_is_better else max)(known, default=math.nan)
+        for name, value in values.items():
+            text = "-" if math.isnan(value) else f"{value:.{column.decimals}f}"
+            cells[name].append(Cell(text, is_best=value == best and len(summaries) > 1))
+    return cells
+
+
+def _interval_texts(row: Evaluation) -> list[str]:
+    """The confidence interval of each column, empty where it is undefined."""
+    table = confidence_intervals(row.per_user)
+    lows, highs = table["low"].to_dict(), table["high"].to_dict()
+    texts = []
+    for column in COLUMNS:
+        low, high = lows[column.key], highs[column.key]
+        ends = f"{_short(low, column.decimals)}–{_short(high, column.decimals)}"
+        texts.append("" if math.isnan(low) else ends)
+    return texts
+
+
+def _short(value: float, decimals: int) -> str:
+    """Without the zero before the point."""
+    text = f"{value:.{decimals}f}"
+    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+
+
+def _p_text(p: float) -> str:
+    if math.isnan(p):
+        return "-"
+    return "&lt;.0001" if p < 0.0001 else _short(p, 4)
+
+
+def _stars(p: float) -> str:
+    return r"\*" * sum(p < level for level in (0.05, 0.01, 0.001))
+
+
+def coverage(summaries: Sequence[Summary]) -> list[str]:
+    """One line per distinct set of users behind the means, for summaries that tell."""
+    kinds = ("any", "likes", "dislikes", "both")
+    keys = ("num_users", *(f"left_out_{kind}" for kind in kinds))
+    counts = {tuple(row[key] for key in keys) for row in summaries if all(k in row for k in keys)}
+    return [
+        f"{users:,} users; left out of means for want of such items: "
+        + ", ".join(f"{kind} {count:,}" for kind, count in zip(kinds, left_out, strict=True))
+        for users, *left_out in sorted(counts)
+    ]
+
+
+def _markdown_head(k: int) -> list[list[str]]:
+    titles = [_column_title(column, k) for column in COLUMNS]
+    return [["model", *titles], ["---", *["---:"] * len(COLUMNS)]]
+
+
+def _column_title(column: Column, k: int) -> str:
+    if column.key == "disliked_share":
+        return "disliked share"
+    own_name = column.key in ("ndcl", "delta_ndcg")
+    return f"{column.label}@{k}" + ("" if own_name else f" {column.group}")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _markdown_text(text: str) -> str:
+    escaped = html.escape(_one_line(text), quote=False)
+    for mark in "\\`*_[]|":
+        escaped = escaped.replace(mark, "\\" + mark)
+    return escaped
