@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from emorec.evaluation.labels import place_labels
+
 __all__ = ["PlotsUnavailable", "plane_svg", "training_svg"]
 
 # Colours that stand for the page's own; matplotlib writes them, `_inline_svg` replaces them.
@@ -41,17 +43,20 @@ _STYLE: Any = {
     "xtick.labelcolor": _SOFT,
     "ytick.labelcolor": _SOFT,
 }
-# Where a label may stand beside its point, best place first: offset in points, alignment.
-_LABEL_PLACES = (
-    ((7, 0), "left", "center"),
-    ((-7, 0), "right", "center"),
-    ((0, 7), "center", "bottom"),
-    ((0, -7), "center", "top"),
-    ((6, 6), "left", "bottom"),
-    ((6, -6), "left", "top"),
-    ((-6, 6), "right", "bottom"),
-    ((-6, -6), "right", "top"),
+# A plot that stands alone, as a file, brings the page's colours and font along.
+_STANDALONE = (
+    "<style>svg{--page:#ffffff;--ink:#1c2128;--soft:#667080;--line:#e3e6ea;--accent:#1f6feb;"
+    "--second:#c2410c;background:var(--page);"
+    'font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif}'
+    "@media(prefers-color-scheme:dark){svg{--page:#14171c;--ink:#e6e9ee;--soft:#98a2b0;"
+    "--line:#2c323b;--accent:#6cabff;--second:#fb9460}}</style>"
 )
+_PLANE_X = {
+    "disliked_share": "disliked share of the held-out items hit",
+    "dislike_rate": "disliked share of the lists' {k} places",
+    "recall_dislikes": "Recall@{k} of dislikes",
+    "ndcl": "nDCL@{k}",
+}
 
 
 class PlotsUnavailable(ImportError):
@@ -96,92 +101,92 @@ def training_svg(curves: Sequence[Mapping[str, float | None]], metric: str) -> s
         return _inline_svg(figure, "training", f"Training loss and validation {metric} by epoch")
 
 
-def plane_svg(summaries: Mapping[str, Mapping[str, float]], k: int) -> str:
-    """NDCG of likes against the disliked share, a point per model.
+def plane_svg(
+    summaries: Mapping[str, Mapping[str, float]],
+    k: int,
+    *,
+    x: str = "disliked_share",
+    curves: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
+    standalone: bool = False,
+) -> str:
+    """NDCG of likes against dislikes, a point per model.
 
-    Models that no other beats on both axes are coloured and joined: the frontier. Models without
-    a value on one of the axes are not drawn.
+    What no other beats on both axes is coloured. Without curves such models are joined: the
+    frontier. Models without a value on one of the axes are not drawn.
 
     Args:
         summaries: What `Evaluation.summary` returns, by model name.
         k: Length of the lists.
+        x: What to put on the horizontal axis: "disliked_share", "dislike_rate",
+            "recall_dislikes" or "ndcl".
+        curves: Summaries of one model at several settings, in the order to join them, by name. A
+            curve that has the name of a model takes its label from it.
+        standalone: Whether the SVG is to be a file of its own rather than part of the report; it
+            then brings its colours, for light and for dark, and its font.
 
     Raises:
         PlotsUnavailable: If matplotlib is not installed.
+        ValueError: If ``x`` is none of the above.
     """
-    points = {
-        name: (summary["disliked_share"], summary["ndcg_likes"])
-        for name, summary in summaries.items()
-        if math.isfinite(summary["disliked_share"]) and math.isfinite(summary["ndcg_likes"])
+    if x not in _PLANE_X:
+        raise ValueError(f"x must be one of {', '.join(_PLANE_X)}, got {x!r}")
+
+    def place(summary: Mapping[str, float]) -> tuple[float, float]:
+        return summary[x], summary["ndcg_likes"]
+
+    models = {name: p for name, row in summaries.items() if _is_finite(p := place(row))}
+    lines = {
+        name: [p for row in rows if _is_finite(p := place(row))]
+        for name, rows in (curves or {}).items()
     }
-    frontier = {
-        name
-        for name, (share, ndcg) in points.items()
-        if not any(s <= share and n >= ndcg and (s, n) != (share, ndcg) for s, n in points.values())
-    }
-    with _figure(8.4, 4.6) as figure:
+    everything = [*models.values(), *(p for line in lines.values() for p in line)]
+    frontier = {p for p in everything if not any(_beats(other, p) for other in everything)}
+    with _figure(8.4, 5.0) as figure:
         axes = figure.add_subplot()
-        axes.set_xlabel("disliked share of the held-out items hit (lower is better)")
+        axes.set_xlabel(_PLANE_X[x].format(k=k) + " (lower is better)")
         axes.set_ylabel(f"NDCG@{k} of likes (higher is better)")
-        axes.margins(0.14)
-        edge = sorted(points[name] for name in frontier)
-        axes.plot([x for x, _ in edge], [y for _, y in edge], color=_ACCENT, lw=1, ls=(0, (4, 3)))
-        for name, point in points.items():
-            colour = _ACCENT if name in frontier else _SOFT
+        axes.margins(0.1)
+        if not curves:
+            axes.plot(*_columns(sorted(frontier)), color=_ACCENT, lw=1, ls=(0, (4, 3)))
+        for index, line in enumerate(lines.values()):
+            colour = (_ACCENT, _SECOND, _SOFT)[index % 3]
+            axes.plot(*_columns(line), color=colour, lw=1.8, marker="o", ms=4, mec=_PAGE, mew=0.8)
+        for point in models.values():
+            colour = _ACCENT if point in frontier else _SOFT
             axes.plot(*point, "o", ms=8, color=colour, mec=_PAGE, mew=1.2)
         figure.draw_without_rendering()  # places the axes, which the labels are measured against
-        _label_points(axes, points, frontier)
-        return _inline_svg(figure, "plane", f"NDCG@{k} of likes against disliked share")
+        # A curve's name stands at its middle.
+        labels = {name: line[len(line) // 2] for name, line in lines.items() if line} | models
+        strong = {name for name in labels if labels[name] in frontier or name in lines}
+        texts = [
+            axes.annotate(
+                " ".join(name.split()),
+                point,
+                xytext=(0, 0),
+                textcoords="offset points",
+                color=_INK if name in strong else _SOFT,
+                weight="bold" if name in strong else "normal",
+                parse_math=False,
+            )
+            for name, point in labels.items()
+        ]
+        joined = [*lines.values()] if curves else [sorted(frontier)]
+        place_labels(texts, [*models.values()], joined, leader_colour=_SOFT)
+        svg = _inline_svg(figure, "plane", f"NDCG@{k} of likes against {_PLANE_X[x].format(k=k)}")
+    return svg.replace(">", f">{_STANDALONE}", 1) if standalone else svg
 
 
-def _label_points(axes: Any, points: Mapping[str, tuple[float, float]], frontier: set[str]) -> None:
-    """Puts each name where it covers least of the points, of other names and of the margin."""
-    renderer = axes.figure.canvas.get_renderer()
-    centres = {name: axes.transData.transform(point) for name, point in points.items()}
-    # The frontier's line is in the way as much as the points are: boxes along each piece of it.
-    corners = sorted((centres[name] for name in frontier), key=lambda centre: centre[0])
-    along = [
-        start + (end - start) * step / 50
-        for start, end in zip(corners, corners[1:], strict=False)
-        for step in range(51)
-    ]
-    taken = [_square(centre, 4.0) for centre in centres.values()]
-    taken += [_square(centre, 1.0) for centre in along]
-    frame = axes.bbox.extents
-    for name, point in points.items():
-        label = axes.annotate(
-            " ".join(name.split()),
-            point,
-            xytext=(0, 0),
-            textcoords="offset points",
-            color=_INK if name in frontier else _SOFT,
-            parse_math=False,
-        )
-        costs = []
-        for place in _LABEL_PLACES:
-            label.set(position=place[0], ha=place[1], va=place[2])
-            box = tuple(label.get_window_extent(renderer).extents)
-            costs.append((sum(_overlap(box, other) for other in taken) + _outside(box, frame), box))
-        best = min(range(len(costs)), key=lambda index: costs[index][0])
-        offset, horizontal, vertical = _LABEL_PLACES[best]
-        label.set(position=offset, ha=horizontal, va=vertical)
-        taken.append(costs[best][1])
+def _is_finite(point: tuple[float, float]) -> bool:
+    return all(map(math.isfinite, point))
 
 
-def _square(centre: Sequence[float], radius: float) -> tuple[float, float, float, float]:
-    x, y = centre
-    return x - radius, y - radius, x + radius, y + radius
+def _beats(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    """Whether a is nowhere worse than b, and somewhere better."""
+    return a[0] <= b[0] and a[1] >= b[1] and a != b
 
 
-def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """Area that two boxes (left, bottom, right, top) share."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    return max(width, 0.0) * max(height, 0.0)
-
-
-def _outside(box: Sequence[float], frame: Sequence[float]) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1]) - _overlap(box, frame)
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
 @contextmanager
