@@ -107,7 +107,7 @@ class Evaluation:
         }
         return {
             **{str(name): float(value) for name, value in means.items()},
-            **{str(name): int(value) for name, value in totals.items()},
+            **{str(name): round(value) for name, value in totals.items()},
             "disliked_share": float(totals["hits_dislikes"] / judged) if judged else float("nan"),
             "num_users": len(self.per_user),
             **left_out,

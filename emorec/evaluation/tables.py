@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from emorec.evaluation.ranking import LOWER_IS_BETTER, Evaluation
-from emorec.evaluation.significance import compare, confidence_intervals
+from emorec.evaluation.significance import (
+    compare,
+    confidence_intervals,
+    mean_over_seeds,
+    over_seeds,
+)
 
 __all__ = [
     "COLUMNS",
@@ -66,10 +71,11 @@ COLUMNS = (
 GROUPS = {group: len(list(columns)) for group, columns in groupby(COLUMNS, lambda c: c.group)}
 _KEYS = tuple(column.key for column in COLUMNS)
 _COMPARISON_NOTE = (
-    "Below each mean: bootstrap 95 % confidence interval over users. Improv.: {ours} against the "
-    "best other model of the column, positive where it is better. p-value: the greater of paired "
-    "t-test and Wilcoxon signed-rank test (share: t-test), Holm-corrected over all models and "
-    r"columns; \* p &lt; .05, \*\* p &lt; .01, \*\*\* p &lt; .001."
+    "±: standard deviation over seeds, where there are several. Below each mean: bootstrap 95 % "
+    "confidence interval over users. Improv.: {ours} against the best other model of the column, "
+    "positive where it is better. p-value: the greater of paired t-test and Wilcoxon signed-rank "
+    "test (share: t-test), Holm-corrected over all models and columns; "
+    r"\* p &lt; .05, \*\* p &lt; .01, \*\*\* p &lt; .001."
 )
 _GAP = "  "
 
@@ -133,38 +139,54 @@ def to_markdown(rows: Mapping[str, Evaluation | Summary], k: int) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def comparison_markdown(rows: Mapping[str, Evaluation], k: int, ours: str) -> str:
-    """The table with how sure it is: intervals, and one model against the best other.
+def comparison_markdown(
+    models: Mapping[str, Evaluation | Sequence[Evaluation]], k: int, ours: str
+) -> str:
+    """The table with how sure it is: spread, intervals, and one model against the best other.
 
     Args:
-        rows: Evaluation by model name, in the order to print. Of several seeds, an `Evaluation` of
-            their `mean_over_seeds`.
+        models: Evaluation by model name, in the order to print; or the evaluations of several runs
+            that differ in their seed, of which each user's mean is shown and tested.
         k: Length of the lists, for the heading.
         ours: The model that is compared with the others.
 
     Returns:
-        Markdown: each mean with its bootstrap 95 % confidence interval below; two more rows, the
-        improvement on the best other model in %, positive where ours is better, and its p-value,
-        the greater of the paired t-test's and Wilcoxon's, with Holm's correction over all cells;
-        and a line that says so.
+        Markdown: each mean with its standard deviation over seeds, where there are several, and
+        its bootstrap 95 % confidence interval over users below; two more rows, the improvement on
+        the best other model in %, positive where ours is better, and its p-value, the greater of
+        the paired t-test's and Wilcoxon's, with Holm's correction over all cells; and a line that
+        says so.
 
     Raises:
-        ValueError: If there is no model ``ours`` or no other, or an evaluation has another k.
+        ValueError: If there is no model ``ours`` or no other, an evaluation has another k, or the
+            runs of a model are of different users.
     """
-    table = compare({name: row.per_user for name, row in rows.items()}, ours, _KEYS)
-    best = table[table["best"]].reset_index("peer").reindex(list(_KEYS))
-    p_values = best[["holm_t", "holm_wilcoxon"]].max(axis=1)  # of the tests that there are
+    runs = {
+        name: [given] if isinstance(given, Evaluation) else list(given)
+        for name, given in models.items()
+    }
+    spread = {
+        name: over_seeds([summary_of(run, k, name) for run in own])["sd"].to_dict()
+        for name, own in runs.items()
+    }
+    rows = {
+        name: Evaluation(k, mean_over_seeds([run.per_user for run in own]))
+        for name, own in runs.items()
+    }
     lines = _markdown_head(k)
     for name, cells in best_marked(rows, k).items():
         intervals = _interval_texts(rows[name])
-        lines.append(
-            [_markdown_text(name)]
-            + [
+        lines.append([_markdown_text(name)])
+        for column, cell, interval in zip(COLUMNS, cells, intervals, strict=True):
+            deviation = spread[name][column.key]
+            lines[-1].append(
                 (f"**{cell.text}**" if cell.is_best else cell.text)
+                + ("" if math.isnan(deviation) else f" ±{_short(deviation, column.decimals)}")
                 + (f"<br><sub>{interval}</sub>" if interval else "")
-                for cell, interval in zip(cells, intervals, strict=True)
-            ]
-        )
+            )
+    table = compare({name: row.per_user for name, row in rows.items()}, ours, _KEYS)
+    best = table[table["best"]].reset_index("peer").reindex(list(_KEYS))
+    p_values = best[["holm_t", "holm_wilcoxon"]].max(axis=1)  # of the tests that there are
     improvements = [
         "-"
         if math.isnan(value)
@@ -173,13 +195,8 @@ def comparison_markdown(rows: Mapping[str, Evaluation], k: int, ours: str) -> st
     ]
     lines.append(["Improv.", *improvements])
     lines.append(["p-value", *(_p_text(p) for p in p_values)])
-    return "\n".join(
-        [
-            *(f"| {' | '.join(line)} |" for line in lines),
-            "",
-            _COMPARISON_NOTE.format(ours=_markdown_text(ours)),
-        ]
-    )
+    note = _COMPARISON_NOTE.format(ours=_markdown_text(ours))
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", note])
 
 
 def summary_of(row: Evaluation | Summary, k: int, name: str) -> Summary:

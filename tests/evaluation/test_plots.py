@@ -1,39 +1,13 @@
-import itertools
 import math
 import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from emorec.evaluation import labels
 from emorec.evaluation.plots import plane_svg
-from tests.evaluation.rows import ROWS
+from tests.evaluation.rows import CROWD, ROWS
 
 pytest.importorskip("matplotlib")
-
-# As crowded as a table of many models is: (NDCG of likes, disliked share).
-CROWD = {
-    "Random": (0.001, 0.28),
-    "MostPop": (0.036, 0.217),
-    "matrix factorisation": (0.041, 0.355),
-    "ItemKNN": (0.0514, 0.262),
-    "iALS": (0.056, 0.3),
-    "EASE": (0.0609, 0.285),
-    "EASE, likes": (0.0672, 0.188),
-    "EASE, recency 20": (0.09, 0.373),
-    "EASE, recency 5": (0.0964, 0.394),
-    "SASRec": (0.1166, 0.424),
-    "BERT4Rec": (0.11, 0.418),
-    "gSASRec": (0.114, 0.419),
-    "LightGCN": (0.0559, 0.291),
-    "signed graph": (0.06, 0.25),
-    "signed transformer": (0.0615, 0.247),
-    "negative-aware": (0.052, 0.27),
-    "contrastive": (0.112, 0.4),
-    "ItemKNN, recency": (0.0934, 0.38),
-    "ItemKNN, likes": (0.061, 0.2),
-    "emorec": (0.14, 0.3),
-}
 
 
 def summaries(points):
@@ -90,33 +64,3 @@ class TestPlane:
     @pytest.mark.parametrize("curves", [None, {"a": []}])
     def test_nothing_to_show(self, curves):
         ElementTree.fromstring(plane_svg({}, 10, curves=curves))
-
-
-def test_labels_overlap_neither_each_other_nor_markers():
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure((8.4, 5.0), dpi=72)
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    axes = figure.add_subplot()
-    points = [(x, y) for y, x in CROWD.values()]
-    axes.plot(*zip(*points, strict=True), "o", ms=8)
-    axes.margins(0.1)
-    figure.draw_without_rendering()
-    placed = [
-        axes.annotate(name, (x, y), xytext=(0, 0), textcoords="offset points")
-        for name, (y, x) in CROWD.items()
-    ]
-    labels.place_labels(placed, points, [], "grey")
-    boxes = [text.get_window_extent(renderer) for text in placed]
-    for one, other in itertools.combinations(boxes, 2):
-        assert not one.overlaps(other)
-    for box, text in itertools.product(boxes, placed):
-        x, y = axes.transData.transform(text.xy)
-        assert not box.contains(x, y)
-    for box in boxes:
-        assert axes.bbox.contains(box.x0, box.y0) and axes.bbox.contains(box.x1, box.y1)
-
-
-def test_no_labels():
-    labels.place_labels([], [], [], "grey")

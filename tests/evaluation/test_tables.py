@@ -124,6 +124,21 @@ class TestComparison:
         assert "Improv.: ours against the best other model" in note
         assert r"\* p &lt; .05" in note
 
+    def test_several_seeds(self):
+        seeds = [evaluation(seed, 0.1) for seed in (3, 4, 5)]
+        lines = comparison_markdown({**self.MODELS, "ours": seeds}, 10, "ours").splitlines()
+        table = [line.strip("| ").split(" | ") for line in lines[:7]]
+        column = table[0].index("NDCG@10 likes")
+        means = [seed.per_user["ndcg_likes"].mean() for seed in seeds]
+        mean, deviation = f"{np.mean(means):.4f}", f"{np.std(means, ddof=1):.4f}"
+        assert table[4][column].startswith(f"**{mean}** ±{deviation.lstrip('0')}<br><sub>.")
+        assert "±" not in " ".join(table[2] + table[3])  # of a single run
+        # What is tested is each user's mean over the seeds.
+        frames = {name: model.per_user for name, model in self.MODELS.items()}
+        frames["ours"] = sum(seed.per_user for seed in seeds) / 3
+        best = compare(frames, "ours", ["ndcg_likes"]).loc[("ndcg_likes", "a|b")]
+        assert table[5][column].startswith(f"{best['improvement']:+.1f} %")
+
     def test_no_star_without_significance(self):
         table, _ = self.rows()
         column = table[0].index("MAP@10 any")
@@ -150,3 +165,8 @@ class TestComparison:
             comparison_markdown(self.MODELS, 10, "x")
         with pytest.raises(ValueError, match="evaluated at k = 10, the table is for k = 5"):
             comparison_markdown(self.MODELS, 5, "ours")
+        fewer = Evaluation(10, self.MODELS["ours"].per_user.iloc[1:])
+        with pytest.raises(ValueError, match="run 1 has other users"):
+            comparison_markdown({**self.MODELS, "ours": [self.MODELS["ours"], fewer]}, 10, "ours")
+        with pytest.raises(ValueError, match="no run"):
+            comparison_markdown({**self.MODELS, "ours": []}, 10, "ours")
