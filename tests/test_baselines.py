@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from emorec.baselines import ItemKNN, MostPop, Random
+from emorec.baselines import EASE, ItemKNN, MostPop, Random
 from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions
 from emorec.data.vocabulary import Vocabulary
 from emorec.evaluation.ranking import recommend_top_k
+from tests.small import small_log
 
 
 def log(pairs, num_users, num_items):
@@ -106,11 +107,113 @@ class TestItemKNN:
             ({"shrink": -1.0}, "shrink must not be negative, got -1.0"),
             ({"shrink": math.nan}, "shrink must not be negative, got nan"),
             ({"chunk_size": 0}, "chunk_size must be at least 1, got 0"),
+            ({"recency": 0.0}, "recency must be positive or None, got 0.0"),
         ],
     )
     def test_wrong_options_are_refused(self, options, message):
         with pytest.raises(ValueError, match=message):
             ItemKNN(**options)
+
+
+class TestEASE:
+    def test_two_items(self):
+        # Three users have item 0, two of them item 1 too. Alone, item 0 explains item 1 best with
+        # w = n_01 / (n_0 + lambda) = 2 / 5, and item 1 item 0 with 2 / 4.
+        data = log([(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)], 3, 2)
+        model = EASE(2.0).fit(data)
+        np.testing.assert_allclose(model.weights, [[0, 0.4], [0.5, 0]], rtol=1e-6)
+        scores = model(torch.tensor([2, 0]))
+        torch.testing.assert_close(scores, torch.tensor([[0, 0.4], [0.5, 0.4]]))
+
+    def test_each_item_is_regressed_on_the_others(self):
+        rng = np.random.default_rng(0)
+        matrix = rng.random((40, 12)) < 0.3
+        model = EASE(3.0).fit(log(np.argwhere(matrix), 40, 12))
+        for item in range(12):
+            others = np.arange(12) != item
+            seen = matrix[:, others].astype(float)
+            expected = np.linalg.solve(
+                seen.T @ seen + 3 * np.eye(11), seen.T @ matrix[:, item].astype(float)
+            )
+            np.testing.assert_allclose(model.weights[others, item], expected, atol=1e-6)
+            assert model.weights[item, item] == 0
+
+    def test_an_item_of_nobody_has_no_weight(self):
+        model = EASE(1.0).fit(SMALL)
+        assert not model.weights[3].any() and not model.weights[:, 3].any()
+
+    def test_checker_board(self):
+        board = checker_board()
+        top = recommend_top_k(EASE(1.0).fit(board), torch.arange(50), board, 1)
+        assert top.items[:, 0].tolist() == list(range(50))
+
+    def test_an_empty_log(self):
+        assert EASE().fit(log([], 2, 3))(torch.tensor([1])).tolist() == [[0, 0, 0]]
+        assert EASE().fit(log([], 0, 0))(torch.tensor([], dtype=torch.int64)).shape == (0, 0)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"regularization": 0.0}, "regularization must be positive and finite, got 0.0"),
+            ({"regularization": math.inf}, "regularization must be positive and finite, got inf"),
+            ({"recency": -1.0}, "recency must be positive or None, got -1.0"),
+            ({"recency": math.nan}, "recency must be positive or None, got nan"),
+        ],
+    )
+    def test_wrong_options_are_refused(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            EASE(**options)
+
+    def test_too_little_regularization_is_named(self):
+        twins = log([(0, 0), (0, 1)], 1, 2)
+        with pytest.raises(ValueError, match="regularization is too small"):
+            EASE(1e-30).fit(twins)
+
+
+LIKE, DISLIKE = Feedback.EXPLICIT_POSITIVE, Feedback.EXPLICIT_NEGATIVE
+HALVES = 1 / math.log(2)  # exp(-age / HALVES) = 2 ** -age
+# User 0, oldest first: likes 0, dislikes 1, likes 0 again, likes 2, dislikes 3. User 1 likes 3.
+# The log is in another order.
+TOLD = small_log(
+    [
+        (1, 3, LIKE, 5),
+        (0, 3, DISLIKE, 50),
+        (0, 0, LIKE, 10),
+        (0, 2, LIKE, 40),
+        (0, 1, DISLIKE, 20),
+        (0, 0, LIKE, 30),
+    ],
+    2,
+    4,
+)
+
+
+@pytest.mark.parametrize("model", [ItemKNN, EASE])
+class TestQueries:
+    def test_all_of_the_history_counts_alike(self, model):
+        query = model().fit(TOLD).query
+        assert query.toarray().tolist() == [[1, 1, 1, 1], [0, 0, 0, 1]]
+
+    def test_recency(self, model):
+        query = model(recency=HALVES).fit(TOLD).query.toarray()
+        np.testing.assert_allclose(query, [[1 / 4, 1 / 8, 1 / 2, 1], [0, 0, 0, 1]], rtol=1e-6)
+
+    def test_likes_keep_their_age(self, model):
+        query = model(recency=HALVES, query_likes=True).fit(TOLD).query.toarray()
+        np.testing.assert_allclose(query, [[1 / 4, 0, 1 / 2, 0], [0, 0, 0, 1]], rtol=1e-6)
+
+    def test_equal_times_keep_the_order_of_the_log(self, model):
+        data = small_log([(0, 1, LIKE, 7), (0, 0, LIKE, 7)], 1, 2)
+        query = model(recency=HALVES).fit(data).query.toarray()
+        np.testing.assert_allclose(query, [[1, 1 / 2]], rtol=1e-6)
+
+    def test_training_on_likes_leaves_the_query_alone(self, model):
+        trained = model(train_on_likes=True).fit(TOLD)
+        weights = trained.similarity.toarray() if model is ItemKNN else trained.weights
+        liked = model().fit(TOLD.select(TOLD.is_positive))
+        expected = liked.similarity.toarray() if model is ItemKNN else liked.weights
+        np.testing.assert_array_equal(weights, expected)
+        assert trained.query.toarray().tolist() == [[1, 1, 1, 1], [0, 0, 0, 1]]
 
 
 class TestRandom:
