@@ -29,10 +29,10 @@ class TrainingBatch:
 
     Attributes:
         sequences: Input sequences, ``T`` tokens.
-        targets: The event after each token.
+        targets: The events after each token.
         graph: Graph of what came before, or None.
         user_node: The graph's user node of each sequence, int64 ``[B]``, or None.
-        sees_graph: Whether each target may look at the graph, bool ``[T]``, or None.
+        sees_graph: Whether each token's targets may look at the graph, bool ``[T]``, or None.
     """
 
     sequences: SequenceBatch
@@ -77,8 +77,9 @@ def training_batches(
     max_length: int,
     batch_size: int,
     rng: np.random.Generator,
+    horizon: int = 1,
 ) -> Iterator[TrainingBatch]:
-    """One epoch: every event is a target once, in random order.
+    """One epoch: every event is the next one once, in random order.
 
     Args:
         events: The train events.
@@ -86,6 +87,7 @@ def training_batches(
         max_length: Events per window.
         batch_size: Windows per batch.
         rng: Source of the order and of the moments.
+        horizon: Targets per token.
     """
     windows = events.windows(max_length)
     known = (rng.random(events.num_users) * events.lengths).astype(np.int64)
@@ -94,7 +96,7 @@ def training_batches(
         full_graph = source.graph(np.arange(events.num_users), known)
     for rows in _shuffled_by_length(windows, batch_size, rng):
         chosen = windows.select(rows)
-        sequences, targets = events.training_batch(chosen)
+        sequences, targets = events.training_batch(chosen, horizon)
         if source is None:
             yield TrainingBatch(sequences, targets, None, None, None)
             continue

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from emorec.averaging import ParameterAverage
 from emorec.files import FileError, load_tensors, save_tensors
 
 __all__ = ["EpochRecord", "Progress"]
@@ -60,12 +61,16 @@ class Progress:
         else:
             self.epochs_without_gain += 1
 
-    def save(self, path: Path, model: nn.Module, optimizer: Optimizer) -> None:
+    def save(
+        self, path: Path, model: nn.Module, optimizer: Optimizer, average: ParameterAverage | None
+    ) -> None:
         """Writes all that training needs to go on."""
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         for index, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+        if average is not None:
+            tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
         about = {
             "best_score": self.best_score,
             "epochs_without_gain": self.epochs_without_gain,
@@ -74,14 +79,18 @@ class Progress:
         save_tensors(path, tensors, about)
 
     @classmethod
-    def load(cls, path: Path, model: nn.Module, optimizer: Optimizer) -> Progress:
-        """Reads what `save` wrote, into the model and the optimizer too.
+    def load(
+        cls, path: Path, model: nn.Module, optimizer: Optimizer, average: ParameterAverage | None
+    ) -> Progress:
+        """Reads what `save` wrote, into the model, the optimizer and the average too.
 
         Raises:
             FileError: If the file is damaged or belongs to another model.
         """
         tensors, about = load_tensors(path)
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {
+            name: {} for name in ("model", "best", "optimizer", "average")
+        }
         moments: dict[int, dict[str, Any]] = {}
         try:
             for name, tensor in tensors.items():
@@ -92,6 +101,8 @@ class Progress:
                 moments.setdefault(int(index), {})[moment] = tensor
             records = [EpochRecord(**record) for record in about["records"]]
             model.load_state_dict(parts["model"])
+            if average is not None:
+                average.load_state_dict(parts["average"])
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise FileError(f"{path}: belongs to another model ({error})") from error
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})

@@ -51,7 +51,8 @@ class ModelConfig:
 
     embedding_size: int = 64  # width of all vectors
     backend: Literal["dgl", "torch"] = "dgl"  # sums over edges
-    polarity: bool = False  # whether to predict the polarity of the next event
+    polarity: Literal["none", "next", "item"] = "none"  # predict that of the next event, of items
+    aversion: float = 0.0  # weight in the ranking of how likely an item is liked; needs "item"
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class LossConfig:
 
     ranking: Literal["bpr", "softmax"] = "bpr"
     targets: Literal["any", "positive", "explicit_positive"] = "positive"  # events to rank high
+    horizon: int = 1  # events to come that each state predicts
     samples: int = 1  # bpr: sampled items per target
     use_negatives: float = 0.0  # bpr: share of the samples that are the user's own dislikes
     polarity_weight: float = 1.0  # of the polarity loss, if the model predicts it
@@ -105,6 +107,7 @@ class TrainingConfig:
     learning_rate: float = 5e-3
     weight_decay: float = 0.0  # AdamW's, decoupled
     clip_norm: float = 1.0  # largest norm of the gradient
+    averaging: float = 0.0  # memory of the moving average of parameters, in steps; 0: none
     patience: int = 4  # epochs without a better validation score before stopping
     refit: bool = False  # train the chosen number of epochs afresh on train and validation
     seed: int = 42
@@ -269,7 +272,7 @@ def _check_values(config: Config) -> None:
         ("data.min_user_events", 1), ("data.min_item_events", 1), ("split.n", 1),
         ("model.embedding_size", 1), ("graph.layers", 1), ("graph.heads", 1),
         ("sequence.layers", 0), ("sequence.heads", 1), ("sequence.max_length", 1),
-        ("loss.samples", 1),
+        ("loss.samples", 1), ("loss.horizon", 1), ("model.aversion", 0),
         ("loss.polarity_weight", 0), ("training.epochs", 1), ("training.batch_size", 1),
         ("training.weight_decay", 0), ("training.patience", 1), ("training.seed", 0),
         ("training.threads", 0), ("evaluation.k", 1), ("evaluation.batch_size", 1),
@@ -280,10 +283,10 @@ def _check_values(config: Config) -> None:
     ]  # fmt: skip
     finite = [
         "sequence.shortest_half_life", "sequence.longest_half_life", "training.learning_rate",
-        "training.weight_decay", "loss.polarity_weight",
+        "training.weight_decay", "loss.polarity_weight", "model.aversion",
     ]  # fmt: skip
     shares = ["loss.use_negatives", "split.quantile"]
-    dropouts = ["graph.dropout", "sequence.dropout"]
+    below_one = ["graph.dropout", "sequence.dropout", "training.averaging"]
     for name, low in at_least:
         if not _value(config, name) >= low:
             raise ConfigError(f"{name} must be at least {low}, got {_value(config, name)}")
@@ -293,7 +296,7 @@ def _check_values(config: Config) -> None:
     for name in finite:
         if not math.isfinite(_value(config, name)):
             raise ConfigError(f"{name} must be finite, got {_value(config, name)}")
-    for name in dropouts:
+    for name in below_one:
         if not 0 <= _value(config, name) < 1:
             raise ConfigError(f"{name} must be at least 0 and below 1, got {_value(config, name)}")
     for name in shares:
@@ -302,6 +305,11 @@ def _check_values(config: Config) -> None:
     if config.graph.conv == "none" and config.sequence.layers == 0:
         raise ConfigError(
             "graph.conv is 'none' and sequence.layers is 0: a model needs one of the two encoders"
+        )
+    if config.model.aversion and config.model.polarity != "item":
+        raise ConfigError(
+            f"model.aversion is {config.model.aversion}, which needs model.polarity 'item', "
+            f"got {config.model.polarity!r}"
         )
     if config.graph.signed and not config.graph.feedback_nodes:
         raise ConfigError(

@@ -30,21 +30,23 @@ def bpr_loss(target: Tensor, others: Tensor) -> Tensor:
     return -F.logsigmoid(target[:, None] - others).mean(-1)
 
 
-def softmax_loss(state: Tensor, items: Tensor, target: Tensor) -> Tensor:
+def softmax_loss(state: Tensor, items: Tensor, target: Tensor, wanted: Tensor) -> Tensor:
     """Mean cross-entropy over the whole catalogue: ``log sum_i exp(<x, v_i>) - <x, v_target>``.
 
     The scores ``[T, I]`` never exist as a whole: rows are taken in chunks that fit a cache, and
-    the gradient is computed with them, which needs no second pass.
+    the gradient is computed with them, which needs no second pass. A state may have several
+    targets; they share its scores, so that more of them cost next to nothing.
 
     Args:
         state: States ``x``, ``[T, D]``.
         items: Item embeddings ``v``, ``[I, D]``.
-        target: Index of the item that was chosen, int64 ``[T]``, ``T`` at least 1.
+        target: Indices of items that were chosen, int64 ``[T, K]``.
+        wanted: Which of them count, bool ``[T, K]``, at least one in every row.
 
     Returns:
-        A scalar; differentiable once.
+        A scalar, the mean over the targets that count; differentiable once.
     """
-    return _SoftmaxLoss.apply(state, items, target)
+    return _SoftmaxLoss.apply(state, items, target, wanted)
 
 
 def polarity_loss(logit: Tensor, is_positive: Tensor) -> Tensor:
@@ -63,31 +65,36 @@ def polarity_loss(logit: Tensor, is_positive: Tensor) -> Tensor:
 class _SoftmaxLoss(torch.autograd.Function):
     """Mean cross-entropy and its gradient, chunk by chunk.
 
-    With ``p = softmax(x V^T)`` and ``T`` rows: ``T dx = p V - v_target`` and
-    ``T dV = p^T x``, less ``x`` at the target's row.
+    With ``p = softmax(x V^T)``, ``n_t`` targets of the state ``t`` and ``N`` targets in all, the
+    error of its probabilities is ``e_t = p_t - (share of the targets)``, and
+    ``N dx_t = n_t e_t V``, ``N dV = sum_t e_t^T (n_t x_t)``.
     """
 
     @staticmethod
-    def forward(ctx: Any, state: Tensor, items: Tensor, target: Tensor) -> Tensor:
+    def forward(ctx: Any, state: Tensor, items: Tensor, target: Tensor, wanted: Tensor) -> Tensor:
         total = state.new_zeros(())
         grad_state, grad_items = torch.empty_like(state), torch.zeros_like(items)
-        rows = max(1, _CHUNK_SCORES // len(items))
-        for start in range(0, len(state), rows):
-            x, place = state[start : start + rows], target[start : start + rows, None]
+        count = wanted.sum(1, keepdim=True).to(state.dtype)  # n, [T, 1]
+        share = wanted / count  # [T, K]
+        num_rows = max(1, _CHUNK_SCORES // len(items))
+        for start in range(0, len(state), num_rows):
+            rows = slice(start, start + num_rows)
+            x, place = state[rows], target[rows]
             scores = x @ items.T
             error = torch.softmax(scores, dim=1)
             # The log of the sum from the most probable item: one pass less than logsumexp.
             log_sum = scores.amax(1) - error.amax(1).log()
-            total += (log_sum - scores.gather(1, place)[:, 0]).sum()
-            error.scatter_add_(1, place, error.new_full(place.shape, -1.0))
-            torch.mm(error, items, out=grad_state[start : start + rows])
-            grad_items.addmm_(error.T, x)
-        ctx.save_for_backward(grad_state, grad_items)
-        ctx.num_rows = len(state)
-        return total / len(state)
+            gain = (share[rows] * scores.gather(1, place)).sum(1)
+            total += torch.dot(count[rows, 0], log_sum - gain)
+            error.scatter_add_(1, place, -share[rows])
+            torch.mm(error, items, out=grad_state[rows])
+            grad_items.addmm_(error.T, x * count[rows])
+        ctx.save_for_backward(grad_state.mul_(count), grad_items)
+        ctx.num_targets = count.sum()
+        return total / ctx.num_targets
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_state, grad_items = ctx.saved_tensors
-        factor = grad / ctx.num_rows
-        return grad_state * factor, grad_items * factor, None
+        factor = grad / ctx.num_targets
+        return grad_state * factor, grad_items * factor, None, None

@@ -48,7 +48,7 @@ class ModelScorer:
     @torch.inference_mode()
     def __call__(self, users: Tensor) -> Tensor:
         """Scores of all items, ``[B, I]``, for user indices ``[B]``."""
-        return self._model.scores(self.states(users)).cpu()
+        return self._model.ranking(self.states(users)).cpu()
 
 
 def graph_source(model: Recommender, events: EventSequences, num_items: int) -> GraphSource | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from emorec.averaging import ParameterAverage
 from emorec.batches import TrainingBatch, num_batches, training_batches
 from emorec.checkpoint import EpochRecord, Progress
 from emorec.config import Config, LossConfig
@@ -24,6 +26,7 @@ from emorec.losses import bpr_loss, polarity_loss, softmax_loss
 from emorec.memory import keep_freed_memory
 from emorec.nn.graph_encoder import GraphEncoder
 from emorec.nn.model import Recommender
+from emorec.nn.polarity import ItemPolarity, NextPolarity
 from emorec.nn.sequence_encoder import SequenceEncoder
 from emorec.sampling import ItemSampler
 from emorec.scoring import ModelScorer, graph_source
@@ -78,9 +81,17 @@ def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
             model.embedding_size,
             graph_encoder,
             sequence_encoder,
-            model.polarity,
+            _polarity_head(config, num_items),
             graph.gated,
+            model.aversion,
         )
+
+
+def _polarity_head(config: Config, num_items: int) -> NextPolarity | ItemPolarity | None:
+    size, kind = config.model.embedding_size, config.model.polarity
+    if kind == "none":
+        return None
+    return NextPolarity(size) if kind == "next" else ItemPolarity(num_items, size)
 
 
 def train(
@@ -121,21 +132,22 @@ def train(
     validate = _validation(model, config, fit, valid)
     state = Progress.fresh(model)
     if checkpoint is not None and checkpoint.exists():
-        state = Progress.load(checkpoint, model, learner.optimizer)
+        state = Progress.load(checkpoint, model, learner.optimizer, learner.average)
     while state.epoch < options.epochs and state.epochs_without_gain < options.patience:
         started = time.perf_counter()
         loss = learner.run_epoch(state.epoch + 1, progress)
-        scores = validate() if validate else {}
-        record = EpochRecord(state.epoch + 1, loss, time.perf_counter() - started, scores)
-        score = scores[config.evaluation.select] if scores else float(record.epoch)
-        if math.isnan(score):
-            raise TrainingError(
-                f"evaluation.select is {config.evaluation.select!r}, but no validation event is "
-                "liked; choose by 'ndcg'"
-            )
-        state.advance(record, score, model)
+        with learner.average.applied() if learner.average else nullcontext():
+            scores = validate() if validate else {}
+            record = EpochRecord(state.epoch + 1, loss, time.perf_counter() - started, scores)
+            score = scores[config.evaluation.select] if scores else float(record.epoch)
+            if math.isnan(score):
+                raise TrainingError(
+                    f"evaluation.select is {config.evaluation.select!r}, but no validation event "
+                    "is liked; choose by 'ndcg'"
+                )
+            state.advance(record, score, model)
         if checkpoint is not None:
-            state.save(checkpoint, model, learner.optimizer)
+            state.save(checkpoint, model, learner.optimizer, learner.average)
         on_epoch(state.records)
     model.load_state_dict(state.best)
     return state.records
@@ -155,6 +167,7 @@ class _Learner:
             weight_decay=options.weight_decay,
             fused=True,
         )
+        self.average = ParameterAverage(model, options.averaging) if options.averaging else None
         self.source = graph_source(model, events, fit.num_items)
         self.sampler = ItemSampler(
             events, np.unique(fit.item), fit.num_items, config.loss.use_negatives
@@ -164,7 +177,10 @@ class _Learner:
         """One pass over all targets; the mean loss of its steps."""
         options, max_length = self.config.training, self.config.sequence.max_length
         rng = np.random.default_rng([options.seed, epoch])
-        batches = training_batches(self.events, self.source, max_length, options.batch_size, rng)
+        horizon = self.config.loss.horizon
+        batches = training_batches(
+            self.events, self.source, max_length, options.batch_size, rng, horizon
+        )
         total, steps = 0.0, 0
         bar = tqdm(
             batches,
@@ -200,31 +216,36 @@ class _Learner:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.training.clip_norm)
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
         return loss.item()
 
     def _loss(self, batch: TrainingBatch, rng: np.random.Generator) -> Tensor | None:
         options = self.config.loss
         batch = batch.to(self.config.training.device)
         targets = batch.targets
-        predictable = torch.ones_like(targets.item, dtype=torch.bool)
+        predictable = targets.exists  # [T, K]
         if self.model.sequence_encoder is None and batch.sees_graph is not None:
-            predictable = batch.sees_graph  # the graph is all that this model knows
-        ranked = predictable & _is_target(targets.feedback, options)
+            # the graph is all that this model knows
+            predictable = predictable & batch.sees_graph[:, None]
+        wanted = predictable & _is_target(targets.feedback, options)
+        ranked = wanted.any(1)
         if not ranked.any():
             return None
         state = self.model(batch.sequences, batch.graph, batch.user_node, batch.sees_graph)
-        ranked_state, item = state[ranked], targets.item[ranked]
         if options.ranking == "softmax":
-            loss = softmax_loss(ranked_state, self.model.item_embedding.weight, item)
+            items = self.model.item_embedding.weight
+            loss = softmax_loss(state[ranked], items, targets.item[ranked], wanted[ranked])
         else:
-            user = batch.sequences.user[batch.sequences.row[ranked]]
+            token, item = wanted.nonzero()[:, 0], targets.item[wanted]
+            user = batch.sequences.user[batch.sequences.row[token]]
             others, valid = self._sampled(user, rng)
-            scores = self.model.scores(ranked_state, torch.cat([item[:, None], others], dim=1))
+            scores = self.model.scores(state[token], torch.cat([item[:, None], others], dim=1))
             # an invalid sample scores -inf, where the loss and its gradient are 0
             loss = bpr_loss(scores[:, 0], scores[:, 1:].masked_fill(~valid, -torch.inf)).mean()
-        if self.model.polarity_head is not None:
+        if self.model.polarity is not None:
+            logit = self.model.polarity(state, targets.item).expand_as(predictable)[predictable]
             is_positive = targets.feedback[predictable] <= Feedback.IMPLICIT_POSITIVE
-            logit = self.model.polarity_logit(state[predictable])
             loss = loss + options.polarity_weight * polarity_loss(logit, is_positive).mean()
         return loss
 

@@ -46,13 +46,16 @@ def random_events(
 
 BOTH_ENCODERS = (
     "graph.signed=true",
-    "model.polarity=true",
+    "model.polarity=item",
+    "model.aversion=0.5",
     "sequence.decay=additive",
     "sequence.heads=2",
     "sequence.projections=true",
     "sequence.feedback_input=true",
     "loss.ranking=softmax",
     "loss.targets=any",
+    "loss.horizon=2",
+    "training.averaging=0.9",
 )
 """Turns the preset emo-sage-thp into a model that uses everything there is."""
 

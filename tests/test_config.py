@@ -33,8 +33,10 @@ def flat(config, path=""):
 def different_value(value):
     if isinstance(value, bool):
         return not value
-    if isinstance(value, (int, float)):
-        return value / 2 if isinstance(value, float) and value else value + 1
+    if isinstance(value, float):
+        return value / 2 or 0.5
+    if isinstance(value, int):
+        return value + 1
     return value + "x"
 
 
@@ -47,7 +49,7 @@ class TestPresets:
         config = load_config(name, settings=("model.backend=torch",))
         assert config.preset == name
         model = build_model(config, num_users=3, num_items=4)
-        assert (model.polarity_head is not None) is config.model.polarity
+        assert (model.polarity is not None) is (config.model.polarity != "none")
         assert (model.sequence_encoder is not None) is ("thp" in name or name == "emorec")
         relations = schema(feedback_nodes=name != "base-gat")
         assert model.graph_encoder is None or model.graph_encoder.relations == relations
@@ -65,7 +67,7 @@ class TestPresets:
         assert config.graph.feedback_nodes is ("base" not in name)
         assert config.graph.signed is ("diff" in name)
         assert (config.sequence.layers > 0) is ("thp" in name)
-        assert config.model.polarity is ("polarity" in name)
+        assert (config.model.polarity == "next") is ("polarity" in name)
         assert (config.loss.use_negatives > 0) is ("negatives" in name)
         assert config.loss.ranking == "bpr"
         assert config.sequence.decay == "multiplicative"
@@ -108,6 +110,7 @@ class TestLoad:
             for name, value in flat(config).items()
             if isinstance(value, (bool, int, float)) and name != "graph.feedback_nodes"
         }
+        config = config.with_setting("model.polarity=item")  # aversion needs it
         for name, value in changes.items():
             config = config.with_setting(f"{name}={str(different_value(value)).lower()}")
         config = config.with_setting('data.dataset="Zoë\'s \\"log\\".csv"')
@@ -165,7 +168,7 @@ class TestErrors:
             ("[training]\nepochs = true", "training.epochs must be a whole number, got True"),
             ('[training]\nlearning_rate = "x"', "training.learning_rate must be a number, got 'x'"),
             ("[training]\nlearning_rate = true", "learning_rate must be a number, got True"),
-            ("[model]\npolarity = 1", "model.polarity must be true or false, got 1"),
+            ("[graph]\nsigned = 1", "graph.signed must be true or false, got 1"),
             ("[training]\ndevice = 0", "training.device must be a text, got 0"),
         ],
     )
@@ -218,7 +221,7 @@ class TestSettings:
             (" training.epochs = 20 ", "training.epochs", 20),
             ("training.learning_rate=1e-4", "training.learning_rate", 1e-4),
             ("sequence.window=inf", "sequence.window", float("inf")),
-            ("model.polarity=true", "model.polarity", True),
+            ("graph.gated=true", "graph.gated", True),
             ("graph.conv=gat", "graph.conv", "gat"),
             ('graph.conv="gat"', "graph.conv", "gat"),
             ("data.dataset=my=log file.csv", "data.dataset", "my=log file.csv"),

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "emorec"
 # A module or package may import those of its own level and below. The longest prefix counts.
 LEVELS = {
     "emorec.evaluation.metrics": 0,
+    "emorec.averaging": 0,
     "emorec.checkpoint": 1,
     "emorec.files": 0,
     "emorec.memory": 0,
@@ -34,7 +35,7 @@ LEVELS = {
     "emorec.cli": 7,
     "emorec.service": 7,
 }
-SELF_CONTAINED = ("emorec.ops", "emorec.losses", "emorec.evaluation.metrics")
+SELF_CONTAINED = ("emorec.ops", "emorec.averaging", "emorec.losses", "emorec.evaluation.metrics")
 ONLY_IN = {
     "click": {"emorec.cli"},
     "dgl": {"emorec.nn.aggregate", "emorec.data.graph"},

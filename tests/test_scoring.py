@@ -44,7 +44,7 @@ def test_is_the_model_on_the_whole_history_without_dropout(model):
     model.train()
     state = scorer.states(users)
     assert torch.equal(scorer.states(users), state)
-    torch.testing.assert_close(scorer(users), model.scores(state.clone()).detach())
+    torch.testing.assert_close(scorer(users), model.ranking(state.clone()).detach())
     assert not state.requires_grad
 
 

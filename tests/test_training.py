@@ -214,7 +214,9 @@ class _Scripted:
 class TestEarlyStopping:
     def run_with(self, monkeypatch, scores, **options):
         monkeypatch.setattr(training, "evaluate", _Scripted(scores))
-        config = small_config("", "training.epochs=9", "training.patience=2")
+        config = small_config(
+            "", "training.epochs=9", "training.patience=2", "training.averaging=0"
+        )
         model = build_model(config, LOG.num_users, LOG.num_items)
         states = []
 
@@ -248,7 +250,9 @@ class TestEarlyStopping:
 
     def test_without_validation_all_epochs_count_and_the_last_is_kept(self):
         nothing = SPLIT.valid.select(np.zeros(0, dtype=np.int64))
-        config = small_config("", "training.epochs=3", "training.patience=1")
+        config = small_config(
+            "", "training.epochs=3", "training.patience=1", "training.averaging=0"
+        )
         states = []
         model = build_model(config, LOG.num_users, LOG.num_items)
         records = train(
@@ -270,6 +274,16 @@ class TestEarlyStopping:
         config = small_config("", "evaluation.select=ndcg_likes")
         with pytest.raises(TrainingError, match="evaluation.select is 'ndcg_likes'.*no .*like"):
             run(config, replace(SPLIT, valid=disliked))
+
+
+def test_the_average_is_validated_and_kept():
+    settings = "training.epochs=1", "sequence.dropout=0", "graph.dropout=0"
+    plain, _ = run(small_config("", *settings, "training.averaging=0"))
+    averaged, _ = run(small_config("", *settings, "training.averaging=0.9"))
+    start = build_model(small_config("", *settings), LOG.num_users, LOG.num_items)
+    for name, value in averaged.named_parameters():
+        begin, end = start.get_parameter(name), plain.get_parameter(name)
+        assert (value - begin).norm() < (end - begin).norm() or torch.equal(begin, end), name
 
 
 class TestErrors:
@@ -304,7 +318,8 @@ def test_test_part_is_never_read():
     assert_same(run(small_config(), split)[0], run(small_config())[0])
 
 
-def test_polarity_of_the_next_event_is_learned():
+@pytest.mark.parametrize("head", ["next", "item"])
+def test_polarity_of_events_to_come_is_learned(head):
     # Half of the users like everything, the other half nothing.
     rows = [
         (user, (user * 3 + step) % 10, 0 if user % 2 else 3, 1000 * step)
@@ -317,12 +332,14 @@ def test_polarity_of_the_next_event_is_learned():
         "training.epochs=30",
         "training.patience=30",
         "sequence.dropout=0",
-        "model.polarity=true",
+        "model.aversion=0",
+        f"model.polarity={head}",
         "loss.polarity_weight=1",
     )
     model, _ = run(config, split)
     state = ModelScorer(model, split.history).states(torch.arange(40)).clone()
-    probability = model.polarity_logit(state).sigmoid().detach()
+    items = torch.arange(10).expand(40, -1)
+    probability = model.polarity(state, items).sigmoid().detach()
     assert probability[1::2].min() > 0.7
     assert probability[::2].max() < 0.3
 

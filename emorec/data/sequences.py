@@ -63,21 +63,24 @@ class SequenceBatch:
 
 @dataclass(frozen=True)
 class Targets:
-    """The event that follows each token of a `SequenceBatch`.
+    """The events that follow each token of a `SequenceBatch`, the next ``K`` of them.
 
     Attributes:
-        item: Items, int64 ``[T]``.
-        feedback: Kinds of feedback, int64 ``[T]``.
-        place: Place in the user's whole history, from 0, int64 ``[T]``.
+        item: Items, the next event's first, int64 ``[T, K]``.
+        feedback: Kinds of feedback, int64 ``[T, K]``.
+        exists: Whether the history goes on that far, bool ``[T, K]``; the first always exists.
+            Where it is false, item and feedback are those of the next event.
+        place: Place of the next event in the user's whole history, from 0, int64 ``[T]``.
     """
 
     item: Tensor
     feedback: Tensor
+    exists: Tensor
     place: Tensor
 
     def to(self, device: torch.device | str) -> Targets:
         """The targets on another device."""
-        return Targets(self.item.to(device), self.feedback.to(device), self.place.to(device))
+        return Targets(**{name: value.to(device) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -166,15 +169,27 @@ class EventSequences:
         stop = self.lengths[user] - piece * max_length
         return Windows(user, np.maximum(stop - max_length, 0), stop)
 
-    def training_batch(self, windows: Windows) -> tuple[SequenceBatch, Targets]:
-        """Inputs and next-event targets of windows: [CLS] and all events but the last of each."""
+    def training_batch(self, windows: Windows, horizon: int = 1) -> tuple[SequenceBatch, Targets]:
+        """Inputs and targets of windows.
+
+        Args:
+            windows: Stretches of histories.
+            horizon: Targets per token, ``K``; the later ones may lie beyond the window.
+
+        Returns:
+            [CLS] and all events but the last of each window, and what follows each token.
+        """
         batch = self._batch(windows.user, windows.start, windows.stop - windows.start - 1)
         row = np.repeat(np.arange(len(windows)), windows.stop - windows.start)
         place = windows.start[row] + batch.position.numpy()
-        event = self.offsets[windows.user][row] + place
+        following = self.offsets[windows.user][row] + place  # [T]
+        event = following[:, None] + np.arange(horizon)
+        exists = event < self.offsets[windows.user + 1][row][:, None]
+        event = np.where(exists, event, following[:, None])
         return batch, Targets(
             item=torch.from_numpy(self.item[event]),
             feedback=torch.from_numpy(self.feedback[event].astype(np.int64)),
+            exists=torch.from_numpy(exists),
             place=torch.from_numpy(place),
         )
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from emorec.data.graph import FeedbackGraph
 from emorec.data.sequences import SequenceBatch
 from emorec.nn.graph_encoder import GraphEncoder
+from emorec.nn.polarity import ItemPolarity, NextPolarity
 from emorec.nn.sequence_encoder import SequenceEncoder
 
 __all__ = ["Recommender"]
@@ -18,20 +19,27 @@ class Recommender(nn.Module):
     """Scores items for a user's state.
 
         state = sequence state + gate * graph vector of the user    (paper, 3.2.5: gate = 1)
-        score_i = <state, item embedding_i>
-        P(next event is positive) = sigmoid(<w, state> + b)       (polarity head)
+        score_i = <state, item embedding_i>                        (what comes next)
+        ranking_i = score_i + aversion * log P(positive | state, item i)
+
+    The first two lines are trained for what people do next, disliked or not, since that says most
+    about what they do; the polarity head knows which of it they like. With ``aversion`` 1 items
+    are ranked by the probability that they come next and are liked; more of it trades such hits
+    for fewer dislikes.
 
     Args:
         num_items: Size of the catalogue.
         size: Width of all vectors, ``D``.
         graph_encoder: Gives users' vectors from the feedback graph, or None.
         sequence_encoder: Gives states from users' events, or None.
-        polarity: Whether to have a polarity head.
+        polarity: Head that predicts the polarity of events to come, or None.
         gated: Whether the gate is learned, from 0.1 on, so that the graph adds to the sequence
             no more than it is good for.
+        aversion: Weight of the polarity in the ranking, at least 0; more than 0 needs an
+            `ItemPolarity`.
 
     Raises:
-        ValueError: If there is neither encoder.
+        ValueError: If there is neither encoder, or ``aversion`` has no head to ask.
     """
 
     def __init__(
@@ -40,18 +48,22 @@ class Recommender(nn.Module):
         size: int,
         graph_encoder: GraphEncoder | None,
         sequence_encoder: SequenceEncoder | None,
-        polarity: bool = False,
+        polarity: NextPolarity | ItemPolarity | None = None,
         gated: bool = False,
+        aversion: float = 0.0,
     ) -> None:
         super().__init__()
         if graph_encoder is None and sequence_encoder is None:
             raise ValueError("the model needs a graph encoder, a sequence encoder, or both")
+        if aversion and not isinstance(polarity, ItemPolarity):
+            raise ValueError(f"aversion {aversion} needs a head that knows the polarity of items")
         self.item_embedding = nn.Embedding(num_items, size)
         nn.init.normal_(self.item_embedding.weight, std=0.1)
         self.graph_encoder = graph_encoder
         self.sequence_encoder = sequence_encoder
         self.gate = nn.Parameter(torch.tensor(0.1)) if gated else None
-        self.polarity_head = nn.Linear(size, 1) if polarity else None
+        self.polarity = polarity
+        self.aversion = aversion
 
     def forward(
         self,
@@ -85,21 +97,22 @@ class Recommender(nn.Module):
             state = state + (vector if sees_graph is None else vector * sees_graph[:, None])
         return state
 
-    def scores(self, state: Tensor, items: Tensor | None = None) -> Tensor:
-        """Scores of items.
+    def scores(self, state: Tensor, items: Tensor) -> Tensor:
+        """How likely items come next, up to a constant per state.
 
         Args:
             state: ``[T, D]``.
-            items: Items to score per state, int64 ``[T, N]``; None: the whole catalogue.
+            items: Items to score per state, int64 ``[T, N]``.
 
         Returns:
-            ``[T, N]`` or ``[T, I]``.
+            ``[T, N]``.
         """
-        if items is None:
-            return state @ self.item_embedding.weight.T
         return torch.einsum("td,tnd->tn", state, self.item_embedding(items))
 
-    def polarity_logit(self, state: Tensor) -> Tensor:
-        """Log-odds that the next event is positive, ``[T]``."""
-        assert self.polarity_head is not None
-        return self.polarity_head(state)[:, 0]
+    def ranking(self, state: Tensor) -> Tensor:
+        """What the whole catalogue is ranked by, ``[T, D]`` -> ``[T, I]``."""
+        scores = state @ self.item_embedding.weight.T
+        if not self.aversion:
+            return scores
+        assert isinstance(self.polarity, ItemPolarity)
+        return scores + self.aversion * self.polarity.log_probability(state)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from emorec.data.feedback import Feedback
 from emorec.data.sequences import SequenceBatch
+from emorec.nn.dropout import Dropout
 from emorec.ops.hawkes_attention import Backend, Decay, hawkes_attention
 
 __all__ = ["HawkesLayer", "SequenceEncoder"]
@@ -70,7 +71,7 @@ class SequenceEncoder(nn.Module):
         for module in (self.position, self.gap, self.feedback):
             if module is not None:
                 nn.init.normal_(module.weight, std=0.1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.layers = nn.ModuleList(
             HawkesLayer(
                 size,
@@ -150,7 +151,7 @@ class HawkesLayer(nn.Module):
             shortest = (shortest + longest) / 2
         self.log_half_life = nn.Parameter(torch.linspace(shortest, longest, num_heads))
         self.attention_norm = nn.LayerNorm(size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.query_key = nn.Linear(size, 2 * size) if projections else None
         self.value = nn.Linear(size, size if projections else num_heads * size)
         self.output = nn.Linear(size, size) if projections else None
@@ -161,9 +162,9 @@ class HawkesLayer(nn.Module):
             nn.LayerNorm(size),
             nn.Linear(size, 4 * size),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(4 * size, size),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
 
     @property

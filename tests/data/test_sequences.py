@@ -107,9 +107,25 @@ class TestTrainingBatch:
         assert batch.position.dtype == torch.int32
 
     def test_targets_are_the_events_that_follow(self):
-        assert self.targets.item.tolist() == [2, 1, 0, 4, 3, 3]
-        assert self.targets.feedback.tolist() == [2, 3, 0, 2, 0, 3]
+        assert self.targets.item.tolist() == [[2], [1], [0], [4], [3], [3]]
+        assert self.targets.feedback.tolist() == [[2], [3], [0], [2], [0], [3]]
         assert self.targets.place.tolist() == [0, 1, 2, 1, 2, 3]
+        assert self.targets.exists.all()
+
+    def test_a_longer_horizon_goes_beyond_the_window_but_not_beyond_the_user(self):
+        windows = Windows(np.array([2, 0]), np.array([0, 1]), np.array([3, 3]))
+        _, targets = EVENTS.training_batch(windows, horizon=3)
+        assert targets.exists.int().tolist() == [
+            [1, 1, 1],
+            [1, 1, 0],
+            [1, 0, 0],
+            [1, 1, 1],  # event 3 lies beyond the window 1:3
+            [1, 1, 0],
+        ]
+        assert targets.item[targets.exists].tolist() == [2, 1, 0, 1, 0, 0, 4, 3, 3, 3, 3]
+        assert targets.feedback[targets.exists].tolist() == [2, 3, 0, 3, 0, 0, 2, 0, 3, 0, 3]
+        # what does not exist repeats the next event: an index that is safe to look up
+        assert targets.item[~targets.exists].tolist() == [1, 0, 0, 3]
 
     def test_derived_columns(self):
         assert self.batch.lengths.tolist() == [3, 3]
@@ -119,7 +135,7 @@ class TestTrainingBatch:
     def test_window_of_one_event_is_cls_alone(self):
         batch, targets = EVENTS.training_batch(Windows(np.array([2]), np.array([2]), np.array([3])))
         assert batch.item.tolist() == [CLS]
-        assert targets.item.tolist() == [0]
+        assert targets.item.tolist() == [[0]]
 
 
 class TestInferenceBatch:

@@ -7,6 +7,7 @@ import torch
 from emorec.data.graph import build_graph, schema
 from emorec.nn.graph_encoder import GraphEncoder
 from emorec.nn.model import Recommender
+from emorec.nn.polarity import ItemPolarity, NextPolarity
 from emorec.nn.sequence_encoder import SequenceEncoder
 from tests.small import random_events
 
@@ -18,13 +19,14 @@ GRAPH = build_graph(EVENTS, USERS, EVENTS.lengths[USERS], NUM_ITEMS)
 NODES = torch.arange(2)
 
 
-def make_model(graph=True, sequence=True, polarity=False):
+def make_model(graph=True, sequence=True, polarity=None, **options):
     return Recommender(
         NUM_ITEMS,
         SIZE,
         GraphEncoder(schema(), NUM_USERS, SIZE, backend="torch") if graph else None,
         SequenceEncoder(SIZE, 20, num_heads=2) if sequence else None,
         polarity,
+        **options,
     ).eval()
 
 
@@ -85,31 +87,37 @@ class TestState:
             make_model(graph=False, sequence=False)
 
 
-class TestScores:
-    def test_are_dot_products_with_all_items(self):
-        model = make_model()
+class TestRanking:
+    def test_without_aversion_is_by_dot_products_with_all_items(self):
+        model = make_model(polarity=ItemPolarity(NUM_ITEMS, SIZE))
         with torch.no_grad():
             model.item_embedding.weight.copy_(torch.arange(NUM_ITEMS * SIZE).view(-1, SIZE) / 10)
         state = torch.zeros(2, SIZE)
         state[0, 0], state[1, 1] = 1, 2
         first = [i * SIZE / 10 for i in range(NUM_ITEMS)]
         second = [2 * (i * SIZE + 1) / 10 for i in range(NUM_ITEMS)]
-        np.testing.assert_allclose(model.scores(state).detach(), [first, second], rtol=1e-6)
+        np.testing.assert_allclose(model.ranking(state).detach(), [first, second], rtol=1e-6)
 
-    def test_of_given_items_are_the_same_numbers(self):
+    def test_scores_of_given_items_are_the_same_numbers(self):
         model = make_model()
         state = torch.randn(3, SIZE)
         items = torch.tensor([[0, 8], [4, 4], [7, 1]])
-        expected = model.scores(state).gather(1, items)
+        expected = model.ranking(state).gather(1, items)
         torch.testing.assert_close(model.scores(state, items), expected)
 
+    def test_aversion_adds_the_log_probability_of_liking(self):
+        state = torch.randn(3, SIZE)
+        model = make_model(polarity=ItemPolarity(NUM_ITEMS, SIZE), aversion=2.5)
+        everything = torch.arange(NUM_ITEMS).expand(3, -1)
+        probability = model.polarity(state, everything).sigmoid()
+        expected = state @ model.item_embedding.weight.T + 2.5 * probability.log()
+        torch.testing.assert_close(model.ranking(state), expected)
 
-class TestPolarity:
-    def test_is_linear_in_the_state(self):
-        model = make_model(polarity=True)
-        state = torch.randn(5, SIZE)
-        weight, bias = model.polarity_head.weight[0], model.polarity_head.bias
-        torch.testing.assert_close(model.polarity_logit(state), state @ weight + bias)
+    @pytest.mark.parametrize("polarity", [None, NextPolarity(SIZE)])
+    def test_aversion_needs_a_head_that_knows_items(self, polarity):
+        with pytest.raises(ValueError, match="aversion 1.0 needs a head"):
+            make_model(polarity=polarity, aversion=1.0)
 
-    def test_models_without_it_have_no_parameters_for_it(self):
-        assert not any("polarity" in name for name in make_model().state_dict())
+
+def test_models_without_a_polarity_head_have_no_parameters_for_it():
+    assert not any("polarity" in name for name in make_model().state_dict())

@@ -195,7 +195,7 @@ def test_the_encoder_is_alive_before_and_after_training(encoder):
     for _ in range(60):
         optimizer.zero_grad()
         scores = encoder(batch, items) @ items.T
-        loss = torch.nn.functional.cross_entropy(scores, targets.item)
+        loss = torch.nn.functional.cross_entropy(scores, targets.item[:, 0])
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
