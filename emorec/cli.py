@@ -21,7 +21,7 @@ from emorec.data.datasets import DATASETS
 from emorec.data.graph import import_dgl
 from emorec.data.splits import Split
 from emorec.doctor import report
-from emorec.evaluation.report import results_table
+from emorec.evaluation.tables import results_table
 from emorec.experiment import (
     data_card,
     judge,
@@ -38,6 +38,12 @@ from emorec.training import TrainingError
 __all__ = ["evaluate", "main", "recommend", "train"]
 
 _RUN = click.Path(file_okay=False, path_type=Path)
+_aversion_option = click.option(
+    "--aversion",
+    type=float,
+    help="How much to avoid what the user would dislike: 0 ranks by what comes next alone, 1 by "
+    "what comes next and is liked, more avoids more.  [default: the run's]",
+)
 
 
 def _command(function: Callable[..., None]) -> Callable[..., None]:
@@ -209,18 +215,23 @@ def train(
     type=click.Choice(["dgl", "torch"]),
     help="Library for sums over edges.  [default: the run's]",
 )
+@_aversion_option
 @click.option("--json", "as_json", is_flag=True, help="All metrics as JSON.")
 @_command
-def evaluate(run: Path, k: int | None, backend: str | None, as_json: bool) -> None:
+def evaluate(
+    run: Path, k: int | None, backend: str | None, aversion: float | None, as_json: bool
+) -> None:
     r"""Judges a trained RUN on its test part, beside simple baselines.
 
     \b
     any       every held-out item counts as relevant
     likes     only those with positive feedback count
     dislikes  held-out items with negative feedback: recommended ones count against a model;
-              their share is that of dislikes among all held-out items that were recommended
+              their share is that of dislikes among all held-out items that were recommended,
+              and nDCL weighs them by rank and strength, 1 being the worst list there is
+    both      NDCG of likes less that of dislikes
     """
-    recommender = _loaded(run, backend)
+    recommender = _loaded(run, backend, aversion)
     split = recommender.split
     if len(split.test) == 0:
         raise click.UsageError(f"{run} holds no test part")
@@ -262,13 +273,21 @@ def evaluate(run: Path, k: int | None, backend: str | None, as_json: bool) -> No
     type=click.Choice(["dgl", "torch"]),
     help="Library for sums over edges.  [default: the run's]",
 )
+@_aversion_option
 @_command
-def recommend(run: Path, users: tuple[str, ...], k: int, output: str, backend: str | None) -> None:
+def recommend(
+    run: Path,
+    users: tuple[str, ...],
+    k: int,
+    output: str,
+    backend: str | None,
+    aversion: float | None,
+) -> None:
     """Recommends items that a user has not met, from a trained RUN.
 
     Users that the run does not know get the most popular items, and are told so.
     """
-    recommender = _loaded(run, backend)
+    recommender = _loaded(run, backend, aversion)
     lists = recommender.recommend(users, k)
     unknown = lists.loc[lists["source"] == "popular", "user"].unique()
     for user in unknown:
@@ -357,7 +376,7 @@ def _print_epoch(records: list[EpochRecord]) -> None:
     )
 
 
-def _loaded(run: Path, backend: str | None) -> EmoRec:
-    recommender = EmoRec.load(run, backend)
+def _loaded(run: Path, backend: str | None, aversion: float | None) -> EmoRec:
+    recommender = EmoRec.load(run, backend, aversion)
     _ready_machine(recommender.config)
     return recommender

@@ -193,20 +193,25 @@ class EmoRec:
         save_tensors(folder / "model.safetensors", parameters, {})
 
     @classmethod
-    def load(cls, folder: str | Path, backend: str | None = None) -> Self:
+    def load(
+        cls, folder: str | Path, backend: str | None = None, aversion: float | None = None
+    ) -> Self:
         """Reads what `save` or ``emorec-train`` wrote.
 
         Args:
             folder: The run folder.
             backend: Library for sums over edges in place of the run's; parameters fit both.
+            aversion: ``model.aversion`` in place of the run's; it is not trained.
 
         Raises:
             FileError: If a file is missing or damaged.
+            ConfigError: If the model does not know the polarity of items, and so no aversion.
         """
         folder = Path(folder)
         config = read_config(folder)
-        if backend is not None:
-            config = config.updated({"model": {"backend": backend}}, "backend")
+        for name, value in (("backend", backend), ("aversion", aversion)):
+            if value is not None:
+                config = config.updated({"model": {name: value}}, name)
         recommender = cls(config=config)
         split = load_split(folder)
         model = build_model(recommender.config, split.train.num_users, split.train.num_items)

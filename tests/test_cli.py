@@ -467,6 +467,22 @@ class TestEvaluate:
         kept = json.loads((folder / "results.json").read_text())["models"]
         assert at_ten["emorec"]["ndcg_any"] == pytest.approx(kept["emorec"]["ndcg_any"])
 
+    def test_aversion_changes_the_lists_of_the_model_alone(self, trained):
+        one, other = (
+            json.loads(call(cli.evaluate, trained[0], "--json", "--aversion", value).stdout)
+            for value in (0, 50)
+        )
+        assert one["MostPop"] == other["MostPop"]
+        assert one["emorec"] != other["emorec"]
+
+    @pytest.mark.parametrize("value", ["-1", "nan"])
+    def test_an_aversion_that_is_none(self, trained, value):
+        for command, arguments in ((cli.evaluate, []), (cli.recommend, ["--user", "a"])):
+            assert_fails(
+                command, trained[0], *arguments, "--aversion", value,
+                message=f"aversion: model.aversion must be at least 0, got {value}",
+            )  # fmt: skip
+
     @pytest.mark.parametrize(
         "name",
         ["config.toml", "vocabulary.json", "interactions.safetensors", "model.safetensors"],

@@ -188,6 +188,20 @@ class TestSaveAndLoad:
         assert ours["item"].tolist() == theirs["item"].tolist()
         np.testing.assert_allclose(ours["score"], theirs["score"], rtol=1e-4, atol=1e-4)
 
+    def test_aversion_is_chosen_anew(self, fitted, saved):
+        own = fitted.config.model.aversion
+        assert EmoRec.load(saved).model.aversion == own > 0
+        one, other = (EmoRec.load(saved, aversion=value) for value in (own, 50.0))
+        assert one.recommend(USERS)["item"].tolist() == fitted.recommend(USERS)["item"].tolist()
+        assert other.recommend(USERS)["item"].tolist() != fitted.recommend(USERS)["item"].tolist()
+
+    def test_aversion_of_a_model_that_knows_no_polarity(self, tmp_path):
+        EmoRec(config=small_config("diff-gat", "training.epochs=1")).fit(LOG, progress=False).save(
+            tmp_path
+        )
+        with pytest.raises(ConfigError, match="aversion is 2.0, which needs model.polarity 'item'"):
+            EmoRec.load(tmp_path, aversion=2.0)
+
     def test_saving_again_over_an_old_run(self, fitted, folder):
         fitted.save(folder)
         pd.testing.assert_frame_equal(EmoRec.load(folder).recommend(USERS), fitted.recommend(USERS))

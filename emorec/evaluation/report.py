@@ -18,13 +18,11 @@ from emorec.evaluation.tables import (
     Summary,
     best_marked,
     coverage,
-    results_table,
     summary_of,
-    to_markdown,
 )
 from emorec.files import write_text
 
-__all__ = ["Card", "Summary", "results_table", "to_markdown", "write_report"]
+__all__ = ["Card", "Summary", "write_report"]
 
 Card = Mapping[str, str | int | Mapping[str, int]]
 """Facts about the data by name; a mapping of counts is drawn as a bar of their shares."""
