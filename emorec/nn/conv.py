@@ -11,7 +11,6 @@ node that is reached, and small graphs reach few nodes, but may draw on a large 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -235,15 +234,15 @@ class _KindProduct(torch.autograd.Function):
             output = x.new_empty(len(x), weight.shape[1] * weight.shape[2])
         else:
             ctx.mark_dirty(add_to)
-        per_head = output.view(-1, *weight.shape[1:3])
-        for k, rows, h in _blocks(sizes, x.shape[1]):
-            own, block, w = x[rows, h], per_head[rows, h], weight[k, h].T
+        blocks = _blocks(output.view(-1, *weight.shape[1:3]), sizes)
+        biases = [None] * len(blocks) if bias is None else _parts(bias)
+        for block, own, w, b in zip(blocks, _blocks(x, sizes), _parts(weight), biases, strict=True):
             if add_to is not None:
-                torch.addmm(block, own, w, out=block)
-            elif bias is not None:
-                torch.addmm(bias[k, h], own, w, out=block)
+                torch.addmm(block, own, w.T, out=block)
+            elif b is not None:
+                torch.addmm(b, own, w.T, out=block)
             else:
-                torch.mm(own, w, out=block)
+                torch.mm(own, w.T, out=block)
         return output
 
     @staticmethod
@@ -252,29 +251,29 @@ class _KindProduct(torch.autograd.Function):
         ctx: Any, grad: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None, None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        per_head = grad.reshape(-1, *weight.shape[1:3])
         grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
-        num_kinds, num_heads, width, _ = weight.shape
-        grad_bias = grad.new_empty(num_kinds, num_heads, width)
-        for k, rows, h in _blocks(ctx.sizes, num_heads):
-            own = per_head[rows, h]
-            torch.mm(own, weight[k, h], out=grad_x[rows, h])
-            torch.mm(own.T, x[rows, h], out=grad_weight[k, h])
-            if ctx.needs_input_grad[2]:
-                torch.sum(own, 0, out=grad_bias[k, h])
-        return (
-            grad_x,
-            grad_weight,
-            grad_bias if ctx.needs_input_grad[2] else None,
-            None,
-            grad if ctx.needs_input_grad[4] else None,
-        )
+        blocks = _blocks(grad.reshape(-1, *weight.shape[1:3]), ctx.sizes)
+        for block, own, w, grad_own, grad_w in zip(
+            blocks,
+            _blocks(x, ctx.sizes),
+            _parts(weight),
+            _blocks(grad_x, ctx.sizes),
+            _parts(grad_weight),
+            strict=True,
+        ):
+            torch.mm(block, w, out=grad_own)
+            torch.mm(block.T, own, out=grad_w)
+        grad_bias = None
+        if ctx.needs_input_grad[2]:
+            grad_bias = torch.stack([block.sum(0) for block in blocks]).view(weight.shape[:3])
+        return grad_x, grad_weight, grad_bias, None, grad if ctx.needs_input_grad[4] else None
 
 
-def _blocks(sizes: list[int], num_heads: int) -> Iterator[tuple[int, slice, int]]:
-    """Kind, rows and head of each block."""
-    start = 0
-    for kind, size in enumerate(sizes):
-        for head in range(num_heads):
-            yield kind, slice(start, start + size), head
-        start += size
+def _blocks(x: Tensor, sizes: list[int]) -> list[Tensor]:
+    """The rows of each kind and head in ``x`` ``[F, H, D]``."""
+    return [block for part in x.split(sizes) for block in part.unbind(1)]
+
+
+def _parts(weight: Tensor) -> list[Tensor]:
+    """The same of a parameter, ``[R, H, ...]``."""
+    return [part for of_kind in weight.unbind() for part in of_kind.unbind()]
