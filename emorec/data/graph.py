@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from emorec.data.feedback import Feedback
 from emorec.data.sequences import EventSequences
 
-__all__ = ["FeedbackGraph", "Relation", "build_graph", "import_dgl", "schema", "to_dgl"]
+__all__ = ["Events", "FeedbackGraph", "Relation", "build_graph", "import_dgl", "schema", "to_dgl"]
 
 Relation = tuple[str, str, str]
 """Canonical relation: source node type, name, target node type."""
@@ -30,51 +32,145 @@ def schema(feedback_nodes: bool = True) -> list[Relation]:
     """
     if not feedback_nodes:
         return [("item", "interacts", "user")]
-    return [relation for kind in Feedback for relation in _kind_relations(kind)]
+    return [relation for kind in Feedback for relation in _kind_relations(kind.label)]
 
 
-def _kind_relations(kind: Feedback) -> tuple[Relation, Relation, Relation]:
+def _kind_relations(kind: str) -> tuple[Relation, Relation, Relation]:
     return (
-        ("item", f"item_to_{kind.label}", kind.label),
-        (kind.label, f"{kind.label}_to_item", "item"),
-        (kind.label, f"{kind.label}_to_user", "user"),
+        ("item", f"item_to_{kind}", kind),
+        (kind, f"{kind}_to_item", "item"),
+        (kind, f"{kind}_to_user", "user"),
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Events:
+    """The events between items and the nodes that they reach, sorted both ways.
+
+    With ``R`` kinds, an item's events of one kind form a *pair*, numbered ``item * R + kind``. The
+    two orders are all that sums over edges need, in both directions, forward and backward.
+
+    Attributes:
+        item: Item of each event, int32 ``[E]``; events are sorted by node.
+        pair: Pair of each event, int32 ``[E]``.
+        node_offsets: Where each node's events begin and end, int32 ``[F + 1]``.
+        node: Node of each event, events sorted by pair, int32 ``[E]``.
+        order: The events in that order, int32 ``[E]``.
+        pair_offsets: Where each pair's events begin and end, int32 ``[I * R + 1]``.
+        item_offsets: Every ``R``-th of these: where each item's do, int32 ``[I + 1]``.
+    """
+
+    item: Tensor
+    pair: Tensor
+    node_offsets: Tensor
+    node: Tensor
+    order: Tensor
+    pair_offsets: Tensor
+    item_offsets: Tensor
+
+    @property
+    def node_by_event(self) -> Tensor:
+        """Node of each event, events sorted by node, int64 ``[E]``."""
+        return torch.repeat_interleave(self.node_offsets.diff().long())
+
+    @property
+    def inverse_order(self) -> Tensor:
+        """Place of each event in the order by pair, int32 ``[E]``."""
+        places = torch.arange(len(self.order), dtype=torch.int32, device=self.order.device)
+        return torch.empty_like(self.order).index_copy(0, self.order.long(), places)
+
+    def to(self, device: torch.device | str) -> Events:
+        """The events on another device."""
+        return Events(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+@dataclass(frozen=True, eq=False)
 class FeedbackGraph:
-    """Edge tensors of a graph over some users and all items; free of any graph library.
+    """A graph over some users and all items; free of any graph library.
+
+    Nodes that events reach are sorted by kind of feedback, then by user. Without feedback nodes
+    they are the users themselves, of one kind.
 
     Attributes:
         users: User of each user node, int64 ``[U]``.
         num_items: Number of item nodes.
-        node_user: For each node type but "item", the user node that owns each node, int64.
-        edges: Source and target nodes per relation, int64 ``[E]`` each.
-        time: Event times per relation between items and others, int64 ``[E]``.
+        num_nodes: For each node type that events reach, the number of its nodes.
+        kind: Kind of each of these nodes, int64 ``[F]``.
+        owner: User node that owns it, int64 ``[F]``.
+        by_owner: The nodes sorted by owner, int64 ``[F]``.
+        owner_offsets: Where each user's nodes begin and end there, int64 ``[U + 1]``.
+        events: The edges between items and nodes.
+        event_time: Time of each event, sorted by node, int64 ``[E]``.
     """
 
     users: Tensor
     num_items: int
-    node_user: dict[str, Tensor]
-    edges: dict[Relation, tuple[Tensor, Tensor]]
-    time: dict[Relation, Tensor]
-
-    def num_nodes(self, node_type: str) -> int:
-        """Number of nodes of a type."""
-        return self.num_items if node_type == "item" else len(self.node_user[node_type])
+    num_nodes: dict[str, int]
+    kind: Tensor
+    owner: Tensor
+    by_owner: Tensor
+    owner_offsets: Tensor
+    events: Events
+    event_time: Tensor
 
     def to(self, device: torch.device | str) -> FeedbackGraph:
-        """The graph on another device."""
-        return FeedbackGraph(
-            self.users.to(device),
-            self.num_items,
-            {name: rows.to(device) for name, rows in self.node_user.items()},
-            {
-                name: (source.to(device), target.to(device))
-                for name, (source, target) in self.edges.items()
-            },
-            {name: time.to(device) for name, time in self.time.items()},
-        )
+        """The graph on another device; itself if it is there already."""
+        if self.users.device == torch.device(device):
+            return self  # and keeps what was derived from it
+        moved: dict[str, Any] = {
+            field.name: value.to(device)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor | Events)
+        }
+        return replace(self, **moved)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Nodes of each kind."""
+        return list(self.num_nodes.values())
+
+    @property
+    def node_user(self) -> dict[str, Tensor]:
+        """For each node type but "item", the user node that owns each node, int64."""
+        owners = self.owner.split(self.sizes)
+        everyone = torch.arange(len(self.users), device=self.users.device)
+        return {"user": everyone, **dict(zip(self.num_nodes, owners, strict=True))}
+
+    @property
+    def edges(self) -> dict[Relation, tuple[Tensor, Tensor]]:
+        """Source and target nodes of every relation, int64 ``[E]`` each."""
+        if "user" in self.num_nodes:
+            (relation,) = schema(feedback_nodes=False)
+            return {relation: (self.events.item.long(), self.events.node_by_event)}
+        edges: dict[Relation, tuple[Tensor, Tensor]] = {}
+        for kind, nodes, events in self._parts():
+            items = self.events.item[events].long()
+            ends = self.events.node_by_event[events] - nodes.start
+            owners = self.owner[nodes]
+            into, back, up = _kind_relations(kind)
+            edges[into], edges[back] = (items, ends), (ends, items)
+            edges[up] = torch.arange(len(owners), device=owners.device), owners
+        return edges
+
+    @property
+    def time(self) -> dict[Relation, Tensor]:
+        """Event times of every relation between items and others, int64 ``[E]``."""
+        if "user" in self.num_nodes:
+            return dict.fromkeys(schema(feedback_nodes=False), self.event_time)
+        return {
+            relation: self.event_time[events]
+            for kind, _, events in self._parts()
+            for relation in _kind_relations(kind)[:2]
+        }
+
+    def _parts(self) -> Iterator[tuple[str, slice, slice]]:
+        """Each kind's nodes and, sorted by node, its events."""
+        start = 0
+        for kind, count in self.num_nodes.items():
+            nodes = slice(start, start + count)
+            first, last = self.events.node_offsets[[nodes.start, nodes.stop]].tolist()
+            yield kind, nodes, slice(first, last)
+            start += count
 
 
 def build_graph(
@@ -95,44 +191,100 @@ def build_graph(
         feedback_nodes: Whether events pass through feedback nodes, see `schema`.
     """
     owner, event = events.events(users, num_events)
-    item, feedback, time = events.item[event], events.feedback[event], events.time[event]
-    node_user = {"user": torch.arange(len(users))}
-    edges: dict[Relation, tuple[Tensor, Tensor]] = {}
-    times: dict[Relation, Tensor] = {}
-    if not feedback_nodes:
-        (relation,) = schema(feedback_nodes=False)
-        edges[relation] = torch.from_numpy(item), torch.from_numpy(owner)
-        times[relation] = torch.from_numpy(time)
-        return FeedbackGraph(torch.from_numpy(users), num_items, node_user, edges, times)
-    for kind in Feedback:
-        into, back, up = _kind_relations(kind)
-        rows = np.flatnonzero(feedback == kind)
-        owners, node = np.unique(owner[rows], return_inverse=True)  # a node per user of this kind
-        items, nodes, when = (torch.from_numpy(column) for column in (item[rows], node, time[rows]))
-        edges[into], edges[back] = (items, nodes), (nodes, items)
-        times[into] = times[back] = when
-        edges[up] = torch.arange(len(owners)), torch.from_numpy(owners)
-        node_user[kind.label] = torch.from_numpy(owners)
-    return FeedbackGraph(torch.from_numpy(users), num_items, node_user, edges, times)
+    names, slot = ["user"], owner
+    if feedback_nodes:
+        names = [kind.label for kind in Feedback]
+        slot = events.feedback[event].astype(np.int64) * len(users) + owner
+    by_node, slot_offsets = _counting_sort(slot, len(names) * len(users))
+    event = event[by_node]
+    # Only (kind, user) slots that occur become nodes; without feedback nodes all users are.
+    counts = np.diff(slot_offsets)
+    slots = np.flatnonzero(counts) if feedback_nodes else np.arange(len(users))
+    kind, owner = np.divmod(slots, max(len(users), 1))
+    item = events.item[event].astype(np.int32)
+    node_offsets = _offsets(counts[slots])
+    node = np.repeat(np.arange(len(slots), dtype=np.int32), counts[slots])
+    pair = item * len(names) + np.repeat(kind.astype(np.int32), counts[slots])
+    order, pair_offsets = _counting_sort(pair, num_items * len(names))
+    by_owner, owner_offsets = _counting_sort(owner, len(users))
+    return FeedbackGraph(
+        users=torch.from_numpy(users),
+        num_items=num_items,
+        num_nodes=dict(zip(names, np.bincount(kind, minlength=len(names)).tolist(), strict=True)),
+        kind=torch.from_numpy(kind),
+        owner=torch.from_numpy(owner),
+        by_owner=torch.from_numpy(by_owner.astype(np.int64)),
+        owner_offsets=torch.from_numpy(owner_offsets.astype(np.int64)),
+        events=Events(
+            *map(
+                torch.from_numpy,
+                (
+                    item,
+                    pair,
+                    node_offsets,
+                    node[order],
+                    order,
+                    pair_offsets,
+                    np.ascontiguousarray(pair_offsets[:: len(names)]),
+                ),
+            )
+        ),
+        event_time=torch.from_numpy(events.time[event]),
+    )
+
+
+def _counting_sort(key: np.ndarray, num_keys: int) -> tuple[np.ndarray, np.ndarray]:
+    """The stable order of small integers, and where each begins in it, int32.
+
+    A matrix of one entry per row is turned from rows to columns, which is linear in its size.
+    """
+    rows = np.arange(len(key) + 1, dtype=np.int32)
+    entries = np.zeros(len(key), np.int8), key.astype(np.int32), rows
+    matrix = csr_array(entries, shape=(len(key), num_keys)).tocsc()
+    return matrix.indices, matrix.indptr
+
+
+def _offsets(counts: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
 
 
 def to_dgl(graph: FeedbackGraph) -> Any:
-    """The graph as a DGL heterograph with event times in ``edata["time"]``.
+    """The events as a DGL heterograph of items, pairs and the nodes that events reach.
+
+    Its relations are item_to_node, pair_to_node and their transposes, in DGL's compressed format,
+    so that DGL has nothing to sort.
 
     Raises:
         ImportError: If DGL is not installed, with what to do.
     """
-    dgl = import_dgl()
-    names = ["item", *graph.node_user]
-    heterograph = dgl.heterograph(
-        {relation: edges for relation, edges in graph.edges.items()},
-        num_nodes_dict={name: graph.num_nodes(name) for name in names},
-        idtype=torch.int64,
-        device=graph.users.device,
+    dgl, events = import_dgl(), graph.events
+    as_stored = torch.empty(0, dtype=torch.int32, device=events.item.device)
+    return dgl.heterograph(
+        {
+            ("item", "item_to_node", "node"): (
+                "csc",
+                (events.node_offsets, events.item, as_stored),
+            ),
+            ("node", "node_to_item", "item"): (
+                "csc",
+                (events.item_offsets, events.node, as_stored),
+            ),
+            ("pair", "pair_to_node", "node"): (
+                "csc",
+                (events.node_offsets, events.pair, as_stored),
+            ),
+            ("node", "node_to_pair", "pair"): (
+                "csc",
+                (events.pair_offsets, events.node, as_stored),
+            ),
+        },
+        num_nodes_dict={
+            "item": graph.num_items,
+            "pair": len(events.pair_offsets) - 1,
+            "node": len(graph.owner),
+        },
+        idtype=torch.int32,
     )
-    for relation, time in graph.time.items():
-        heterograph.edges[relation].data["time"] = time
-    return heterograph
 
 
 def import_dgl() -> ModuleType:

@@ -1,165 +1,267 @@
-"""Sums over edges, by DGL or by plain PyTorch: the one place where the backends differ.
+"""Sums over events, by DGL or by plain PyTorch: the one place where the backends differ.
 
-Both backends give the two sums that the convolutions need, over the edges ``u -> v`` of one
-relation:
+Both backends give the two sums that the convolutions need, in either direction, over the in-edges
+``u -> v`` of each target:
 
     mean:    m_v = 1 / |N(v)| * sum_{u in N(v)} x_u
     attend:  m_v = sum_{u in N(v)} a_uv x_u,   a_uv = softmax_{u in N(v)} leaky_relu(l_u + r_v)
 
-A node without edges gets zeros.
+A target without edges gets zeros. Every sum runs over edges that are sorted by target, and its
+backward is the same sum over the same edges sorted by source: nothing is ever scattered.
 """
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from emorec.data.graph import FeedbackGraph, Relation, import_dgl, to_dgl
+from emorec.data.graph import FeedbackGraph, import_dgl, to_dgl
 
-__all__ = ["Adjacency", "GraphBackend", "adjacencies"]
+__all__ = ["Adjacency", "GraphBackend", "adjacencies", "sum_by_owner"]
 
 GraphBackend = Literal["dgl", "torch"]
 NEGATIVE_SLOPE = 0.2  # of the attention's leaky ReLU (GAT, section 3.3)
+_TINY = torch.finfo(torch.float32).tiny
+# PyTorch says so of every sparse matrix; here they only name the places of a product.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
 
-class Adjacency(Protocol):
-    """The edges of one relation."""
+@dataclass(frozen=True, eq=False)
+class Adjacency:
+    """Edges in one direction, sorted by target and by source.
 
-    in_degree: Tensor
-    """Edges into each target node, int64 ``[V]``."""
+    Logits may have finer sources than ``x``: an item has one vector, and a logit per kind of
+    feedback.
+
+    Attributes:
+        offsets: Where each target's edges begin and end, ``[V + 1]``.
+        row: For edges sorted by target, the row of ``x``, ``[E]``.
+        source: The source of the logit, ``[E]``.
+        row_offsets: For edges sorted by source, where those of each row of ``x`` begin and end.
+        source_offsets: Where those of each source of logits do, ``[U + 1]``.
+        target_by_source: The targets in that order, ``[E]``.
+        by_source: The edges in that order, ``[E]``.
+        dgl_graphs: The edges and their transpose as graphs of DGL, for its backend.
+    """
+
+    offsets: Tensor
+    row: Tensor
+    source: Tensor
+    row_offsets: Tensor
+    source_offsets: Tensor
+    target_by_source: Tensor
+    by_source: Tensor
+    dgl_graphs: tuple[Any, Any] | None = None
+
+    @cached_property
+    def target(self) -> Tensor:
+        """For edges sorted by target, the target, ``[E]``."""
+        return torch.repeat_interleave(self.in_degree)
+
+    @property
+    def in_degree(self) -> Tensor:
+        """Edges into each target, ``[V]``."""
+        return self.offsets.diff()
 
     def mean(self, x: Tensor) -> Tensor:
-        """Mean over in-edges of ``x`` ``[U, D]``: ``[V, D]``."""
-        ...
+        """Mean over in-edges of ``x`` ``[X, D]``: ``[V, D]``."""
+        return _Mean.apply(x, self)
 
     def attend(self, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        """Attention-weighted sum of ``x`` ``[U, H, D]``; ``left`` ``[U, H]``, ``right`` ``[V, H]``.
+        """Attention-weighted sums of ``x`` over in-edges, one per head.
+
+        Args:
+            x: ``[X, D]``.
+            left: The sources' part of the logits, ``[U, H]``.
+            right: The targets' part, ``[V, H]``.
 
         Returns:
             ``[V, H, D]``.
         """
-        ...
+        return _Attend.apply(x, left, right, self)
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Sum over in-edges of ``x``, without a gradient."""
+        if self.dgl_graphs is not None:
+            return import_dgl().ops.copy_u_sum(self.dgl_graphs[0], x)
+        return _sum_bags(self.row, x, self.offsets)
+
+    def sum_back(self, grad: Tensor) -> Tensor:
+        """Sum over out-edges of ``grad`` ``[V, D]``: ``[X, D]``."""
+        if self.dgl_graphs is not None:
+            return import_dgl().ops.copy_u_sum(self.dgl_graphs[1], grad)
+        return _sum_bags(self.target_by_source, grad, self.row_offsets)
 
 
-def adjacencies(graph: FeedbackGraph, backend: GraphBackend) -> dict[Relation, Adjacency]:
-    """Every relation's edges, ready for a backend.
+def adjacencies(graph: FeedbackGraph, backend: GraphBackend) -> tuple[Adjacency, Adjacency]:
+    """The edges from items to the nodes that events reach, and those from nodes back to pairs.
+
+    They are made once per graph. See `emorec.data.graph.Events` for what a pair is.
 
     Raises:
         ImportError: If ``backend`` is "dgl" and DGL is missing.
         ValueError: If there is no such backend.
     """
-    if backend == "dgl":
-        ops, heterograph = import_dgl().ops, to_dgl(graph)
-        return {relation: _DglAdjacency(heterograph[relation], ops) for relation in graph.edges}
-    if backend == "torch":
-        return {
-            (source, name, target): _TorchAdjacency(
-                *edges, graph.num_nodes(source), graph.num_nodes(target)
-            )
-            for (source, name, target), edges in graph.edges.items()
-        }
-    raise ValueError(f"backend must be 'dgl' or 'torch', got {backend!r}")
+    if backend not in ("dgl", "torch"):
+        raise ValueError(f"backend must be 'dgl' or 'torch', got {backend!r}")
+    made = _made.setdefault(graph, {})
+    if backend not in made:
+        made[backend] = _both_directions(graph, with_dgl=backend == "dgl")
+    return made[backend]
 
 
-class _DglAdjacency:
-    """One relation of a DGL heterograph."""
-
-    def __init__(self, graph: Any, ops: Any) -> None:
-        self._graph, self._ops = graph, ops
-        self.in_degree: Tensor = graph.in_degrees()
-        self._is_matching = _is_matching(self.in_degree)
-
-    def mean(self, x: Tensor) -> Tensor:
-        return self._ops.copy_u_mean(self._graph, x)
-
-    def attend(self, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        if self._is_matching:
-            return self.mean(x.flatten(1)).view(-1, *x.shape[1:])
-        logits = F.leaky_relu(self._ops.u_add_v(self._graph, left, right), NEGATIVE_SLOPE)
-        weights = self._ops.edge_softmax(self._graph, logits)  # [E, H]
-        return self._ops.u_mul_e_sum(self._graph, x, weights[..., None])
+_made: WeakKeyDictionary[FeedbackGraph, dict[str, tuple[Adjacency, Adjacency]]]
+_made = WeakKeyDictionary()
 
 
-class _TorchAdjacency:
-    """One relation in plain PyTorch, its edges sorted by target (CSR)."""
-
-    def __init__(self, source: Tensor, target: Tensor, num_sources: int, num_targets: int) -> None:
-        order = torch.argsort(target, stable=True)
-        self.source, self.target = source[order], target[order]
-        self.num_sources = num_sources
-        self.in_degree = torch.bincount(target, minlength=num_targets)
-        self.offsets = _offsets(self.in_degree)
-        self._is_matching = _is_matching(self.in_degree)
-
-    @cached_property
-    def transposed(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Edge order by source, the targets in that order, and where each source begins (CSC)."""
-        order = torch.argsort(self.source, stable=True)
-        counts = torch.bincount(self.source, minlength=self.num_sources)
-        return order, self.target[order], _offsets(counts)
-
-    def mean(self, x: Tensor) -> Tensor:
-        return _BagSum.apply(x, None, self) / self.in_degree.clamp(min=1)[:, None].to(x.dtype)
-
-    def attend(self, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        if self._is_matching:
-            return self.mean(x.flatten(1)).view(-1, *x.shape[1:])
-        logits = F.leaky_relu(left[self.source] + right[self.target], NEGATIVE_SLOPE)  # [E, H]
-        place = self.target[:, None].expand_as(logits)
-        with torch.no_grad():  # the softmax does not depend on the shift
-            shift = torch.zeros_like(right).scatter_reduce(
-                0, place, logits, "amax", include_self=False
-            )
-        weights = torch.exp(logits - shift[self.target])
-        total = torch.zeros_like(right).scatter_add(0, place, weights)  # [V, H]
-        weights = weights / total[self.target]
-        heads = [_BagSum.apply(x[:, h], weights[:, h], self) for h in range(x.shape[1])]
-        return torch.stack(heads, dim=1)
+def _both_directions(graph: FeedbackGraph, with_dgl: bool) -> tuple[Adjacency, Adjacency]:
+    events = graph.events
+    blocks = to_dgl(graph) if with_dgl else {}
+    into = Adjacency(
+        offsets=events.node_offsets,
+        row=events.item,
+        source=events.pair,
+        row_offsets=events.item_offsets,
+        source_offsets=events.pair_offsets,
+        target_by_source=events.node,
+        by_source=events.order,
+        dgl_graphs=(blocks["item_to_node"], blocks["node_to_item"]) if with_dgl else None,
+    )
+    back = Adjacency(
+        offsets=events.pair_offsets,
+        row=events.node,
+        source=events.node,
+        row_offsets=events.node_offsets,
+        source_offsets=events.node_offsets,
+        target_by_source=events.pair,
+        by_source=events.inverse_order,
+        dgl_graphs=(blocks["node_to_pair"], blocks["pair_to_node"]) if with_dgl else None,
+    )
+    return into, back
 
 
-class _BagSum(torch.autograd.Function):
-    """Weighted sum over in-edges; the backward is the same sum over the transposed edges.
+class _Mean(torch.autograd.Function):
+    """Rows are divided, never edges weighted: that keeps the sums plain."""
 
-    `embedding_bag` is the fastest sum over edges in PyTorch, its own dense backward the slowest.
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, edges: Adjacency) -> Tensor:
+        ctx.edges = edges
+        return edges.sum(x).div_(edges.in_degree.clamp(min=1)[:, None])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        edges = ctx.edges
+        return edges.sum_back(grad / edges.in_degree.clamp(min=1)[:, None]), None
+
+
+class _Attend(torch.autograd.Function):
+    """Attention with a softmax that is never written out.
+
+    With the weights ``w_uv = exp(leaky_relu(l_u + r_v) - shift_v)`` and ``g'_v = grad_v / sum_u
+    w_uv``, rows are divided instead of edges, and the logits' gradient is
+
+        w_uv (<g'_v, x_u> - <g'_v, m_v>) times the slope of the leaky ReLU.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor | None, edges: _TorchAdjacency) -> Tensor:
+    def forward(ctx: Any, x: Tensor, left: Tensor, right: Tensor, edges: Adjacency) -> Tensor:
+        weights, logits, totals, heads = [], [], [], []
+        for of_source, of_target in zip(left.T.contiguous(), right.T.contiguous(), strict=True):
+            own = of_source.index_select(0, edges.source)  # [E]
+            # The leaky ReLU grows, so the largest source has the largest logit.
+            largest = torch.segment_reduce(own, "max", offsets=edges.offsets, unsafe=True)
+            shift = F.leaky_relu(largest + of_target, NEGATIVE_SLOPE)
+            logit = own.add_(of_target.index_select(0, edges.target))
+            weight = F.leaky_relu(logit, NEGATIVE_SLOPE)
+            weight = weight.sub_(shift.index_select(0, edges.target)).exp_()
+            total = _segment_sum(weight, edges.offsets).clamp_(min=_TINY)  # [V]
+            heads.append(_sum_bags(edges.row, x, edges.offsets, weight).div_(total[:, None]))
+            weights.append(weight)
+            logits.append(logit)
+            totals.append(total)
+        output = torch.stack(heads, dim=1)
         ctx.edges = edges
-        ctx.save_for_backward(x, weight)
-        return _bag(edges.source, x, edges.offsets, weight)
+        ctx.save_for_backward(x, output, *weights, *logits, *totals)
+        return output
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, weight = ctx.saved_tensors
-        order, target, offsets = ctx.edges.transposed
-        grad_x = grad_weight = None
-        if ctx.needs_input_grad[0]:
-            grad_x = _bag(target, grad, offsets, None if weight is None else weight[order])
-        if ctx.needs_input_grad[1]:
-            grad_weight = (x[ctx.edges.source] * grad[ctx.edges.target]).sum(-1)
-        return grad_x, grad_weight, None
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        edges = ctx.edges
+        x, output, *saved = ctx.saved_tensors
+        num_heads = output.shape[1]
+        grad_x = torch.zeros_like(x)
+        grad_left, grad_right = [], []
+        for h in range(num_heads):
+            weight, logit, total = saved[h::num_heads]
+            g = grad[:, h] / total[:, None]
+            by_source = weight.index_select(0, edges.by_source)
+            grad_x += _sum_bags(edges.target_by_source, g, edges.row_offsets, by_source)
+            mean_dot = (g * output[:, h]).sum(1)
+            dots = _edge_dots(edges, g, x).sub_(mean_dot.index_select(0, edges.target))
+            grad_logit = torch.ops.aten.leaky_relu_backward(
+                dots.mul_(weight), logit, NEGATIVE_SLOPE, False
+            )
+            grad_right.append(_segment_sum(grad_logit, edges.offsets))
+            grad_left.append(_sum_bags(edges.by_source, grad_logit[:, None], edges.source_offsets))
+        return grad_x, torch.cat(grad_left, dim=1), torch.stack(grad_right, dim=1), None
 
 
-def _bag(index: Tensor, table: Tensor, offsets: Tensor, weight: Tensor | None) -> Tensor:
+def _segment_sum(values: Tensor, offsets: Tensor) -> Tensor:
+    return torch.segment_reduce(values, "sum", offsets=offsets, unsafe=True)
+
+
+def _edge_dots(edges: Adjacency, target: Tensor, x: Tensor) -> Tensor:
+    """``<target_v, x_u>`` of every edge, ``[E]``."""
+    if len(edges.row) > len(target) * len(x):  # more than PyTorch lets a sparse matrix hold
+        return (target[edges.target] * x[edges.row]).sum(1)
+    pattern = torch.sparse_csr_tensor(
+        edges.offsets,
+        edges.row,
+        target.new_zeros(len(edges.row)),
+        (len(target), len(x)),
+        check_invariants=False,
+    )
+    torch.sparse.sampled_addmm(pattern, target, x.T, out=pattern)
+    return pattern.values()
+
+
+def _sum_bags(index: Tensor, x: Tensor, offsets: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Sums of rows of ``x``: in row ``v`` those that ``index[offsets[v] : offsets[v + 1]]`` names.
+
+    The fastest sum over edges in PyTorch; its own backward is among the slowest.
+    """
     return F.embedding_bag(
         index,
-        table.contiguous(),
+        x.contiguous(),
         offsets,
         mode="sum",
-        per_sample_weights=None if weight is None else weight.contiguous(),
+        per_sample_weights=weight,
         include_last_offset=True,
     )
 
 
-def _offsets(counts: Tensor) -> Tensor:
-    return F.pad(counts.cumsum(0), (1, 0))
+def sum_by_owner(x: Tensor, graph: FeedbackGraph) -> Tensor:
+    """Sum over each user's nodes of their rows of ``x`` ``[F, D]``: ``[U, D]``."""
+    return _SumByOwner.apply(x, graph)
 
 
-def _is_matching(in_degree: Tensor) -> bool:
-    """Whether no node has two in-edges: then the softmax is 1 and attention is a copy."""
-    return len(in_degree) == 0 or int(in_degree.max()) <= 1
+class _SumByOwner(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, graph: FeedbackGraph) -> Tensor:
+        ctx.owner = graph.owner
+        return _sum_bags(graph.by_owner, x, graph.owner_offsets)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad.index_select(0, ctx.owner), None

@@ -1,26 +1,35 @@
-"""Convolutions over one relation: SAGE and GAT.
+"""Convolutions over events: SAGE and GAT, each with its own parameters per kind of feedback.
 
-Both give a message to each target node that has an in-edge, and zeros to the others: a relation
-that does not reach a node says nothing to it, so neither has a bias.
+Both pass messages in two directions: from items to the nodes that events reach, and from those
+nodes back to items, where the messages of all kinds are added. A node that nothing reaches gets
+zeros: a relation that does not reach a node says nothing to it, so neither has a bias.
+
+The projection comes after the sum over events, which are both linear: it then costs a product per
+node that is reached, and small graphs reach few nodes, but may draw on a large catalogue.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from emorec.nn.aggregate import Adjacency
 
-__all__ = ["GATConv", "SAGEConv"]
+__all__ = ["GATConv", "KindLinear", "SAGEConv"]
 
 
 class SAGEConv(nn.Module):
-    """Mean of the neighbours, projected: ``m_v = W mean_{u in N(v)} h_u``.
+    """Mean of the neighbours, projected: ``m_v = W_k mean_{u in N(v)} h_u``.
 
-    The usual term of the node itself belongs to the node type, not to the relation: see
+    The usual term of the node itself belongs to the node, not to the relation: see
     `emorec.nn.graph_encoder.GraphEncoder`.
 
     Args:
+        num_kinds: Kinds of feedback, ``R``.
         size: Width of nodes' vectors, ``D``.
 
     References:
@@ -28,35 +37,53 @@ class SAGEConv(nn.Module):
         NeurIPS 2017, arXiv:1706.02216.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, num_kinds: int, size: int) -> None:
         super().__init__()
-        self.project = nn.Linear(size, size, bias=False)
+        self.project = nn.Parameter(torch.empty(num_kinds, 1, size, size))
+        _init_linear(self.project)
 
-    def forward(self, adjacency: Adjacency, source: Tensor, target: Tensor) -> Tensor:
-        """Messages along the edges.
+    def to_nodes(
+        self,
+        edges: Adjacency,
+        items: Tensor,
+        nodes: Tensor,
+        sizes: list[int],
+        add_to: Tensor | None = None,
+    ) -> Tensor:
+        """Messages from items to nodes.
 
         Args:
-            adjacency: The relation's edges.
-            source: Vectors of the source nodes, ``[U, D]``.
-            target: Vectors of the target nodes, ``[V, D]``; not used.
+            edges: The events, from items to nodes.
+            items: ``[I, D]``.
+            nodes: Sorted by kind, ``[F, D]``; not used.
+            sizes: Nodes of each kind.
+            add_to: Add them to this ``[F, D]``, in place.
 
         Returns:
-            ``[V, D]``.
+            ``[F, D]``.
         """
-        return self.project(adjacency.mean(source))
+        return _per_kind(edges.mean(items)[:, None], self.project, sizes, add_to=add_to)
+
+    def to_items(self, edges: Adjacency, items: Tensor, nodes: Tensor, sizes: list[int]) -> Tensor:
+        """Messages from nodes to items, added over kinds: ``[I, D]``; see `to_nodes`.
+
+        ``edges`` lead from nodes to pairs of an item and a kind.
+        """
+        return _sum_of_kinds(edges.mean(nodes)[:, None], self.project)
 
 
 class GATConv(nn.Module):
     """Attention over the neighbours, concatenated over heads.
 
-    With ``z_u = W h_u`` split into heads, per head:
+    With ``z_u = W_k h_u`` split into heads, per head and kind:
 
-        e_uv = leaky_relu(<a, z_u> + <b, h_v>)
+        e_uv = leaky_relu(<a_k, z_u> + <b_k, h_v>)
         m_v = sum_{u in N(v)} softmax_u(e_uv) z_u
 
     Args:
+        num_kinds: Kinds of feedback, ``R``.
         size: Width of nodes' vectors, ``D``.
-        num_heads: Heads; ``D`` must be a multiple.
+        num_heads: Heads, ``H``; ``D`` must be a multiple.
 
     Raises:
         ValueError: If ``size`` is not a multiple of ``num_heads``.
@@ -65,27 +92,188 @@ class GATConv(nn.Module):
         P. Velickovic et al.: Graph Attention Networks, ICLR 2018, arXiv:1710.10903.
     """
 
-    def __init__(self, size: int, num_heads: int = 1) -> None:
+    def __init__(self, num_kinds: int, size: int, num_heads: int = 1) -> None:
         super().__init__()
         if size % num_heads:
             raise ValueError(f"embedding size {size} is not a multiple of {num_heads} heads")
-        self.num_heads = num_heads
-        self.project = nn.Linear(size, size, bias=False)
-        self.attend_source = nn.Parameter(torch.empty(num_heads, size // num_heads))
-        self.attend_target = nn.Linear(size, num_heads, bias=False)
-        nn.init.xavier_uniform_(self.attend_source)
+        width = size // num_heads
+        self.project = nn.Parameter(torch.empty(num_kinds, num_heads, width, size))
+        self.attend_source = nn.Parameter(torch.empty(num_kinds, num_heads, width))
+        self.attend_target = nn.Parameter(torch.empty(num_kinds, num_heads, size))
+        _init_linear(self.project)
+        _init_linear(self.attend_target)
+        for own in self.attend_source:
+            nn.init.xavier_uniform_(own)
 
-    def forward(self, adjacency: Adjacency, source: Tensor, target: Tensor) -> Tensor:
-        """Messages along the edges.
+    def to_nodes(
+        self,
+        edges: Adjacency,
+        items: Tensor,
+        nodes: Tensor,
+        sizes: list[int],
+        add_to: Tensor | None = None,
+    ) -> Tensor:
+        """Messages from items to nodes, see `SAGEConv.to_nodes`."""
+        left = _pair_logits(items, self._of_source())
+        right = _node_logits(nodes, self.attend_target, sizes)
+        sums = edges.attend(items, left, right)
+        return _per_kind(sums, self.project, sizes, add_to=add_to)
+
+    def to_items(self, edges: Adjacency, items: Tensor, nodes: Tensor, sizes: list[int]) -> Tensor:
+        """Messages from nodes to items, see `SAGEConv.to_items`."""
+        left = _node_logits(nodes, self._of_source(), sizes)
+        right = _pair_logits(items, self.attend_target)
+        return _sum_of_kinds(edges.attend(nodes, left, right), self.project)
+
+    def _of_source(self) -> Tensor:
+        """``a_k W_k``, ``[R, H, D]``: with it no source has to be projected for its logit."""
+        return (self.attend_source[..., None] * self.project).sum(2)
+
+
+class KindLinear(nn.Module):
+    """A linear map per kind of feedback: ``y_v = W_k x_v + b_k`` for a node of kind ``k``.
+
+    Args:
+        num_kinds: Kinds, ``R``.
+        size: Width of the vectors, ``D``.
+        bias: Whether to add ``b``.
+    """
+
+    def __init__(self, num_kinds: int, size: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_kinds, size, size))
+        self.bias = nn.Parameter(torch.empty(num_kinds, size)) if bias else None
+        _init_linear(self.weight)
+        if self.bias is not None:
+            _init_linear(self.bias)
+
+    def forward(self, x: Tensor, sizes: list[int], scale: Tensor | None = None) -> Tensor:
+        """Maps nodes.
 
         Args:
-            adjacency: The relation's edges.
-            source: Vectors of the source nodes, ``[U, D]``.
-            target: Vectors of the target nodes, ``[V, D]``.
+            x: Sorted by kind, ``[F, D]``.
+            sizes: Nodes of each kind.
+            scale: Factor of each kind's ``W``, ``[R]``; None for 1.
 
         Returns:
-            ``[V, D]``.
+            ``[F, D]``.
         """
-        z = self.project(source).unflatten(1, (self.num_heads, -1))  # [U, H, D / H]
-        left = (z * self.attend_source).sum(-1)  # [U, H]
-        return adjacency.attend(z, left, self.attend_target(target)).flatten(1)
+        weight = self.weight if scale is None else self.weight * scale[:, None, None]
+        bias = None if self.bias is None else self.bias[:, None]
+        return _per_kind(x[:, None], weight[:, None], sizes, bias)
+
+
+def _init_linear(parameter: nn.Parameter) -> None:
+    """As `torch.nn.Linear` does."""
+    bound = 1 / math.sqrt(parameter.shape[-1])
+    nn.init.uniform_(parameter, -bound, bound)
+
+
+def _pair_logits(items: Tensor, weight: Tensor) -> Tensor:
+    """Logits of each item and kind by ``weight`` ``[R, H, D]``: ``[I * R, H]``."""
+    return (items @ weight.flatten(0, 1).T).view(-1, weight.shape[1])
+
+
+def _node_logits(nodes: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:
+    """Logits of nodes by their kind's ``weight`` ``[R, H, D]``: ``[F, H]``."""
+    return _per_kind(nodes[:, None], weight[:, None], sizes)
+
+
+def _sum_of_kinds(x: Tensor, weight: Tensor) -> Tensor:
+    """``sum_k W_k x_ik`` per head, concatenated.
+
+    Args:
+        x: Of each item and kind, ``[I * R, H, D]``.
+        weight: ``[R, H, N, D]``.
+
+    Returns:
+        ``[I, H * N]``.
+    """
+    x = x.view(-1, weight.shape[0], *x.shape[1:])
+    return torch.einsum("irhd,rhnd->ihn", x, weight).flatten(1)
+
+
+def _per_kind(
+    x: Tensor,
+    weight: Tensor,
+    sizes: list[int],
+    bias: Tensor | None = None,
+    add_to: Tensor | None = None,
+) -> Tensor:
+    """``W_k x_v + b_k`` per head, concatenated.
+
+    Args:
+        x: Vectors of nodes sorted by kind, ``[F, H, D]``.
+        weight: ``[R, H, N, D]``.
+        sizes: Nodes of each kind.
+        bias: ``[R, H, N]`` or None.
+        add_to: Without a bias, add to this ``[F, H * N]`` in place, or None.
+
+    Returns:
+        ``[F, H * N]``.
+    """
+    return _KindProduct.apply(x, weight, bias, sizes, add_to)
+
+
+class _KindProduct(torch.autograd.Function):
+    """Products of blocks, each written where it belongs: no block is cut out, joined or padded."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        sizes: list[int],
+        add_to: Tensor | None,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.sizes = sizes
+        output = add_to
+        if output is None:
+            output = x.new_empty(len(x), weight.shape[1] * weight.shape[2])
+        else:
+            ctx.mark_dirty(add_to)
+        blocks = _blocks(output.view(-1, *weight.shape[1:3]), sizes)
+        biases = [None] * len(blocks) if bias is None else _parts(bias)
+        for block, own, w, b in zip(blocks, _blocks(x, sizes), _parts(weight), biases, strict=True):
+            if add_to is not None:
+                torch.addmm(block, own, w.T, out=block)
+            elif b is not None:
+                torch.addmm(b, own, w.T, out=block)
+            else:
+                torch.mm(own, w.T, out=block)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None, None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
+        blocks = _blocks(grad.reshape(-1, *weight.shape[1:3]), ctx.sizes)
+        for block, own, w, grad_own, grad_w in zip(
+            blocks,
+            _blocks(x, ctx.sizes),
+            _parts(weight),
+            _blocks(grad_x, ctx.sizes),
+            _parts(grad_weight),
+            strict=True,
+        ):
+            torch.mm(block, w, out=grad_own)
+            torch.mm(block.T, own, out=grad_w)
+        grad_bias = None
+        if ctx.needs_input_grad[2]:
+            grad_bias = torch.stack([block.sum(0) for block in blocks]).view(weight.shape[:3])
+        return grad_x, grad_weight, grad_bias, None, grad if ctx.needs_input_grad[4] else None
+
+
+def _blocks(x: Tensor, sizes: list[int]) -> list[Tensor]:
+    """The rows of each kind and head in ``x`` ``[F, H, D]``."""
+    return [block for part in x.split(sizes) for block in part.unbind(1)]
+
+
+def _parts(weight: Tensor) -> list[Tensor]:
+    """The same of a parameter, ``[R, H, ...]``."""
+    return [part for of_kind in weight.unbind() for part in of_kind.unbind()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from emorec.data.feedback import Feedback
 from emorec.data.graph import FeedbackGraph, Relation
-from emorec.nn.aggregate import Adjacency, GraphBackend, adjacencies
-from emorec.nn.conv import GATConv, SAGEConv
+from emorec.nn.aggregate import Adjacency, GraphBackend, adjacencies, sum_by_owner
+from emorec.nn.conv import GATConv, KindLinear, SAGEConv
 
 __all__ = ["ConvName", "GraphEncoder"]
 
 ConvName = Literal["sage", "gat"]
-_NEGATIVE = frozenset(kind.label for kind in Feedback if not kind.is_positive)
+_SIGN = {kind.label: 1.0 if kind.is_positive else -1.0 for kind in Feedback}
 
 
 class GraphEncoder(nn.Module):
@@ -31,7 +31,12 @@ class GraphEncoder(nn.Module):
     With signed aggregation a user gets ``sum_{r positive} w_r m^r - sum_{r negative} w_r m^r`` in
     place of the mean, in every layer and before the nonlinearity; ``w_r > 0`` is learned, 1 at the
     start. The last layer has neither nonlinearity nor dropout: its output enters a dot product,
-    which needs both signs. Node types that no relation reaches keep their vectors.
+    which needs both signs.
+
+    A feedback node belongs to one user, so that its message to the user is a projection, with GAT
+    too: attention over a single neighbour is 1. Feedback nodes of all kinds share a LayerNorm;
+    the maps that follow are each kind's own. A layer updates only what later layers look at, and
+    vectors that nothing looks at are not there: with GAT, users' own.
 
     Node features are learned embeddings. Items' are given. Users and feedback nodes have a row
     per user in the encoder's own tables (paper, 3.1.1), or one row per node type: then a user is
@@ -63,39 +68,34 @@ class GraphEncoder(nn.Module):
         backend: GraphBackend = "dgl",
     ) -> None:
         super().__init__()
-        self.relations = list(relations)
         self.backend: GraphBackend = backend
-        types = {end for source, _, target in relations for end in (source, target)}
-        self.shares_rows = num_users is None
+        self.relations = list(relations)
+        kinds = [target for source, _, target in relations if source == "item"]
+        self.reached = "user" if kinds == ["user"] else "feedback"  # type that events reach
+        self.num_rows = num_users  # of each kind
+        updates, start = _plan(self.reached, conv, num_layers)
+        self.needs_full_graph = any("item" in types for types in updates)
+        num_kinds = {"user": 1, self.reached: len(kinds)}
         self.tables = nn.ModuleDict(
-            {name: nn.Embedding(num_users or 1, size) for name in sorted(types - {"item"})}
+            {
+                name: nn.Embedding(num_kinds[name] * (num_users or 1), size)
+                for name in sorted(start - {"item"})
+            }
         )
         for weight in self.tables.parameters():  # small, or it would drown the items' mean
             nn.init.normal_(weight, std=0.01)
-        self.layers = nn.ModuleList()
-        self.needed = _needed_relations(self.relations, num_layers)
-        for depth in range(num_layers):
-            active = self.needed[depth]
-            self.layers.append(
-                _Layer(
-                    active, size, conv, num_heads, signed, dropout, is_last=depth == num_layers - 1
-                )
-            )
-
-    @property
-    def needs_full_graph(self) -> bool:
-        """Whether a user's vector depends on other users' events.
-
-        It does once a needed relation leads into items; otherwise a graph of the wanted users
-        alone gives them the same vectors.
-        """
-        return any(target == "item" for active in self.needed for _, _, target in active)
+        self.layers = nn.ModuleList(
+            _Layer(types, self.reached, kinds, size, conv, num_heads, signed, dropout, is_last)
+            for types, is_last in zip(updates, [False] * (num_layers - 1) + [True], strict=True)
+        )
 
     def forward(self, graph: FeedbackGraph, items: Tensor) -> Tensor:
         """Vectors of the graph's users.
 
         Args:
-            graph: A graph with at least the users wanted; see `needs_full_graph`.
+            graph: A graph with at least the users wanted. Where ``needs_full_graph``, a user's
+                vector depends on other users' events (items are updated by some layer);
+                otherwise a graph of the wanted users alone gives them the same vectors.
             items: Item embeddings, ``[I, D]``.
 
         Returns:
@@ -103,20 +103,29 @@ class GraphEncoder(nn.Module):
         """
         edges = adjacencies(graph, self.backend)
         vectors = {"item": items}
-        for name, table in self.tables.items():
-            row = graph.users[graph.node_user[name]]
-            vectors[name] = table(torch.zeros_like(row) if self.shares_rows else row)
+        for name in self.tables:
+            table: Any = self.tables[name]
+            vectors[name] = table.weight.index_select(0, self._rows(graph, name))
         for layer in self.layers:
-            vectors = layer(edges, vectors)
+            vectors = layer(graph, edges, vectors)
         return vectors["user"]
+
+    def _rows(self, graph: FeedbackGraph, node_type: str) -> Tensor:
+        """Row of each node in its type's table, which is sorted by kind, then by user."""
+        kind, user = torch.zeros_like(graph.users), graph.users
+        if node_type == self.reached:
+            kind, user = graph.kind, user[graph.owner]
+        return kind if self.num_rows is None else kind * self.num_rows + user
 
 
 class _Layer(nn.Module):
-    """One round of message passing along the relations that later layers need."""
+    """One round of message passing to the given node types."""
 
     def __init__(
         self,
-        relations: list[Relation],
+        types: list[str],
+        reached: str,
+        kinds: list[str],
         size: int,
         conv: ConvName,
         num_heads: int,
@@ -125,63 +134,89 @@ class _Layer(nn.Module):
         is_last: bool,
     ) -> None:
         super().__init__()
-        self.relations = relations
-        self.signed = signed
+        self.reached = reached
         self.is_last = is_last
-        targets = sorted({target for _, _, target in relations})
-        self.convs = nn.ModuleDict(
-            {
-                name: SAGEConv(size) if conv == "sage" else GATConv(size, num_heads)
-                for _, name, _ in relations
-            }
-        )
-        self.selves = nn.ModuleDict({t: nn.Linear(size, size) for t in targets if conv == "sage"})
-        self.norms = nn.ModuleDict({target: nn.LayerNorm(size) for target in targets})
-        self.log_weights = nn.ParameterDict(
-            {
-                name: nn.Parameter(torch.zeros(()))
-                for _, name, target in relations
-                if signed and target == "user"
-            }
-        )
+        self.convs, self.selves, self.norms = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.log_weights: nn.Parameter | None = None
+        self.sign: Tensor
+        for node_type in types:
+            if node_type in ("item", reached):
+                self.convs[node_type] = (
+                    SAGEConv(len(kinds), size)
+                    if conv == "sage"
+                    else GATConv(len(kinds), size, num_heads)
+                )
+            else:
+                self.to_user = KindLinear(len(kinds), size, bias=False)
+                if signed:
+                    self.log_weights = nn.Parameter(torch.zeros(len(kinds)))
+                    sign = torch.tensor([_SIGN[kind] for kind in kinds])
+                    self.register_buffer("sign", sign, persistent=False)
+            if conv == "sage":
+                num_kinds = len(kinds) if node_type == reached else 1
+                self.selves[node_type] = KindLinear(num_kinds, size, bias=True)
+            self.norms[node_type] = nn.LayerNorm(size)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, edges: dict[Relation, Adjacency], vectors: dict[str, Tensor]
+        self,
+        graph: FeedbackGraph,
+        edges: tuple[Adjacency, Adjacency],
+        vectors: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         updated = dict(vectors)
         for node_type, norm in self.norms.items():
-            h = self._aggregate(node_type, edges, vectors)
+            own = None
             if node_type in self.selves:
-                h = h + self.selves[node_type](vectors[node_type])
+                x = vectors[node_type]
+                sizes = graph.sizes if node_type == self.reached else [len(x)]
+                own = self.selves[node_type](x, sizes)
+            h = self._add_messages(own, node_type, graph, edges, vectors)
             updated[node_type] = norm(h) if self.is_last else self.dropout(norm(F.elu(h)))
         return updated
 
-    def _aggregate(
-        self, node_type: str, edges: dict[Relation, Adjacency], vectors: dict[str, Tensor]
+    def _add_messages(
+        self,
+        own: Tensor | None,
+        node_type: str,
+        graph: FeedbackGraph,
+        edges: tuple[Adjacency, Adjacency],
+        vectors: dict[str, Tensor],
     ) -> Tensor:
-        total = torch.zeros_like(vectors[node_type])  # [V, D]
-        reached = total.new_zeros(len(total), 1)
-        signed = self.signed and node_type == "user"
-        for relation in self.relations:
-            source, name, target = relation
-            if target != node_type:
-                continue
-            message = self.convs[name](edges[relation], vectors[source], vectors[target])
-            if signed:
-                sign = -1 if source in _NEGATIVE else 1
-                message = sign * self.log_weights[name].exp() * message
-            total = total + message
-            reached = reached + (edges[relation].in_degree > 0)[:, None]
-        return total if signed else total / reached.clamp(min=1)
+        """The self term plus the mean, or signed sum, over the relations that reach each node."""
+        into, back = edges
+        items, nodes, sizes = vectors["item"], vectors[self.reached], graph.sizes
+        conv: Any = self.convs[node_type] if node_type in self.convs else None
+        if node_type == self.reached:  # by one relation each
+            return conv.to_nodes(into, items, nodes, sizes, add_to=own)
+        if node_type == "item":
+            num_relations = (back.in_degree > 0).view(len(items), -1).sum(1)
+            messages = conv.to_items(back, items, nodes, sizes)
+            messages = messages / num_relations.clamp(min=1)[:, None]
+        elif self.log_weights is None:
+            messages = sum_by_owner(self.to_user(nodes, sizes), graph)
+            messages = messages / graph.owner_offsets.diff().clamp(min=1)[:, None]
+        else:
+            weight = self.sign * self.log_weights.exp()
+            messages = sum_by_owner(self.to_user(nodes, sizes, weight), graph)
+        return messages if own is None else own + messages
 
 
-def _needed_relations(relations: Sequence[Relation], num_layers: int) -> list[list[Relation]]:
-    """Relations of each layer that the last layer's users depend on, first layer first."""
-    needed: list[list[Relation]] = []
+def _plan(reached: str, conv: ConvName, num_layers: int) -> tuple[list[list[str]], set[str]]:
+    """Node types that each layer must update, first layer first, and those that it starts from.
+
+    Going back from the last layer's users, a node looks at the sources of its messages, and at
+    itself: in SAGE's self term or in GAT's logits, which a projection does without.
+    """
+    sources = {"user": {reached}, "item": {reached}, reached: {"item"}}
+    if reached == "user":
+        del sources["item"]  # without feedback nodes, nothing leads back
     wanted = {"user"}
+    updates: list[list[str]] = []
     for _ in range(num_layers):
-        active = [relation for relation in relations if relation[2] in wanted]
-        needed.insert(0, active)
-        wanted |= {source for source, _, _ in active}
-    return needed
+        updates.insert(0, sorted(wanted & set(sources)))
+        for node_type in updates[0]:
+            wanted |= sources[node_type]
+        if conv == "gat" and reached != "user":
+            wanted -= {"user"}  # whose messages are projections
+    return updates, wanted

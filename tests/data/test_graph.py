@@ -66,9 +66,10 @@ class TestBuildGraph:
             "implicit_negative": [2],
             "explicit_negative": [0, 2],
         }
-        assert graph.num_nodes("item") == 5
-        assert graph.num_nodes("user") == 3
-        assert graph.num_nodes("explicit_negative") == 2
+        assert list(graph.num_nodes.values()) == graph.sizes == [1, 0, 1, 2]
+        assert (graph.num_items, len(graph.users)) == (5, 3)
+        assert graph.kind.tolist() == [0, 2, 3, 3]
+        assert graph.owner.tolist() == [0, 2, 0, 2]
 
     def test_edges_and_times(self):
         graph = whole()
@@ -113,26 +114,67 @@ class TestBuildGraph:
 
     def test_no_users_at_all(self):
         graph = build_graph(EVENTS, np.zeros(0, int), np.zeros(0, int), 5)
-        assert graph.num_nodes("user") == 0
+        assert graph.sizes == [0, 0, 0, 0]
         assert all(len(source) == 0 for source, _ in graph.edges.values())
+
+
+def sorted_by(values, offsets):
+    """Cuts values into the stretches that offsets name."""
+    return [part.tolist() for part in values.tensor_split(offsets[1:-1].long())]
+
+
+class TestEvents:
+    def test_by_node(self):
+        # Nodes: liked by 0; 2's implicit dislike; disliked by 0; disliked by 2.
+        events = whole().events
+        assert sorted_by(events.item, events.node_offsets) == [[4, 1, 4], [0], [2], [1, 1]]
+        assert events.pair.tolist() == [4 * 4, 1 * 4, 4 * 4, 0 * 4 + 2, 2 * 4 + 3, 1 * 4 + 3, 7]
+        assert events.node_by_event.tolist() == [0, 0, 0, 1, 2, 3, 3]
+        assert whole().event_time.tolist() == [10, 20, 40, 7, 30, 5, 6]
+
+    def test_by_pair(self):
+        events = whole().events
+        per_pair = sorted_by(events.node, events.pair_offsets)
+        found = {divmod(pair, 4): nodes for pair, nodes in enumerate(per_pair) if nodes}
+        assert found == {(0, 2): [1], (1, 0): [0], (1, 3): [3, 3], (2, 3): [2], (4, 0): [0, 0]}
+        assert sorted_by(events.node, events.item_offsets) == [[1], [0, 3, 3], [2], [], [0, 0]]
+
+    def test_orders_are_inverse(self):
+        events = whole().events
+        places = events.inverse_order.long()
+        assert events.order[places].tolist() == list(range(7))
+        assert torch.equal(events.pair[events.order.long()], events.pair.sort().values)
+
+    def test_owners(self):
+        graph = whole()
+        assert sorted_by(graph.by_owner, graph.owner_offsets) == [[0, 2], [], [1, 3]]
+
+    def test_without_feedback_nodes_users_are_the_nodes(self):
+        graph = whole(feedback_nodes=False)
+        assert graph.num_nodes == {"user": 3}
+        assert graph.events.node_offsets.tolist() == [0, 4, 4, 7]
+        assert torch.equal(graph.events.pair, graph.events.item)
+
+    def test_ids_take_four_bytes(self):
+        assert all(column.dtype == torch.int32 for column in vars(whole().events).values())
 
 
 class TestToDgl:
     @pytest.mark.parametrize("feedback_nodes", [True, False])
-    def test_same_nodes_edges_and_times(self, feedback_nodes):
+    def test_same_edges_in_both_directions(self, feedback_nodes):
         pytest.importorskip("dgl")
         events = random_events(num_users=12)
         graph = build_graph(events, np.arange(12), events.lengths, 9, feedback_nodes=feedback_nodes)
         heterograph = to_dgl(graph)
-        assert set(heterograph.canonical_etypes) == set(graph.edges)
-        for name in ["item", *graph.node_user]:
-            assert heterograph.num_nodes(name) == graph.num_nodes(name)
-        for relation, (source, target) in graph.edges.items():
-            found = heterograph.edges(etype=relation)
-            assert torch.equal(found[0], source)
-            assert torch.equal(found[1], target)
-            if relation in graph.time:
-                assert torch.equal(heterograph.edges[relation].data["time"], graph.time[relation])
+        node = graph.events.node_by_event.tolist()
+        for source, ids in (("item", graph.events.item), ("pair", graph.events.pair)):
+            expected = sorted(zip(ids.tolist(), node, strict=True))
+            ends = heterograph.edges(etype=f"{source}_to_node")
+            assert sorted(zip(*(end.tolist() for end in ends), strict=True)) == expected
+            ends = reversed(heterograph.edges(etype=f"node_to_{source}"))
+            assert sorted(zip(*(end.tolist() for end in ends), strict=True)) == expected
+        assert heterograph.num_nodes("node") == len(graph.owner)
+        assert heterograph.num_nodes("item") == 9
 
     def test_without_dgl_the_error_names_what_to_do(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "dgl", None)  # import dgl now fails
@@ -151,6 +193,11 @@ def test_importing_dgl_leaves_warnings_as_they_were():
     before = warnings.formatwarning
     import_dgl()
     assert warnings.formatwarning is before
+
+
+def test_moving_to_where_it_is_keeps_the_graph():
+    graph = whole()
+    assert graph.to("cpu") is graph
 
 
 def test_moves_to_a_device(device):

@@ -1,161 +1,253 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emorec.data.graph import FeedbackGraph
-from emorec.nn.aggregate import adjacencies
+from emorec.data.graph import build_graph
+from emorec.data.sequences import EventSequences
+from emorec.nn.aggregate import adjacencies, sum_by_owner
+from tests.small import small_log
 
 pytest.importorskip("dgl")
 
-RELATION = ("item", "interacts", "user")
 BACKENDS = ["dgl", "torch"]
+NUM_KINDS = 4
 
 
-def graph_of(edges, num_sources, num_targets):
-    """A graph of one relation from items to users."""
-    source, target = np.array(edges, dtype=np.int64).reshape(-1, 2).T
-    return FeedbackGraph(
-        users=torch.arange(num_targets),
-        num_items=num_sources,
-        node_user={"user": torch.arange(num_targets)},
-        edges={RELATION: (torch.from_numpy(source.copy()), torch.from_numpy(target.copy()))},
-        time={RELATION: torch.zeros(len(source), dtype=torch.int64)},
+def graph_of(events, num_items, num_users, feedback_nodes=True):
+    """A graph of events (user, item, kind)."""
+    rows = [(user, item, kind, time) for time, (user, item, kind) in enumerate(events)]
+    sequences = EventSequences.build(small_log(rows, num_users, num_items))
+    users = np.arange(num_users)
+    return build_graph(
+        sequences, users, sequences.lengths, num_items, feedback_nodes=feedback_nodes
     )
 
 
-def adjacency_of(edges, num_sources, num_targets, backend):
-    return adjacencies(graph_of(edges, num_sources, num_targets), backend)[RELATION]
+def plain(edges, num_items, num_users):
+    """A graph of edges from items to users, without feedback nodes."""
+    return graph_of([(user, item, 0) for item, user in edges], num_items, num_users, False)
+
+
+def edge_lists(events):
+    """Of every event: the row of x, the source of logits and the target, in both directions."""
+    nodes = {node: place for place, node in enumerate(sorted({(k, u) for u, _, k in events}))}
+    into = [(item, item * NUM_KINDS + k, nodes[k, user]) for user, item, k in events]
+    return into, [(node, node, pair) for _, pair, node in into]
 
 
 @st.composite
 def graphs(draw):
-    """Sizes and edges: none, isolated nodes, one node, duplicates all occur."""
-    num_sources, num_targets = draw(st.integers(1, 6)), draw(st.integers(1, 5))
-    pair = st.tuples(st.integers(0, num_sources - 1), st.integers(0, num_targets - 1))
-    return draw(st.lists(pair, max_size=15)), num_sources, num_targets
+    """Events and sizes: none, one node, isolated nodes, kinds without events, duplicates occur."""
+    num_users, num_items = draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    event = st.tuples(
+        st.integers(0, num_users - 1), st.integers(0, num_items - 1), st.integers(0, NUM_KINDS - 1)
+    )
+    return draw(st.lists(event, max_size=20)), num_items, num_users
 
 
-def random_inputs(num_sources, num_targets, num_heads, seed):
+def random_inputs(rows, sources, targets, num_heads, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    shapes = [(num_sources, num_heads, 3), (num_sources, num_heads), (num_targets, num_heads)]
     return [
         torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True)
-        for shape in shapes
+        for shape in [(rows, 3), (sources, num_heads), (targets, num_heads)]
     ]
+
+
+def sizes_of(edges):
+    """Rows of x, sources and targets of an adjacency."""
+    return len(edges.row_offsets) - 1, len(edges.source_offsets) - 1, len(edges.offsets) - 1
+
+
+def slow_mean(edges, x, num_targets):
+    """The docstring's formula, target by target, in NumPy."""
+    result = np.zeros((num_targets, x.shape[1]))
+    for v in range(num_targets):
+        rows = [row for row, _, target in edges if target == v]
+        if rows:
+            result[v] = x.detach().numpy()[rows].mean(0)
+    return result
 
 
 def slow_attend(edges, x, left, right):
     """The docstring's formula, edge by edge, in NumPy."""
     x, left, right = (tensor.detach().numpy() for tensor in (x, left, right))
-    result = np.zeros((len(right), *x.shape[1:]))
+    result = np.zeros((*right.shape, x.shape[1]))
     for v in range(len(right)):
-        neighbours = [u for u, target in edges if target == v]
-        for h in range(x.shape[1]):
-            if neighbours:
-                logits = np.array([left[u, h] + right[v, h] for u in neighbours])
-                logits = np.where(logits > 0, logits, 0.2 * logits)
-                weights = np.exp(logits) / np.exp(logits).sum()
-                result[v, h] = sum(w * x[u, h] for w, u in zip(weights, neighbours, strict=True))
+        own = [(row, source) for row, source, target in edges if target == v]
+        for h in range(right.shape[1] if own else 0):
+            logits = np.array([left[source, h] + right[v, h] for _, source in own])
+            logits = np.where(logits > 0, logits, 0.2 * logits)
+            weights = np.exp(logits) / np.exp(logits).sum()
+            result[v, h] = sum(w * x[row] for w, (row, _) in zip(weights, own, strict=True))
     return result
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 class TestByHand:
-    # Node 0 has items 0, 1 and 1 again; node 1 has nothing; node 2 has item 2.
+    # User 0 has items 0, 1 and 1 again; user 1 has nothing; user 2 has item 2.
     EDGES = [(0, 0), (1, 0), (1, 0), (2, 2)]
 
+    def into(self, backend):
+        return adjacencies(plain(self.EDGES, 3, 3), backend)[0]
+
     def test_mean(self, backend):
-        adjacency = adjacency_of(self.EDGES, 3, 3, backend)
         x = torch.tensor([[0.0, 6.0], [3.0, 0.0], [5.0, 7.0]])
-        assert adjacency.mean(x).tolist() == [[2, 2], [0, 0], [5, 7]]
-        assert adjacency.in_degree.tolist() == [3, 0, 1]
+        assert self.into(backend).mean(x).tolist() == [[2, 2], [0, 0], [5, 7]]
+        assert self.into(backend).in_degree.tolist() == [3, 0, 1]
+
+    def test_mean_back(self, backend):
+        back = adjacencies(plain(self.EDGES, 3, 3), backend)[1]
+        x = torch.tensor([[1.0], [2.0], [3.0]])
+        assert back.mean(x).tolist() == [[1], [1], [3]]
+        assert back.in_degree.tolist() == [1, 2, 1]
 
     def test_attend(self, backend):
-        adjacency = adjacency_of(self.EDGES, 3, 3, backend)
-        # Logits at node 0: log 2 from item 0, 0 twice from item 1: weights 1/2, 1/4, 1/4.
+        # Logits at user 0: log 2 from item 0, 0 twice from item 1: weights 1/2, 1/4, 1/4.
         left = torch.tensor([[np.log(2.0)], [0.0], [9.0]], dtype=torch.float64)
-        x = torch.tensor([[[4.0]], [[8.0]], [[5.0]]], dtype=torch.float64)
-        found = adjacency.attend(x, left, torch.zeros(3, 1, dtype=torch.float64))
+        x = torch.tensor([[4.0], [8.0], [5.0]], dtype=torch.float64)
+        found = self.into(backend).attend(x, left, torch.zeros(3, 1, dtype=torch.float64))
         assert found.flatten().tolist() == pytest.approx([6, 0, 5])
 
     def test_negative_logits_are_leaky(self, backend):
-        adjacency = adjacency_of(self.EDGES, 3, 3, backend)
         # -5 log 2 leaks to -log 2: weights 1/5, 2/5, 2/5.
         left = torch.tensor([[-5 * np.log(2.0)], [0.0], [0.0]], dtype=torch.float64)
-        x = torch.tensor([[[10.0]], [[5.0]], [[0.0]]], dtype=torch.float64)
-        found = adjacency.attend(x, left, torch.zeros(3, 1, dtype=torch.float64))
+        x = torch.tensor([[10.0], [5.0], [0.0]], dtype=torch.float64)
+        found = self.into(backend).attend(x, left, torch.zeros(3, 1, dtype=torch.float64))
         assert found[0].item() == pytest.approx(6)
 
-    def test_relation_without_edges_and_without_nodes(self, backend):
-        assert adjacency_of([], 2, 3, backend).mean(torch.ones(2, 4)).tolist() == [[0] * 4] * 3
-        assert adjacency_of([], 2, 0, backend).mean(torch.ones(2, 4)).shape == (0, 4)
-        attended = adjacency_of([], 0, 3, backend).attend(
-            torch.ones(0, 2, 4), torch.ones(0, 2), torch.ones(3, 2)
-        )
-        assert attended.shape == (3, 2, 4)
-        assert attended.abs().sum() == 0
-
     def test_large_logits_do_not_overflow(self, backend):
-        adjacency = adjacency_of(self.EDGES, 3, 3, backend)
-        x = torch.tensor([[[1.0]], [[2.0]], [[3.0]]], requires_grad=True)
+        x = torch.tensor([[1.0], [2.0], [3.0]], requires_grad=True)
         left = torch.tensor([[1e4], [-1e4], [1e30]], requires_grad=True)
         right = torch.tensor([[1e4], [0.0], [0.0]], requires_grad=True)
-        found = adjacency.attend(x, left, right)
+        found = self.into(backend).attend(x, left, right)
         assert found.flatten().tolist() == [1, 0, 3]
         found.sum().backward()
-        for tensor in (x, left, right):
-            assert tensor.grad is None or torch.isfinite(tensor.grad).all()
+        assert all(torch.isfinite(tensor.grad).all() for tensor in (x, left, right))
 
-    @pytest.mark.parametrize("edges", [EDGES, [], [(0, 0)], [(0, 1), (0, 0), (2, 1), (0, 1)]])
-    def test_gradcheck(self, backend, edges):
-        adjacency = adjacency_of(edges, 3, 3, backend)
-        x, left, right = random_inputs(3, 3, 2, seed=0)
-        assert torch.autograd.gradcheck(adjacency.mean, (x.detach()[:, 0].requires_grad_(),))
-        assert torch.autograd.gradcheck(adjacency.attend, (x, left, right))
+    def test_a_kind_has_its_own_logits(self, backend):
+        # One user liked item 0 and item 1, and disliked item 0: two nodes.
+        into, _ = adjacencies(graph_of([(0, 0, 0), (0, 1, 0), (0, 0, 3)], 2, 1), backend)
+        left = torch.zeros(2 * NUM_KINDS, 1)
+        left[0] = np.log(3.0)  # of item 0, liked; disliked items keep 0
+        found = into.attend(torch.tensor([[4.0], [8.0]]), left, torch.zeros(2, 1))
+        torch.testing.assert_close(found.flatten(), torch.tensor([5.0, 4.0]))
+
+    def test_without_events_and_without_nodes(self, backend):
+        into, back = adjacencies(plain([], 2, 3), backend)
+        assert into.mean(torch.ones(2, 4)).tolist() == [[0] * 4] * 3
+        assert back.mean(torch.ones(3, 4)).tolist() == [[0] * 4] * 2
+        attended = into.attend(torch.ones(2, 4), torch.ones(2, 2), torch.ones(3, 2))
+        assert attended.shape == (3, 2, 4)
+        assert attended.abs().sum() == 0
+        into, back = adjacencies(plain([], 2, 0), backend)
+        assert into.mean(torch.ones(2, 4)).shape == (0, 4)
+        assert back.mean(torch.ones(0, 4)).tolist() == [[0] * 4] * 2
+
+    @pytest.mark.parametrize("direction", [0, 1])
+    @pytest.mark.parametrize(
+        "events",
+        [[], [(0, 0, 0)], [(0, 1, 0), (0, 0, 3), (1, 1, 0), (1, 1, 0), (2, 1, 0), (1, 0, 2)]],
+    )
+    def test_gradcheck(self, backend, events, direction):
+        edges = adjacencies(graph_of(events, 2, 3), backend)[direction]
+        x, left, right = random_inputs(*sizes_of(edges), 2)
+        assert torch.autograd.gradcheck(edges.mean, (x,))
+        assert torch.autograd.gradcheck(edges.attend, (x, left, right))
 
 
 @settings(max_examples=60, deadline=None)
 @given(graphs(), st.integers(1, 3), st.integers(0, 10**6))
-def test_backends_agree_with_the_formula_and_each_other(graph, num_heads, seed):
-    edges, num_sources, num_targets = graph
-    inputs = random_inputs(num_sources, num_targets, num_heads, seed)
-    upstream = torch.randn(num_targets, num_heads, 3, dtype=torch.float64)
-    gradients = {}
+def test_backends_agree_with_the_formula_and_each_other(drawn, num_heads, seed):
+    events, num_items, num_users = drawn
+    graph = graph_of(events, num_items, num_users)
+    for direction, lists in enumerate(edge_lists(events)):
+        gradients = {}
+        for backend in BACKENDS:
+            edges = adjacencies(graph, backend)[direction]
+            x, left, right = random_inputs(*sizes_of(edges), num_heads, seed)
+            mean, attended = edges.mean(x), edges.attend(x, left, right)
+            np.testing.assert_allclose(mean.detach(), slow_mean(lists, x, len(right)), atol=1e-12)
+            np.testing.assert_allclose(
+                attended.detach(), slow_attend(lists, x, left, right), rtol=1e-10, atol=1e-12
+            )
+            upstream = torch.arange(attended.numel(), dtype=torch.float64).view_as(attended)
+            total = (attended * upstream.sin()).sum() + (mean**2).sum()
+            gradients[backend] = torch.autograd.grad(total, (x, left, right))
+        for ours, theirs in zip(*gradients.values(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_backends_agree_on_a_million_events():
+    rng = np.random.default_rng(0)
+    num_users, num_items, num_events = 2000, 1500, 10**6
+    offsets = np.arange(num_users + 1) * (num_events // num_users)
+    item = rng.zipf(1.3, num_events) % num_items
+    kind = rng.integers(NUM_KINDS, size=num_events).astype(np.int8)
+    sequences = EventSequences(offsets, item, kind, np.arange(num_events), 86400)
+    graph = build_graph(sequences, np.arange(num_users), sequences.lengths, num_items)
+    assert len(graph.events.item) == num_events
+    results = []
     for backend in BACKENDS:
-        adjacency = adjacency_of(edges, num_sources, num_targets, backend)
-        attended = adjacency.attend(*inputs)
-        np.testing.assert_allclose(
-            attended.detach(), slow_attend(edges, *inputs), rtol=1e-12, atol=1e-12
-        )
-        total = (attended * upstream).sum() + (adjacency.mean(inputs[0][:, 0]) ** 2).sum()
-        found = torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)
-        gradients[backend] = found
-    for ours, theirs in zip(*gradients.values(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+        into, _ = adjacencies(graph, backend)
+        inputs = [tensor.detach() for tensor in random_inputs(*sizes_of(into), 2)]
+        inputs = [tensor.float().requires_grad_() for tensor in inputs]
+        outputs = into.mean(inputs[0]), into.attend(*inputs)
+        total = sum(output.square().sum() for output in outputs)
+        results.append([*outputs, *torch.autograd.grad(total, inputs)])
+    # A popular item's gradient sums some 10^5 terms, in an order that differs by backend.
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_order_of_edges_does_not_matter(backend):
+def test_order_of_events_does_not_matter(backend):
     rng = np.random.default_rng(0)
-    edges = rng.integers([6, 4], size=(30, 2))
-    inputs = random_inputs(6, 4, 2, seed=1)
-    first = adjacency_of(edges, 6, 4, backend).attend(*inputs)
-    second = adjacency_of(rng.permutation(edges), 6, 4, backend).attend(*inputs)
-    torch.testing.assert_close(first, second)
+    events = rng.integers([4, 6, NUM_KINDS], size=(40, 3))
+    found = []
+    for rows in (events, rng.permutation(events)):
+        into, _ = adjacencies(graph_of(rows.tolist(), 6, 4), backend)
+        found.append(into.attend(*random_inputs(*sizes_of(into), 2)))
+    torch.testing.assert_close(*found)
 
 
-def test_input_need_not_be_contiguous():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_input_need_not_be_contiguous(backend):
+    into, _ = adjacencies(plain([(4, 0), (1, 0)], 5, 1), backend)
     x = torch.randn(2, 5, dtype=torch.float64).T.requires_grad_()  # [5, 2], strided
-    for backend in BACKENDS:
-        mean = adjacency_of([(4, 0), (1, 0)], 5, 1, backend).mean
-        torch.testing.assert_close(mean(x)[0], (x[4] + x[1]) / 2)
-        assert torch.autograd.gradcheck(mean, (x,))
+    torch.testing.assert_close(into.mean(x)[0], (x[4] + x[1]) / 2)
+    assert torch.autograd.gradcheck(into.mean, (x,))
+    logits = torch.zeros(2, 5, dtype=torch.float64).T, torch.zeros(1, 2, dtype=torch.float64)
+    torch.testing.assert_close(into.attend(x, *logits)[0, 1], (x[4] + x[1]) / 2)
+
+
+def test_sum_by_owner():
+    # Nodes by kind, then user: (kind 0: users 0, 2), (kind 3: user 0). User 1 has none.
+    graph = graph_of([(0, 0, 0), (2, 0, 0), (0, 1, 3)], 2, 3)
+    x = torch.tensor([[1.0], [10.0], [100.0]], dtype=torch.float64, requires_grad=True)
+    assert sum_by_owner(x, graph).tolist() == [[101], [0], [10]]
+    assert torch.autograd.gradcheck(lambda x: sum_by_owner(x, graph), (x,))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_made_once_per_graph_and_freed_with_it(backend):
+    graph = plain([(0, 0)], 1, 1)
+    made = adjacencies(graph, backend)
+    assert adjacencies(graph, backend)[0] is made[0]
+    assert adjacencies(graph.to("cpu"), backend)[0] is made[0]
+    assert adjacencies(plain([(0, 0)], 1, 1), backend)[0] is not made[0]
+    alive = weakref.ref(graph)
+    del graph, made
+    gc.collect()
+    assert alive() is None
 
 
 def test_unknown_backend():
     with pytest.raises(ValueError, match="'dgl' or 'torch', got 'jax'"):
-        adjacencies(graph_of([], 1, 1), "jax")  # type: ignore[arg-type]
+        adjacencies(plain([], 1, 1), "jax")  # type: ignore[arg-type]

@@ -5,66 +5,148 @@ import pytest
 import torch
 
 from emorec.nn.aggregate import adjacencies
-from emorec.nn.conv import GATConv, SAGEConv
-from tests.nn.test_aggregate import RELATION, graph_of
+from emorec.nn.conv import GATConv, KindLinear, SAGEConv
+from tests.nn.test_aggregate import NUM_KINDS, edge_lists, graph_of, slow_attend, slow_mean
 
-# Target 0 is reached by sources 0, 1 and 1 again, target 1 by nothing, target 2 by source 3.
-EDGES = [(0, 0), (1, 0), (1, 0), (3, 2)]
+SIZE = 4
+# Items 0 to 3 and three users; kind 1 has no events, item 2 neither.
+EVENTS = [(0, 0, 0), (0, 1, 0), (0, 1, 0), (2, 3, 0), (2, 3, 3), (1, 3, 2), (0, 0, 3)]
+KIND_OF_NODE = [0, 0, 2, 3, 3]
 
 
 @pytest.fixture(params=["dgl", "torch"])
-def adjacency(request):
+def edges(request):
     if request.param == "dgl":
         pytest.importorskip("dgl")
-    return adjacencies(graph_of(EDGES, 4, 3), request.param)[RELATION]
+    return adjacencies(graph_of(EVENTS, 4, 3), request.param)
 
 
-def vectors(size=4):
-    return torch.randn(4, size), torch.randn(3, size)
+SIZES = graph_of(EVENTS, 4, 3).sizes
+
+
+def vectors():
+    generator = torch.Generator().manual_seed(0)
+    return (torch.randn(n, SIZE, generator=generator) for n in (4, len(KIND_OF_NODE)))
+
+
+def numbers(parameter):
+    return parameter.detach().double()
+
+
+def slow_logits(weight, vectors):
+    """``<w, x>`` of each vector and head, for the weights ``[H, D]`` of its own kind."""
+    rows = [w.numpy() @ x.double().numpy() for w, x in zip(weight, vectors, strict=True)]
+    return torch.from_numpy(np.array(rows))
+
+
+def slow_project(weight, aggregated):
+    """``W x`` of one kind, head by head, concatenated."""
+    heads = [w.numpy() @ x for w, x in zip(weight, aggregated, strict=True)]
+    return np.concatenate(heads)
+
+
+def per_node(weight):
+    return [numbers(weight)[kind] for kind in KIND_OF_NODE]
+
+
+def per_pair(weight):
+    return [numbers(weight)[kind] for _ in range(4) for kind in range(NUM_KINDS)]
+
+
+def of_pairs(items):
+    return items.repeat_interleave(NUM_KINDS, 0)
 
 
 class TestSAGE:
-    def test_formula(self, adjacency):
-        conv = SAGEConv(4)
-        source, target = vectors()
-        h, weight = source.numpy(), conv.project.weight.detach().numpy()
-        expected = [weight @ ((h[0] + 2 * h[1]) / 3), np.zeros(4), weight @ h[3]]
-        found = conv(adjacency, source, target).detach()
-        np.testing.assert_allclose(found, np.array(expected), rtol=1e-5, atol=1e-6)
+    def test_to_nodes(self, edges):
+        conv = SAGEConv(NUM_KINDS, SIZE)
+        items, nodes = vectors()
+        mean = slow_mean(edge_lists(EVENTS)[0], items, len(nodes))
+        expected = [slow_project(w, [x]) for w, x in zip(per_node(conv.project), mean, strict=True)]
+        found = conv.to_nodes(edges[0], items, nodes, SIZES)
+        np.testing.assert_allclose(found.detach(), expected, rtol=1e-4, atol=1e-6)
+
+    def test_to_items_adds_kinds(self, edges):
+        conv = SAGEConv(NUM_KINDS, SIZE)
+        items, nodes = vectors()
+        mean = slow_mean(edge_lists(EVENTS)[1], nodes, 4 * NUM_KINDS)
+        parts = [slow_project(w, [x]) for w, x in zip(per_pair(conv.project), mean, strict=True)]
+        expected = np.array(parts).reshape(4, NUM_KINDS, SIZE).sum(1)
+        found = conv.to_items(edges[1], items, nodes, SIZES).detach()
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+        assert found[2].tolist() == [0] * SIZE  # nothing reaches it, and there is no bias
 
     def test_only_weights_and_no_bias(self):
-        assert [name for name, _ in SAGEConv(4).named_parameters()] == ["project.weight"]
+        assert [name for name, _ in SAGEConv(1, SIZE).named_parameters()] == ["project"]
 
 
+@pytest.mark.parametrize("num_heads", [1, 2])
 class TestGAT:
-    @pytest.mark.parametrize("num_heads", [1, 2])
-    def test_formula(self, adjacency, num_heads):
-        conv = GATConv(4, num_heads)
-        source, target = vectors()
-        expected = np.zeros((3, num_heads, 4 // num_heads))
-        z = (source @ conv.project.weight.T).detach().view(4, num_heads, -1).numpy()
-        a, b = conv.attend_source.detach().numpy(), conv.attend_target.weight.detach().numpy()
-        for v in range(3):
-            neighbours = [u for u, end in EDGES if end == v]
-            for head in range(num_heads if neighbours else 0):
-                e = [a[head] @ z[u, head] + b[head] @ target[v].numpy() for u in neighbours]
-                weights = np.exp([x if x > 0 else 0.2 * x for x in e])
-                weights /= weights.sum()
-                expected[v, head] = weights @ z[neighbours, head]
-        found = conv(adjacency, source, target).detach()
-        np.testing.assert_allclose(found, expected.reshape(3, 4), rtol=1e-5, atol=1e-6)
+    def source_weight(self, conv):
+        """``a W``, so that ``<a, W h> = <a W, h>``."""
+        return torch.einsum("rhn,rhnd->rhd", conv.attend_source, conv.project)
 
-    def test_a_node_that_is_not_reached_gets_zeros(self, adjacency):
-        source, target = vectors()
-        assert GATConv(4, 2)(adjacency, source, target)[1].tolist() == [0, 0, 0, 0]
+    def test_to_nodes(self, edges, num_heads):
+        conv = GATConv(NUM_KINDS, SIZE, num_heads)
+        items, nodes = vectors()
+        left = slow_logits(per_pair(self.source_weight(conv)), of_pairs(items))
+        right = slow_logits(per_node(conv.attend_target), nodes)
+        sums = slow_attend(edge_lists(EVENTS)[0], items, left, right)
+        expected = [slow_project(w, x) for w, x in zip(per_node(conv.project), sums, strict=True)]
+        found = conv.to_nodes(edges[0], items, nodes, SIZES)
+        np.testing.assert_allclose(found.detach(), expected, rtol=1e-4, atol=1e-5)
 
-    def test_every_parameter_learns(self, adjacency):
-        conv = GATConv(4, 2)
-        source, target = vectors()
-        conv(adjacency, source, target).square().sum().backward()
+    def test_to_items_adds_kinds(self, edges, num_heads):
+        conv = GATConv(NUM_KINDS, SIZE, num_heads)
+        items, nodes = vectors()
+        left = slow_logits(per_node(self.source_weight(conv)), nodes)
+        right = slow_logits(per_pair(conv.attend_target), of_pairs(items))
+        sums = slow_attend(edge_lists(EVENTS)[1], nodes, left, right)
+        parts = [slow_project(w, x) for w, x in zip(per_pair(conv.project), sums, strict=True)]
+        expected = np.array(parts).reshape(4, NUM_KINDS, SIZE).sum(1)
+        found = conv.to_items(edges[1], items, nodes, SIZES).detach()
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        assert found[2].tolist() == [0] * SIZE
+
+    def test_every_parameter_of_a_kind_with_choice_learns(self, edges, num_heads):
+        conv = GATConv(NUM_KINDS, SIZE, num_heads)
+        items, nodes = vectors()
+        items[1] = -items[0]  # logits on both sides of the leaky ReLU's bend
+        with torch.no_grad():
+            conv.attend_target.mul_(0.01)
+        conv.to_nodes(edges[0], items, nodes, SIZES).square().sum().backward()
         for name, parameter in conv.named_parameters():
-            assert parameter.grad.abs().sum() > 0, name
+            assert parameter.grad[0].abs().sum() > 0, name  # user 0 liked two items
+            assert parameter.grad[1].abs().sum() == 0, name  # nobody did anything of this kind
+            is_choice = name != "project"  # attention over one neighbour is 1
+            assert (parameter.grad[2].abs().sum() < 1e-6) == is_choice, name
 
-    def test_heads_must_divide_the_size(self):
-        with pytest.raises(ValueError, match="embedding size 10 is not a multiple of 3 heads"):
-            GATConv(10, 3)
+
+def test_heads_must_divide_the_size():
+    with pytest.raises(ValueError, match="embedding size 10 is not a multiple of 3 heads"):
+        GATConv(1, 10, 3)
+
+
+class TestKindLinear:
+    def test_formula(self):
+        linear = KindLinear(3, 2, bias=True)
+        with torch.no_grad():
+            linear.weight.copy_(torch.arange(12.0).view(3, 2, 2))
+            linear.bias.copy_(torch.tensor([[1.0, 2.0], [0.0, 0.0], [-1.0, 0.0]]))
+        x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        # Kind 0 has two nodes, kind 1 none, kind 2 one.
+        expected = [[0 + 1, 2 + 2], [1 + 1, 3 + 2], [8 + 9 - 1, 10 + 11]]
+        assert linear(x, [2, 0, 1]).tolist() == expected
+        scaled = linear(x, [2, 0, 1], torch.tensor([2.0, 5.0, -1.0]))
+        assert scaled.tolist() == [[1, 4 + 2], [2 + 1, 6 + 2], [-17 - 1, -21]]
+
+    @pytest.mark.parametrize("sizes", [[2, 0, 1], [0, 0, 3], [0, 0, 0]])
+    def test_gradcheck(self, sizes):
+        linear = KindLinear(3, 2, bias=True).double()
+        x = torch.randn(sum(sizes), 2, dtype=torch.float64, requires_grad=True)
+
+        def apply(x, weight, bias):
+            parameters = {"weight": weight, "bias": bias}
+            return torch.func.functional_call(linear, parameters, (x, sizes))
+
+        assert torch.autograd.gradcheck(apply, (x, linear.weight, linear.bias))
