@@ -64,6 +64,7 @@ class GraphConfig:
     user_embeddings: bool = True  # False: users are known by their events alone
     signed: bool = False  # negative feedback repels the user's vector
     gated: bool = False  # a learned weight on the user's vector beside the sequence's state
+    informs: Literal["everything", "polarity"] = "everything"  # or only what will be liked
     layers: int = 2
     heads: int = 1  # of GAT
     dropout: float = 0.2
@@ -310,6 +311,13 @@ def _check_values(config: Config) -> None:
         raise ConfigError(
             f"model.aversion is {config.model.aversion}, which needs model.polarity 'item', "
             f"got {config.model.polarity!r}"
+        )
+    informs_polarity = config.graph.conv != "none" and config.graph.informs == "polarity"
+    if informs_polarity and (config.sequence.layers == 0 or config.model.polarity == "none"):
+        raise ConfigError(
+            "graph.informs is 'polarity', which needs model.polarity 'next' or 'item' and "
+            f"sequence.layers of at least 1, got {config.model.polarity!r} and "
+            f"{config.sequence.layers}"
         )
     if config.graph.signed and not config.graph.feedback_nodes:
         raise ConfigError(

@@ -8,7 +8,7 @@ from torch import Tensor
 from emorec.batches import GraphSource
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
-from emorec.nn.model import Recommender
+from emorec.nn.model import Recommender, States
 
 __all__ = ["ModelScorer"]
 
@@ -32,8 +32,8 @@ class ModelScorer:
             self._full_graph = self._source.graph(users, self._events.lengths).to(device)
 
     @torch.inference_mode()
-    def states(self, users: Tensor) -> Tensor:
-        """State of each user after the newest event, ``[B, D]``."""
+    def states(self, users: Tensor) -> States:
+        """States of each user after the newest event, ``[B, D]``."""
         self._model.eval()
         encoder = self._model.sequence_encoder
         batch = self._events.inference_batch(users.numpy(), encoder.max_length if encoder else 0)
@@ -43,7 +43,8 @@ class ModelScorer:
             graph = self._source.graph(users.numpy(), known).to(self._device)
             user_node = torch.arange(len(users))
         states = self._model(batch.to(self._device), graph, user_node.to(self._device))
-        return states[batch.last.to(self._device)]
+        last = batch.last.to(self._device)
+        return States(states.next[last], states.taste[last])
 
     @torch.inference_mode()
     def __call__(self, users: Tensor) -> Tensor:

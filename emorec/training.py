@@ -83,6 +83,7 @@ def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
             sequence_encoder,
             _polarity_head(config, num_items),
             graph.gated,
+            graph.informs,
             model.aversion,
         )
 
@@ -232,7 +233,7 @@ class _Learner:
         ranked = wanted.any(1)
         if not ranked.any():
             return None
-        state = self.model(batch.sequences, batch.graph, batch.user_node, batch.sees_graph)
+        state, taste = self.model(batch.sequences, batch.graph, batch.user_node, batch.sees_graph)
         if options.ranking == "softmax":
             items = self.model.item_embedding.weight
             loss = softmax_loss(state[ranked], items, targets.item[ranked], wanted[ranked])
@@ -244,7 +245,7 @@ class _Learner:
             # an invalid sample scores -inf, where the loss and its gradient are 0
             loss = bpr_loss(scores[:, 0], scores[:, 1:].masked_fill(~valid, -torch.inf)).mean()
         if self.model.polarity is not None:
-            logit = self.model.polarity(state, targets.item).expand_as(predictable)[predictable]
+            logit = self.model.polarity(taste, targets.item).expand_as(predictable)[predictable]
             is_positive = targets.feedback[predictable] <= Feedback.IMPLICIT_POSITIVE
             loss = loss + options.polarity_weight * polarity_loss(logit, is_positive).mean()
         return loss

@@ -42,10 +42,11 @@ def test_is_the_model_on_the_whole_history_without_dropout(model):
     scorer = ModelScorer(model, LOG)
     users = torch.arange(5)
     model.train()
-    state = scorer.states(users)
-    assert torch.equal(scorer.states(users), state)
-    torch.testing.assert_close(scorer(users), model.ranking(state.clone()).detach())
-    assert not state.requires_grad
+    states = scorer.states(users)
+    assert all(map(torch.equal, scorer.states(users), states))
+    with torch.inference_mode():
+        torch.testing.assert_close(scorer(users), model.ranking(states))
+    assert not any(state.requires_grad for state in states)
 
 
 def test_new_events_of_a_user_change_that_users_scores_alone(model):

@@ -337,7 +337,7 @@ def test_polarity_of_events_to_come_is_learned(head):
         "loss.polarity_weight=1",
     )
     model, _ = run(config, split)
-    state = ModelScorer(model, split.history).states(torch.arange(40)).clone()
+    state = ModelScorer(model, split.history).states(torch.arange(40)).taste.clone()
     items = torch.arange(10).expand(40, -1)
     probability = model.polarity(state, items).sigmoid().detach()
     assert probability[1::2].min() > 0.7

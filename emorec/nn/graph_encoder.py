@@ -13,6 +13,7 @@ from emorec.data.feedback import Feedback
 from emorec.data.graph import FeedbackGraph, Relation
 from emorec.nn.aggregate import Adjacency, GraphBackend, adjacencies, sum_by_owner
 from emorec.nn.conv import GATConv, KindLinear, SAGEConv
+from emorec.nn.dropout import Dropout
 
 __all__ = ["ConvName", "GraphEncoder"]
 
@@ -156,7 +157,7 @@ class _Layer(nn.Module):
                 num_kinds = len(kinds) if node_type == reached else 1
                 self.selves[node_type] = KindLinear(num_kinds, size, bias=True)
             self.norms[node_type] = nn.LayerNorm(size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,

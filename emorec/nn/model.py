@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,15 +14,30 @@ from emorec.nn.graph_encoder import GraphEncoder
 from emorec.nn.polarity import ItemPolarity, NextPolarity
 from emorec.nn.sequence_encoder import SequenceEncoder
 
-__all__ = ["Recommender"]
+__all__ = ["Informs", "Recommender", "States"]
+
+Informs = Literal["everything", "polarity"]
+
+
+class States(NamedTuple):
+    """A user's states, ``[T, D]`` each; the same unless the graph informs the polarity alone.
+
+    Attributes:
+        next: Says what comes next.
+        taste: Says what of it will be liked.
+    """
+
+    next: Tensor
+    taste: Tensor
 
 
 class Recommender(nn.Module):
     """Scores items for a user's state.
 
-        state = sequence state + gate * graph vector of the user    (paper, 3.2.5: gate = 1)
-        score_i = <state, item embedding_i>                        (what comes next)
-        ranking_i = score_i + aversion * log P(positive | state, item i)
+        taste = sequence state + gate * graph vector of the user    (paper, 3.2.5: gate = 1)
+        next = taste, or the sequence state alone
+        score_i = <next, item embedding_i>                          (what comes next)
+        ranking_i = score_i + aversion * log P(positive | taste, item i)
 
     The first two lines are trained for what people do next, disliked or not, since that says most
     about what they do; the polarity head knows which of it they like. With ``aversion`` 1 items
@@ -35,11 +52,13 @@ class Recommender(nn.Module):
         polarity: Head that predicts the polarity of events to come, or None.
         gated: Whether the gate is learned, from 0.1 on, so that the graph adds to the sequence
             no more than it is good for.
+        graph_informs: "everything", or "polarity": then the graph has no part in what comes next.
         aversion: Weight of the polarity in the ranking, at least 0; more than 0 needs an
             `ItemPolarity`.
 
     Raises:
-        ValueError: If there is neither encoder, or ``aversion`` has no head to ask.
+        ValueError: If there is neither encoder, ``aversion`` has no head to ask, or nothing but
+            the graph could say what comes next and it may not.
     """
 
     def __init__(
@@ -50,11 +69,17 @@ class Recommender(nn.Module):
         sequence_encoder: SequenceEncoder | None,
         polarity: NextPolarity | ItemPolarity | None = None,
         gated: bool = False,
+        graph_informs: Informs = "everything",
         aversion: float = 0.0,
     ) -> None:
         super().__init__()
         if graph_encoder is None and sequence_encoder is None:
             raise ValueError("the model needs a graph encoder, a sequence encoder, or both")
+        if graph_informs == "polarity" and (sequence_encoder is None or polarity is None):
+            raise ValueError(
+                "a graph that informs the polarity alone needs a polarity head, and a sequence "
+                "encoder beside it"
+            )
         if aversion and not isinstance(polarity, ItemPolarity):
             raise ValueError(f"aversion {aversion} needs a head that knows the polarity of items")
         self.item_embedding = nn.Embedding(num_items, size)
@@ -63,6 +88,7 @@ class Recommender(nn.Module):
         self.sequence_encoder = sequence_encoder
         self.gate = nn.Parameter(torch.tensor(0.1)) if gated else None
         self.polarity = polarity
+        self.graph_informs: Informs = graph_informs
         self.aversion = aversion
 
     def forward(
@@ -71,8 +97,8 @@ class Recommender(nn.Module):
         graph: FeedbackGraph | None = None,
         user_node: Tensor | None = None,
         sees_graph: Tensor | None = None,
-    ) -> Tensor:
-        """State of the user after each token.
+    ) -> States:
+        """States of the user after each token.
 
         Args:
             batch: ``B`` sequences of ``T`` tokens in all.
@@ -82,20 +108,23 @@ class Recommender(nn.Module):
                 is not, the graph vector is left out. None: everywhere.
 
         Returns:
-            ``[T, D]``.
+            Two of ``[T, D]``.
         """
         items = self.item_embedding.weight
         state = items.new_zeros(len(batch.item), items.shape[1])
         if self.sequence_encoder is not None:
             state = state + self.sequence_encoder(batch, items)
-        if self.graph_encoder is not None:
-            assert graph is not None and user_node is not None
-            vector = self.graph_encoder(graph, items)  # [U, D]
-            vector = F.embedding(user_node[batch.row], vector)  # [T, D]
-            if self.gate is not None:
-                vector = self.gate * vector
-            state = state + (vector if sees_graph is None else vector * sees_graph[:, None])
-        return state
+        if self.graph_encoder is None:
+            return States(state, state)
+        assert graph is not None and user_node is not None
+        vector = self.graph_encoder(graph, items)  # [U, D]
+        vector = F.embedding(user_node[batch.row], vector)  # [T, D]
+        if self.gate is not None:
+            vector = self.gate * vector
+        if sees_graph is not None:
+            vector = vector * sees_graph[:, None]
+        taste = state + vector
+        return States(taste if self.graph_informs == "everything" else state, taste)
 
     def scores(self, state: Tensor, items: Tensor) -> Tensor:
         """How likely items come next, up to a constant per state.
@@ -109,10 +138,10 @@ class Recommender(nn.Module):
         """
         return torch.einsum("td,tnd->tn", state, self.item_embedding(items))
 
-    def ranking(self, state: Tensor) -> Tensor:
-        """What the whole catalogue is ranked by, ``[T, D]`` -> ``[T, I]``."""
-        scores = state @ self.item_embedding.weight.T
+    def ranking(self, states: States) -> Tensor:
+        """What the whole catalogue is ranked by, ``[T, I]``."""
+        scores = states.next @ self.item_embedding.weight.T
         if not self.aversion:
             return scores
         assert isinstance(self.polarity, ItemPolarity)
-        return scores + self.aversion * self.polarity.log_probability(state)
+        return scores + self.aversion * self.polarity.log_probability(states.taste)

@@ -6,7 +6,7 @@ import torch
 
 from emorec.data.graph import build_graph, schema
 from emorec.nn.graph_encoder import GraphEncoder
-from emorec.nn.model import Recommender
+from emorec.nn.model import Recommender, States
 from emorec.nn.polarity import ItemPolarity, NextPolarity
 from emorec.nn.sequence_encoder import SequenceEncoder
 from tests.small import random_events
@@ -36,34 +36,35 @@ class TestState:
         items = model.item_embedding.weight
         vector = model.graph_encoder(GRAPH, items)
         expected = model.sequence_encoder(BATCH, items) + vector[BATCH.row]
-        torch.testing.assert_close(model(BATCH, GRAPH, NODES), expected)
+        torch.testing.assert_close(model(BATCH, GRAPH, NODES).next, expected)
 
     def test_sequence_alone(self):
         model = make_model(graph=False)
         expected = model.sequence_encoder(BATCH, model.item_embedding.weight)
-        assert torch.equal(model(BATCH), expected)
+        assert torch.equal(model(BATCH).next, expected)
 
     def test_graph_alone_is_the_same_after_each_event(self):
         model = make_model(sequence=False)
         vector = model.graph_encoder(GRAPH, model.item_embedding.weight)
-        assert torch.equal(model(BATCH, GRAPH, NODES), vector[BATCH.row])
+        assert torch.equal(model(BATCH, GRAPH, NODES).next, vector[BATCH.row])
 
     def test_nodes_say_whose_vector_is_whose(self):
         model = make_model(sequence=False)
         vector = model.graph_encoder(GRAPH, model.item_embedding.weight)
-        assert torch.equal(model(BATCH, GRAPH, NODES.flip(0)), vector[1 - BATCH.row])
+        assert torch.equal(model(BATCH, GRAPH, NODES.flip(0)).next, vector[1 - BATCH.row])
 
     def test_the_graph_is_left_out_where_it_may_not_be_seen(self):
         model = make_model()
         sees = torch.arange(len(BATCH.item)) % 2 == 0
-        state = model(BATCH, GRAPH, NODES, sees)
-        with_graph = model(BATCH, GRAPH, NODES)
+        state = model(BATCH, GRAPH, NODES, sees).next
+        with_graph = model(BATCH, GRAPH, NODES).next
         sequence = model.sequence_encoder(BATCH, model.item_embedding.weight)
         torch.testing.assert_close(state, torch.where(sees[:, None], with_graph, sequence))
 
     def test_unseen_graph_gets_no_gradient(self):
         model = make_model()
-        model(BATCH, GRAPH, NODES, torch.zeros(len(BATCH.item), dtype=torch.bool)).sum().backward()
+        nobody = torch.zeros(len(BATCH.item), dtype=torch.bool)
+        model(BATCH, GRAPH, NODES, nobody).next.sum().backward()
         for parameter in model.graph_encoder.parameters():
             assert parameter.grad is None or parameter.grad.abs().sum() == 0
 
@@ -77,10 +78,30 @@ class TestState:
         assert gated.gate.item() == pytest.approx(0.1)
         vector, sequence = model.graph_encoder(GRAPH, items), model.sequence_encoder(BATCH, items)
         expected = sequence + 0.1 * vector[BATCH.row]
-        torch.testing.assert_close(gated(BATCH, GRAPH, NODES), expected)
-        gated(BATCH, GRAPH, NODES).square().sum().backward()
+        torch.testing.assert_close(gated(BATCH, GRAPH, NODES).next, expected)
+        gated(BATCH, GRAPH, NODES).next.square().sum().backward()
         assert gated.gate.grad != 0
         assert not any(name.endswith("gate") for name in model.state_dict())
+
+    def test_a_graph_that_informs_the_polarity_alone(self):
+        model = make_model(polarity=NextPolarity(SIZE), graph_informs="polarity")
+        items = model.item_embedding.weight
+        sequence = model.sequence_encoder(BATCH, items)
+        states = model(BATCH, GRAPH, NODES)
+        assert torch.equal(states.next, sequence)
+        vector = model.graph_encoder(GRAPH, items)
+        torch.testing.assert_close(states.taste, sequence + vector[BATCH.row])
+
+    @pytest.mark.parametrize("parts", [{"sequence": False}, {"polarity": None}])
+    def test_which_needs_something_else_to_say_what_comes_next(self, parts):
+        options = {"polarity": NextPolarity(SIZE), "graph_informs": "polarity", **parts}
+        with pytest.raises(ValueError, match="informs the polarity alone needs"):
+            make_model(**options)
+
+    def test_otherwise_both_states_are_the_same(self):
+        for model in (make_model(), make_model(graph=False)):
+            states = model(BATCH, GRAPH, NODES)
+            assert states.next is states.taste
 
     def test_a_model_needs_an_encoder(self):
         with pytest.raises(ValueError, match="a graph encoder, a sequence encoder, or both"):
@@ -96,22 +117,24 @@ class TestRanking:
         state[0, 0], state[1, 1] = 1, 2
         first = [i * SIZE / 10 for i in range(NUM_ITEMS)]
         second = [2 * (i * SIZE + 1) / 10 for i in range(NUM_ITEMS)]
-        np.testing.assert_allclose(model.ranking(state).detach(), [first, second], rtol=1e-6)
+        np.testing.assert_allclose(
+            model.ranking(States(state, state)).detach(), [first, second], rtol=1e-6
+        )
 
     def test_scores_of_given_items_are_the_same_numbers(self):
         model = make_model()
         state = torch.randn(3, SIZE)
         items = torch.tensor([[0, 8], [4, 4], [7, 1]])
-        expected = model.ranking(state).gather(1, items)
+        expected = model.ranking(States(state, state)).gather(1, items)
         torch.testing.assert_close(model.scores(state, items), expected)
 
     def test_aversion_adds_the_log_probability_of_liking(self):
-        state = torch.randn(3, SIZE)
+        state, taste = torch.randn(2, 3, SIZE)
         model = make_model(polarity=ItemPolarity(NUM_ITEMS, SIZE), aversion=2.5)
         everything = torch.arange(NUM_ITEMS).expand(3, -1)
-        probability = model.polarity(state, everything).sigmoid()
+        probability = model.polarity(taste, everything).sigmoid()
         expected = state @ model.item_embedding.weight.T + 2.5 * probability.log()
-        torch.testing.assert_close(model.ranking(state), expected)
+        torch.testing.assert_close(model.ranking(States(state, taste)), expected)
 
     @pytest.mark.parametrize("polarity", [None, NextPolarity(SIZE)])
     def test_aversion_needs_a_head_that_knows_items(self, polarity):

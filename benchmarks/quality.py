@@ -1,0 +1,379 @@
+"""Recommendation quality: the flagship beside simple and strong recommenders, likes and dislikes.
+
+    python benchmarks/quality.py train --dataset ml-1m --data-dir DATA
+    python benchmarks/quality.py train --dataset ml-1m --data-dir DATA --seed 2
+    python benchmarks/quality.py table --dataset ml-1m --data-dir DATA --lists LISTS
+
+``train`` makes one run of the flagship per seed. The first one chooses the epoch on validation and
+then learns from train and validation; the other seeds learn from both for as many epochs. ``table``
+tunes the simple recommenders on validation, reads the lists of other projects' recommenders (see
+``peer_lists.py``) and judges all of them by one scorer: ``results/quality-DATASET.md``, ``.json``
+and ``.svg``, and the table of README.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from peer_lists import read_top_k
+
+from emorec.baselines import EASE, ItemKNN, MostPop, Random
+from emorec.checkpoint import EpochRecord
+from emorec.config import Config, load_config
+from emorec.data.datasets import load_dataset
+from emorec.data.splits import Split, split_interactions
+from emorec.evaluation.plots import plane_svg
+from emorec.evaluation.polarity import polarity_auc
+from emorec.evaluation.ranking import Evaluation, evaluate, recommend_top_k
+from emorec.evaluation.responsiveness import judge_responsiveness
+from emorec.evaluation.scores import Scorer
+from emorec.evaluation.tables import comparison_markdown
+from emorec.experiment import judge, train_run
+from emorec.files import load_tensors, write_text
+from emorec.memory import peak_memory_gib
+from emorec.nn.model import Recommender
+from emorec.recommender import EmoRec
+from emorec.run_folder import read_config, save_split
+from emorec.scoring import ModelScorer
+from emorec.training import build_model
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+K = 10
+FIRST_SEED = 1
+AVERSIONS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+MOST_DISLIKED = 0.25  # share of dislikes among judged hits that "careful" must keep to
+NEIGHBOURS = 20  # of a disliked item, for responsiveness
+RESPONSIVE_USERS = 500
+
+dataset_options = [
+    click.option("--dataset", required=True, help="Name of a data set."),
+    click.option("--data-dir", type=click.Path(path_type=Path), help="Where data sets are."),
+    click.option(
+        "--runs", type=click.Path(path_type=Path), default=Path("runs/quality"), show_default=True
+    ),
+    click.option("--holdout", default=10, show_default=True, help="Events held out per user."),
+]
+
+
+def with_dataset(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options that all commands share."""
+    for option in reversed(dataset_options):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"max_content_width": 100})
+def main() -> None:
+    """Measures recommendation quality."""
+
+
+@main.command()
+@with_dataset
+@click.option("--seed", default=FIRST_SEED, show_default=True)
+@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE")
+def train(
+    dataset: str,
+    data_dir: Path | None,
+    runs: Path,
+    holdout: int,
+    seed: int,
+    settings: tuple[str, ...],
+) -> None:
+    """Trains the flagship with one seed; a run that was killed goes on."""
+    torch.set_num_threads(1)
+    folder = run_folder(runs, dataset, holdout, seed)
+    split = split_interactions(load_dataset(dataset, data_dir), n=holdout)
+    if seed == FIRST_SEED:
+        config, data = load_config(settings=(f"data.dataset={dataset}", *settings)), split
+    else:
+        if settings:
+            raise click.UsageError(f"--set belongs to seed {FIRST_SEED}; others follow it")
+        first = run_folder(runs, dataset, holdout, FIRST_SEED)
+        epochs = best_epoch(first)
+        config = read_config(first).updated({"training": {"epochs": epochs, "refit": False}}, "")
+        nothing = split.valid.select(np.zeros(0, dtype=np.int64))
+        data = Split(split.history, nothing, split.test)
+    config = config.updated({"training": {"seed": seed}, "split": {"n": holdout}}, "--seed")
+    write_text(folder / "config.toml", config.to_toml())
+    save_split(folder, data)
+    train_run(config, data, folder, lambda records: click.echo(asdict(records[-1])))
+    write_text(folder / "cost.json", json.dumps({"peak_memory_gib": peak_memory_gib()}))
+
+
+@main.command()
+@with_dataset
+@click.option("--lists", type=click.Path(path_type=Path), default=Path("runs/peers"))
+def table(dataset: str, data_dir: Path | None, runs: Path, holdout: int, lists: Path) -> None:
+    """Judges everything that is there and writes the table."""
+    torch.set_num_threads(1)
+    split = split_interactions(load_dataset(dataset, data_dir), n=holdout)
+    results = Results()
+    for name, grid in baselines().items():
+        add_baseline(results, split, name, grid)
+    for path in sorted(lists.glob(f"{dataset}-*.npz")) if holdout == K else []:
+        add_peer(results, split, path, path.stem.removeprefix(f"{dataset}-"))
+    add_flagship(results, split, run_folders(runs, dataset, holdout))
+    write(results, dataset if holdout == K else f"{dataset}-leave-{holdout}")
+
+
+@dataclass
+class Results:
+    """What the table shows.
+
+    Attributes:
+        models: Evaluations on the test part, one per seed, by name.
+        facts: What else is known of each: settings, seconds, PolAUC.
+        frontier: Mean summaries of the flagship at each of `AVERSIONS`.
+    """
+
+    models: dict[str, list[Evaluation]] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    frontier: list[dict[str, float]] = field(default_factory=list)
+
+
+def run_folder(runs: Path, dataset: str, holdout: int, seed: int) -> Path:
+    """Where a run of the flagship is."""
+    return runs / f"{dataset}-leave-{holdout}-seed-{seed}"
+
+
+def run_folders(runs: Path, dataset: str, holdout: int) -> list[Path]:
+    """The finished runs, the first seed's first."""
+    pattern = run_folder(runs, dataset, holdout, 0).name.removesuffix("0") + "*"
+    finished = [path.parent for path in runs.glob(f"{pattern}/model.safetensors")]
+    first = run_folder(runs, dataset, holdout, FIRST_SEED)
+    if first not in finished:
+        raise click.UsageError(f"{first} is not finished; run the command 'train' first")
+    return [first, *sorted(path for path in finished if path != first)]
+
+
+def records_of(folder: Path) -> list[EpochRecord]:
+    """The epochs of a run, those of its refit among them."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [EpochRecord(**json.loads(line)) for line in lines]
+
+
+def best_epoch(folder: Path) -> int:
+    """The epoch that validation chose."""
+    select = read_config(folder).evaluation.select
+    valid = [record for record in records_of(folder) if record.valid]
+    return max(valid, key=lambda record: record.valid[select]).epoch
+
+
+def baselines() -> dict[str, list[Callable[[], Any]]]:
+    """The simple recommenders, each with what validation may choose from."""
+
+    def grid(kind: Any, fixed: dict[str, Any], **choices: Sequence[Any]) -> list[Callable[[], Any]]:
+        return [
+            partial(kind, **fixed, **dict(zip(choices, values, strict=True)))
+            for values in itertools.product(*choices.values())
+        ]
+
+    likes = {"train_on_likes": True, "query_likes": True}
+    regularization = (200.0, 500.0, 1000.0)
+    neighbours, shrink = (100, 400), (0.0, 50.0)
+    return {
+        "Random": [Random],
+        "MostPop": [MostPop],
+        "ItemKNN": grid(ItemKNN, {}, neighbours=neighbours, shrink=shrink),
+        "ItemKNN, recency": grid(
+            ItemKNN, {}, neighbours=neighbours, shrink=shrink, recency=(5.0, 20.0)
+        ),
+        "EASE": grid(EASE, {}, regularization=regularization),
+        "EASE, likes": grid(EASE, likes, regularization=regularization),
+        "EASE, recency": grid(EASE, {}, regularization=(500.0, 1000.0), recency=(5.0, 20.0)),
+    }
+
+
+def add_baseline(results: Results, split: Split, name: str, grid: list[Callable[[], Any]]) -> None:
+    """Lets validation choose, then judges on the test part."""
+    users = np.unique(split.valid_targets.user)
+
+    def score(make: Callable[[], Any]) -> float:
+        topk = recommend_top_k(make().fit(split.train), users, split.train, K)
+        return evaluate(topk, users, split.valid_targets, K).summary()["ndcg_any"]
+
+    chosen = max(grid, key=score) if len(grid) > 1 else grid[0]
+    recommender = chosen().fit(split.history)
+    results.models[name] = [judge(recommender, split, K)]
+    settings = {
+        key: value
+        for key, value in vars(chosen()).items()
+        if key in ("neighbours", "shrink", "regularization", "recency")
+    }
+    results.facts[name] = {"settings": settings, "polarity_auc": mean_auc(recommender, split)}
+    click.echo(f"{name}: {json.dumps(results.models[name][0].summary())}")
+
+
+def add_peer(results: Results, split: Split, path: Path, name: str) -> None:
+    """Judges the lists of another project's recommender."""
+    users, topk = read_top_k(path)
+    results.models[name] = [evaluate(topk, users, split.test, K)]
+    facts = json.loads(path.with_suffix(".json").read_text())
+    kept = ("settings", "epochs", "training_seconds", "tuning_seconds")
+    results.facts[name] = {key: facts[key] for key in kept}
+
+
+def add_flagship(results: Results, split: Split, folders: list[Path]) -> None:
+    """Judges the flagship's runs at each aversion, and lets validation name two of them."""
+    models = [EmoRec.load(folder).model for folder in folders]
+    own = models[0].aversion
+    careful = least_careful(split, folders[0])
+    for aversion in sorted({*AVERSIONS, own}):
+        runs = []
+        for model in models:
+            model.aversion = aversion
+            runs.append(judge(ModelScorer(model, split.history), split, K))
+        means = [run.summary() for run in runs]
+        results.frontier.append(
+            {"aversion": aversion}
+            | {key: float(np.mean([mean[key] for mean in means])) for key in means[0]}
+        )
+        for name, wanted in (("emorec", own), ("emorec, careful", careful)):
+            if aversion == wanted:
+                results.models[name] = runs
+                results.facts[name] = flagship_facts(split, models[0], folders, aversion)
+
+
+def least_careful(split: Split, folder: Path) -> float:
+    """The least aversion that keeps dislikes rare enough on validation, before the refit."""
+    model = validated_model(split, folder)
+    users = np.unique(split.valid_targets.user)
+    for aversion in AVERSIONS:
+        model.aversion = aversion
+        topk = recommend_top_k(ModelScorer(model, split.train), users, split.train, K)
+        if (
+            evaluate(topk, users, split.valid_targets, K).summary()["disliked_share"]
+            <= MOST_DISLIKED
+        ):
+            break
+    return aversion
+
+
+def validated_model(split: Split, folder: Path) -> Recommender:
+    """The model as validation chose it: it knows the train part only."""
+    config: Config = read_config(folder)
+    model = build_model(config, split.train.num_users, split.train.num_items)
+    tensors, _ = load_tensors(folder / "checkpoint.safetensors")
+    prefix = "best."
+    model.load_state_dict(
+        {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+    )
+    return model
+
+
+def flagship_facts(
+    split: Split, model: Recommender, folders: list[Path], aversion: float
+) -> dict[str, Any]:
+    """Settings, cost, PolAUC and what a dislike changes, of the first seed's run."""
+    model.aversion = aversion
+    step = max(1, len(np.unique(split.test.user)) // RESPONSIVE_USERS)
+    near = ItemKNN(neighbours=NEIGHBOURS + 1).fit(split.train).similarity
+    answer = judge_responsiveness(
+        lambda log: ModelScorer(model, log),
+        split.history,
+        np.unique(split.test.user)[::step],
+        near,
+        K,
+    ).mean()
+    cost = json.loads((folders[0] / "cost.json").read_text())
+    return {
+        "settings": {"aversion": aversion},
+        "seeds": len(folders),
+        "epochs": best_epoch(folders[0]),
+        "training_seconds": round(sum(record.seconds for record in records_of(folders[-1])), 1),
+        **cost,
+        "polarity_auc": mean_auc(ModelScorer(model, split.history), split),
+        **{key: round(float(value), 4) for key, value in answer.items()},
+    }
+
+
+def mean_auc(scorer: Scorer, split: Split) -> float:
+    """PolAUC on the test part."""
+    return round(float(polarity_auc(scorer, np.unique(split.test.user), split.test).mean()), 4)
+
+
+def write(results: Results, dataset: str) -> None:
+    """The table, the figures behind it, and the plane of likes and dislikes."""
+    target = HERE / "results" / f"quality-{dataset}"
+    means = {
+        name: {
+            key: float(np.mean([run.summary()[key] for run in runs])) for key in runs[0].summary()
+        }
+        for name, runs in results.models.items()
+    }
+    comparison = comparison_markdown(results.models, K, "emorec")
+    write_text(target.with_suffix(".md"), "\n".join(markdown(results, dataset, comparison)) + "\n")
+    data = {
+        "models": {name: [run.summary() for run in runs] for name, runs in results.models.items()},
+        "facts": results.facts,
+        "frontier": results.frontier,
+    }
+    write_text(target.with_suffix(".json"), json.dumps(data, indent=1) + "\n")
+    svg = plane_svg(
+        {name: mean for name, mean in means.items() if name != "Random"},
+        K,
+        curves={"emorec at growing aversion": results.frontier},
+        standalone=True,
+    )
+    write_text(target.with_suffix(".svg"), svg)
+    readme = README.read_text(encoding="utf-8")
+    block = re.compile(rf"(<!-- quality:{dataset} -->\n).*?(<!-- end -->)", re.DOTALL)
+    rows = "\n".join(short_rows(means)) + "\n"
+    write_text(README, block.sub(lambda match: match[1] + rows + match[2], readme))
+    click.echo(f"wrote {target}.md, .json, .svg")
+
+
+def markdown(results: Results, dataset: str, comparison: str) -> Iterator[str]:
+    """The page."""
+    yield f"# Quality on {dataset}\n"
+    yield (
+        f"Full ranking at k = {K}; each user's last events are held out; everything is chosen on "
+        "validation and the test part looked at once. Made by `python benchmarks/quality.py "
+        f"table --dataset {dataset} --data-dir DATA`, after its `train` and `peer_lists.py`.\n"
+    )
+    yield comparison + "\n"
+    yield "## emorec at growing aversion\n"
+    keys = ("recall_any", "ndcg_any", "recall_likes", "ndcg_likes", "disliked_share", "delta_ndcg")
+    yield "| aversion | " + " | ".join(keys) + " |\n|" + " ---: |" * (len(keys) + 1)
+    for row in results.frontier:
+        yield f"| {row['aversion']:g} | " + " | ".join(f"{row[key]:.4f}" for key in keys) + " |"
+    yield "\n## Settings, cost, and what else was measured\n"
+    yield (
+        "PolAUC: the chance that a held-out like outscores a held-out dislike of the same user. "
+        f"Responsiveness: the share of a disliked item's {NEIGHBOURS} nearest that leaves the "
+        "list; locality: the share of all others that stays. Training seconds are of a shared "
+        "machine.\n"
+    )
+    for name, facts in results.facts.items():
+        yield f"* **{name}**: `{json.dumps(facts)}`"
+
+
+def short_rows(means: dict[str, dict[str, float]]) -> Iterator[str]:
+    """The README's table."""
+    keys = {
+        "recall_any": "Recall any",
+        "ndcg_any": "NDCG any",
+        "recall_likes": "Recall likes",
+        "ndcg_likes": "NDCG likes",
+        "recall_dislikes": "Recall dislikes",
+        "disliked_share": "disliked share",
+    }
+    yield "| | " + " | ".join(keys.values()) + " |"
+    yield "| --- |" + " ---: |" * len(keys)
+    for name, mean in means.items():
+        yield f"| {name} | " + " | ".join(f"{mean[key]:.4f}" for key in keys) + " |"
+
+
+if __name__ == "__main__":
+    main()
