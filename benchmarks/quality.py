@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -107,7 +108,8 @@ def train(
     config = config.updated({"training": {"seed": seed}, "split": {"n": holdout}}, "--seed")
     write_text(folder / "config.toml", config.to_toml())
     save_split(folder, data)
-    train_run(config, data, folder, lambda records: click.echo(asdict(records[-1])))
+    progress = sys.stderr.isatty()
+    train_run(config, data, folder, lambda records: click.echo(asdict(records[-1])), progress)
     write_text(folder / "cost.json", json.dumps({"peak_memory_gib": peak_memory_gib()}))
 
 

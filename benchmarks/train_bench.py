@@ -1,0 +1,196 @@
+"""What an epoch of training costs, beside peers', and how that grows with the log.
+
+    python benchmarks/train_bench.py peers --dataset ml-1m --data-dir DATA [--environments DIR]
+    python benchmarks/train_bench.py growth --plot growth.svg
+
+Each row is one epoch on one thread in a process of its own: CPU seconds, which other work on the
+machine disturbs little, and the most memory the process held. The flagship is measured with the
+compiled attention and with the reference; both start from the same parameters and draw the same
+batches, so that their losses must agree.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from emorec.config import load_config
+from emorec.data.datasets import load_dataset
+from emorec.data.interactions import Interactions
+from emorec.data.splits import split_interactions
+from emorec.files import write_text
+from emorec.memory import peak_memory_gib
+from emorec.training import build_model, train
+
+OURS = {
+    "emorec": (),
+    "emorec, reference attention": ("--preset", "emorec", "--set", "sequence.attention=reference"),
+    "diff-gat-thp-polarity": ("--preset", "diff-gat-thp-polarity"),
+    "diff-gat-thp-polarity, torch": (
+        *("--preset", "diff-gat-thp-polarity"),
+        *("--set", "model.backend=torch"),
+    ),
+}
+PEERS = ("sasrec", "lightgcn")
+GROWTH = (10**5, 10**6, 10**7)
+EVENTS_PER_USER, ITEMS = 100, 4_000
+
+
+@click.group(context_settings={"max_content_width": 100})
+def main() -> None:
+    """Measures training."""
+
+
+@main.command()
+@click.option("--dataset", default="ml-1m", show_default=True)
+@click.option("--data-dir", type=click.Path(path_type=Path))
+@click.option("--environments", type=click.Path(path_type=Path), help="Of the peers, if wanted.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write figures here.")
+def peers(
+    dataset: str, data_dir: Path | None, environments: Path | None, json_path: Path | None
+) -> None:
+    """Times an epoch of each model on DATASET."""
+    source = ["--dataset", dataset, *([] if data_dir is None else ["--data-dir", str(data_dir)])]
+    rows = {name: one_epoch(*source, *options) for name, options in OURS.items()}
+    if environments is not None:
+        for name in PEERS:
+            rows[name] = peer_epoch(name, dataset, data_dir, environments)
+    click.echo(table(rows))
+    if json_path:
+        write_text(json_path, json.dumps(rows, indent=1) + "\n")
+
+
+@main.command()
+@click.option("--preset", default="emorec", show_default=True)
+@click.option("--most", default=GROWTH[-1], show_default=True, help="Events of the largest log.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write figures here.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw them (needs matplotlib).")
+def growth(preset: str, most: int, json_path: Path | None, plot: Path | None) -> None:
+    """Times an epoch on synthetic logs of growing size."""
+    rows = {
+        f"{events:,} events": one_epoch("--events", str(events), "--preset", preset)
+        for events in GROWTH
+        if events <= most
+    }
+    click.echo(table(rows))
+    if json_path:
+        write_text(json_path, json.dumps(rows, indent=1) + "\n")
+    if plot:
+        draw(list(rows.values()), plot)
+
+
+@main.command(hidden=True)
+@click.option("--dataset")
+@click.option("--data-dir", type=click.Path(path_type=Path))
+@click.option("--events", type=int)
+@click.option("--preset", default="emorec")
+@click.option("--set", "settings", multiple=True)
+def one(
+    dataset: str | None,
+    data_dir: Path | None,
+    events: int | None,
+    preset: str,
+    settings: tuple[str, ...],
+) -> None:
+    """Trains one epoch and prints what it cost, as JSON."""
+    torch.set_num_threads(1)
+    if dataset is not None:
+        log = split_interactions(load_dataset(dataset, data_dir)).train
+    else:
+        assert events is not None
+        log = random_log(events)
+    config = load_config(preset, settings=("training.epochs=1", *settings))
+    model = build_model(config, log.num_users, log.num_items)
+    nothing = log.select(np.zeros(0, dtype=np.int64))
+    started = time.process_time()
+    records = train(model, config, log, nothing, progress=False)
+    seconds = time.process_time() - started
+    facts = {
+        "events": len(log),
+        "seconds": round(seconds, 2),
+        "events_per_second": round(len(log) / seconds),
+        "peak_memory_gib": peak_memory_gib(),
+        "loss": round(records[0].loss, 4),
+    }
+    click.echo(json.dumps(facts))
+
+
+def one_epoch(*options: str) -> dict[str, Any]:
+    """The command ``one`` in a process of its own."""
+    command = [sys.executable, "-W", "ignore", __file__, "one", *options]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    return dict(json.loads(run.stdout.splitlines()[-1]))
+
+
+def peer_epoch(
+    name: str, dataset: str, data_dir: Path | None, environments: Path
+) -> dict[str, Any]:
+    """The second epoch of a peer; the first one also pays for its start."""
+    from peer_lists import Peer, task_of
+
+    split = split_interactions(load_dataset(dataset, data_dir))
+    peer = Peer(name, environments)
+    settings = {**peer.combinations(None, 0)[0], "epochs": [1, 2]}
+    lists = peer.run(task_of(split.train, split.valid_targets, 10), settings)
+    seconds = float(lists.seconds[1] - lists.seconds[0])
+    return {
+        "events": len(split.train),
+        "seconds": round(seconds, 2),
+        "events_per_second": round(len(split.train) / seconds),
+    }
+
+
+def random_log(events: int) -> Interactions:
+    """Users of `EVENTS_PER_USER` events each, popular items and rare ones, an event an hour."""
+    rng = np.random.default_rng(0)
+    user = np.repeat(np.arange(events // EVENTS_PER_USER), EVENTS_PER_USER)
+    item = (ITEMS * rng.random(len(user)) ** 2).astype(np.int64)
+    time_of = np.tile(np.arange(EVENTS_PER_USER) * 3600, events // EVENTS_PER_USER)
+    return Interactions.from_columns(user, item, rng.integers(4, size=len(user)), time_of)
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """Markdown."""
+    lines = [
+        "| | s per epoch | events per s | peak GiB | loss |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, row in rows.items():
+        peak, loss = row.get("peak_memory_gib", ""), row.get("loss", "")
+        lines.append(
+            f"| {name} | {row['seconds']} | {row['events_per_second']:,} | {peak} | {loss} |"
+        )
+    return "\n".join(lines)
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Seconds and memory over events, on logarithmic axes, beside a line through the last."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, both = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    events = [row["events"] for row in rows]
+    for axes, key, label in zip(
+        both, ("seconds", "peak_memory_gib"), ("s per epoch", "peak GiB"), strict=True
+    ):
+        values = [row[key] for row in rows]
+        axes.loglog(events, values, "o-", label="measured")
+        linear = [values[-1] * own / events[-1] for own in events]
+        axes.loglog(events, linear, ":", color="grey", label="in proportion")
+        axes.set(xlabel="events", ylabel=label)
+        axes.legend(frameon=False)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()
