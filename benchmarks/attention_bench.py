@@ -1,6 +1,7 @@
 """How fast the fused Hawkes attention is, and how much memory it takes, beside its peers.
 
-    python benchmarks/attention_bench.py --json results.json --plot results.svg
+    python benchmarks/attention_bench.py --json results.json --markdown results.md \
+        --plot results.svg
     python benchmarks/attention_bench.py --quick
 
 Each allocator setting and number of threads gets a process of its own, in which the peers take
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attention_report
 import torch
 from attention_peers import FORWARD_ONLY, PEERS, SIZE, SLOW_TO_COMPILE, Case, Data, Run
 
@@ -61,9 +63,10 @@ def main() -> None:
     parser.add_argument("--case", action="append", help="only this case (may be repeated)")
     parser.add_argument("--threads", type=int, action="append", help="default: 1 and 2")
     parser.add_argument("--allocator", choices=ALLOCATORS, action="append", help="default: both")
-    parser.add_argument("--seconds", type=float, default=20.0, help="per case and process")
+    parser.add_argument("--seconds", type=float, default=10.0, help="per case and process")
     parser.add_argument("--no-flex", action="store_true", help="leave FlexAttention out")
     parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--markdown", type=Path, help="write the tables here")
     parser.add_argument("--plot", type=Path, help="draw the ratios here (needs matplotlib)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -74,28 +77,31 @@ def main() -> None:
         return
 
     seconds = min(arguments.seconds, 3.0) if arguments.quick else arguments.seconds
-    flex = not (arguments.quick or arguments.no_flex)
+    allocators = arguments.allocator or list(ALLOCATORS)
     result: dict[str, Any] = {"machine": machine(), "timings": [], "memory": []}
-    print("\n".join(f"{name}: {value}" for name, value in result["machine"].items()), flush=True)
-    for allocator in arguments.allocator or ALLOCATORS:
+    print(attention_report.machine_list(result["machine"]), flush=True)
+    for allocator in allocators:
         for threads in arguments.threads or (1, 2):
+            # FlexAttention takes a minute to compile.
+            slow = (arguments.quick, arguments.no_flex, threads > 1, allocator != allocators[-1])
+            flex = not any(slow)
             for case in cases:
                 part = in_process(
                     case, allocator, {"threads": threads, "seconds": seconds, "flex": flex}
                 )
                 result["timings"].append({**part, "allocator": allocator, "threads": threads})
-                print_timings(result["timings"][-1])
+                print("\n" + attention_report.timing_table(result["timings"][-1]), flush=True)
                 save(result, arguments.json)
     for case in cases:
         part = in_process(case, "default", {"threads": 1, "memory": True})
         result["memory"].append(part)
-        print_memory(part)
-    result["far field"] = far_field(result["timings"])
     result["roofline H100"] = [roofline_h100(case) for case in cases]
-    print_roofline(result["roofline H100"])
     save(result, arguments.json)
+    print("\n" + attention_report.summary(result))
+    if arguments.markdown:
+        arguments.markdown.write_text(attention_report.report(result))
     if arguments.plot:
-        draw(result, arguments.plot)
+        attention_report.draw(result, arguments.plot)
 
 
 def save(result: dict[str, Any], path: Path | None) -> None:
@@ -127,7 +133,10 @@ def work(
     data = Data.make(case)
     runs = {name: make(data) for name, make in PEERS.items() if flex or name not in SLOW_TO_COMPILE}
     if memory:
-        return {"case": case.name, "MiB": {name: peak(name, run) for name, run in runs.items()}}
+        return {
+            "case": case.name,
+            "MiB": {name: peak(name, run, data) for name, run in runs.items()},
+        }
     clock = time.process_time if threads == 1 else time.perf_counter
     times: dict[str, dict[str, list[float]]] = {}
     for name in list(runs):
@@ -145,6 +154,7 @@ def work(
     while time.perf_counter() < end or len(times["fused"]["both"]) < 3:
         for name, run in runs.items():
             os.environ["EMOREC_FAR_FIELD"] = "0" if name == "fused, full sum" else "1"
+            data.forget_gradients()
             forward, both = once(name, run, clock)
             times[name]["forward"].append(forward)
             times[name]["both"].append(both)
@@ -167,14 +177,17 @@ def work(
     }
 
 
-def once(name: str, run: Run, clock: Callable[[], float]) -> tuple[float, float]:
-    """Seconds of a forward pass, and of forward and backward."""
+def once(
+    name: str, run: Run, clock: Callable[[], float], gradient: torch.Tensor | None = None
+) -> tuple[float, float]:
+    """Seconds of a forward pass, and of forward and backward; the output's gradient is given."""
     start = clock()
     output = run()
     forward = clock() - start
     if name in FORWARD_ONLY:
         return forward, forward
-    gradient = torch.ones_like(output)
+    if gradient is None:
+        gradient = torch.ones_like(output)
     start = clock()
     output.backward(gradient)
     return forward, forward + clock() - start
@@ -191,19 +204,21 @@ def sgemm(clock: Callable[[], float], size: int = 1024) -> float:
     return 2 * size**3 / statistics.median(times[1:]) / 1e9
 
 
-def peak(name: str, run: Run) -> float | None:
+def peak(name: str, run: Run, data: Data) -> float | None:
     """MiB that forward and backward need beyond what was there; None where it cannot be told."""
     if not Path("/proc/self/clear_refs").exists():
         return None
     try:
-        once(name, run, time.perf_counter)  # compiles, and makes the gradients
+        once(name, run, time.perf_counter)  # compiles
+        gradient = torch.ones_like(run())
     except Exception:  # said by the timings
         return None
+    data.forget_gradients()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
     before = memory("VmRSS")
-    once(name, run, time.perf_counter)
+    once(name, run, time.perf_counter, gradient)
     return (memory("VmHWM") - before) / 1024
 
 
@@ -244,52 +259,6 @@ def machine() -> dict[str, str]:
     }
 
 
-def print_timings(part: dict[str, Any]) -> None:
-    """A table of one case."""
-    clock = "CPU" if part["threads"] == 1 else "wall"
-    print(
-        f"\n{part['case']}, {part['threads']} thread(s), {part['allocator']} allocator, "
-        f"{clock} ms, median of {part['repetitions']}"
-    )
-    ours = part["ms"]["fused"]
-    print(f"  {'':22}{'forward':>10}{'ratio':>8}{'fwd+bwd':>10}{'ratio':>8}")
-    for name, figures in part["ms"].items():
-        line = f"  {name:22}{figures['forward']:10.1f}{figures['forward'] / ours['forward']:8.2f}"
-        if "both" in figures:
-            line += f"{figures['both']:10.1f}{figures['both'] / ours['both']:8.2f}"
-        print(line)
-    speed = part["forward GFLOP"] / ours["forward"] * 1e3
-    share = speed / part["sgemm GFLOP/s"]
-    print(
-        f"  forward: {part['forward GFLOP']:.2f} GFLOP at {speed:.0f} GFLOP/s, {share:.0%} of "
-        f"sgemm's {part['sgemm GFLOP/s']:.0f}"
-    )
-
-
-def print_memory(part: dict[str, Any]) -> None:
-    """Extra memory of one case."""
-    print(f"\n{part['case']}, extra memory of forward and backward, MiB")
-    for name, amount in part["MiB"].items():
-        if amount is not None:
-            ratio = amount / max(part["MiB"]["fused"], 0.1)
-            print(f"  {name:22}{amount:10.1f}{ratio:8.1f}")
-
-
-def far_field(timings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the far field saves: full sum over near sum."""
-    return [
-        {
-            **{key: part[key] for key in ("case", "allocator", "threads")},
-            **{
-                kind: part["ms"]["fused, full sum"][kind] / part["ms"]["fused"][kind]
-                for kind in ("forward", "both")
-            },
-        }
-        for part in timings
-        if "fused, full sum" in part["ms"]
-    ]
-
-
 # An H100 SXM by its data sheet, at the shares of it that good kernels reach.
 H100 = {
     "GEMM": 0.5 * 989e12,  # bfloat16 tensor cores, FLOP/s
@@ -320,46 +289,6 @@ def roofline_h100(case: Case) -> dict[str, Any]:
         "us": microseconds,
         "binds": max(microseconds, key=lambda name: microseconds[name]),
     }
-
-
-def print_roofline(rows: list[dict[str, Any]]) -> None:
-    """The H100 table."""
-    print("\nH100, forward in bfloat16, least microseconds by arithmetic (nothing was measured)")
-    print(f"  {'':30}{'GEMM':>8}{'exp':>8}{'memory':>8}{'launch':>8}  binds")
-    for row in rows:
-        figures = "".join(f"{value:8.1f}" for value in row["us"].values())
-        print(f"  {row['case']:30}{figures}  {row['binds']}")
-
-
-def draw(result: dict[str, Any], path: Path) -> None:
-    """Forward and backward of the peers, as multiples of the fused operator's time."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    parts = [part for part in result["timings"] if part["threads"] == 1]
-    allocators = list(dict.fromkeys(part["allocator"] for part in parts))
-    figure, axes = plt.subplots(
-        1, len(allocators), figsize=(6 * len(allocators), 4.5), squeeze=False, layout="constrained"
-    )
-    for axis, allocator in zip(axes[0], allocators, strict=True):
-        own = [part for part in parts if part["allocator"] == allocator]
-        peers = [n for n in PEERS if n != "fused" and n not in FORWARD_ONLY]
-        for k, name in enumerate(peers):
-            ratios = [
-                part["ms"][name]["both"] / part["ms"]["fused"]["both"] if name in part["ms"] else 0
-                for part in own
-            ]
-            places = [i + (k - len(peers) / 2 + 0.5) * 0.8 / len(peers) for i in range(len(own))]
-            axis.barh(places, ratios, 0.8 / len(peers), label=name)
-        axis.axvline(1, color="black", linewidth=0.8)
-        axis.set_yticks(range(len(own)), [part["case"] for part in own])
-        axis.invert_yaxis()
-        axis.set_xlabel("time / time of fused, forward and backward, 1 thread")
-        axis.set_title(f"{allocator} allocator")
-    axes[0, 0].legend(fontsize="small")
-    figure.savefig(path)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,11 @@ class Data:
             packed_value=value.detach()[real].requires_grad_(),
         )
 
+    def forget_gradients(self) -> None:
+        """Makes the next backward pass write gradients rather than add to them."""
+        for leaf in (self.query, self.value, self.rate, self.packed_query, self.packed_value):
+            leaf.grad = None
+
     @property
     def padding(self) -> Tensor | None:
         """True at keys that are padding, ``[B, 1, 1, L]``; None without padding."""
@@ -183,10 +188,10 @@ def sdpa(data: Data) -> Run:
 
     def run() -> Tensor:
         q = data.query[:, None].expand(-1, heads, -1, -1)
-        mask = None if hidden is None else ~hidden
-        if hidden is not None and data.later is not None:
-            mask = mask & ~data.later
-        causal = data.case.causal and hidden is None
+        mask, later = None if hidden is None else ~hidden, data.later
+        if mask is not None and later is not None:
+            mask = mask & ~later
+        causal = data.case.causal and mask is None
         return F.scaled_dot_product_attention(
             q, q, data.value, attn_mask=mask, is_causal=causal
         ).sum(1)

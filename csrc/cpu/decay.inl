@@ -3,7 +3,8 @@
 // Where times and positions are sorted, the exponent of a pair splits into a part of the row and a
 // part of the key: with the block's first row f and last row l,
 //
-//   keys before the block   x_ij = [rate (t_i - t_f) + (p_i - p_f) / W] + [rate (t_f - t_j) + (p_f - p_j) / W]
+//   keys before the block   x_ij = [rate (t_i - t_f) + (p_i - p_f) / W]
+//                                  + [rate (t_f - t_j) + (p_f - p_j) / W]
 //   keys after the block    x_ij = [(p_l - p_i) / W] + [(p_j - p_l) / W]
 //
 // All brackets are >= 0, so neither their sum nor the product of their exponentials loses accuracy,
@@ -23,9 +24,8 @@ struct Timeline {
   void read(const HawkesForwardParams& p, int64_t first, int64_t n, int64_t padded) {
     sorted = true;
     for (int64_t i = 0; i < n; i++) {
-      time[i] = p.time_int64
-                    ? static_cast<double>(p.time_int64[first + i] - p.time_int64[first])
-                    : p.time_float64[first + i] - p.time_float64[first];
+      time[i] = p.time_int64 ? static_cast<double>(p.time_int64[first + i] - p.time_int64[first])
+                             : p.time_float64[first + i] - p.time_float64[first];
       position[i] = static_cast<C>(static_cast<int64_t>(p.position[first + i]) - p.position[first]);
       if (i > 0 && !(time[i] >= time[i - 1] && position[i] >= position[i - 1])) sorted = false;
     }
@@ -35,33 +35,48 @@ struct Timeline {
 
 // Which keys a block of rows meets: [0, left) before it, [left, right) pair by pair, [right, end)
 // after it; all but `rows` are multiples of kLanes.
+//
+// If causal, what is after a row is left out strip by strip: `strip` rows meet the same keys.
+template <typename C>
 struct Block {
-  int64_t first, rows, left, right, end;
+  int64_t first, rows, left, right, end, strip;
 
-  template <typename C>
   static Block of(int64_t first, int64_t rows, int64_t n, bool causal, bool sorted) {
     const int64_t end = round_up(causal ? first + rows : n, kLanes<C>);
-    if (!sorted) return {first, rows, 0, end, end};
+    const int64_t strip = causal ? 2 * kTileRows : rows;
+    if (!sorted) return {first, rows, 0, end, end, strip};
     const int64_t right = minimum(round_up(first + rows, kLanes<C>), end);
-    return {first, rows, first / kLanes<C> * kLanes<C>, right, end};
+    return {first, rows, first / kLanes<C> * kLanes<C>, right, end, strip};
+  }
+
+  // The end of the keys that row r meets.
+  int64_t end_of(int64_t r) const {
+    if (strip == rows) return end;
+    return minimum(round_up(first + (r / strip + 1) * strip, kLanes<C>), end);
+  }
+
+  // Calls f(first row, number of rows) for every strip.
+  template <typename F>
+  void for_strips(F f) const {
+    for (int64_t r = 0; r < rows; r += strip) f(r, minimum(strip, rows - r));
   }
 };
 
-constexpr int64_t kBlockRows = 48;
+constexpr int64_t kBlockRows = 24;
 
 template <typename C, bool kAdditive>
 struct DecayFactors {
-  Block block;
+  Block<C> block;
   // Of the block, for all heads.
-  C* elapsed;        // [rows, right - left] max(0, t_i - t_j)
-  C* distance;       // [rows, right - left] |p_i - p_j|
-  C* since;          // [left] t_f - t_j
-  C* row_elapsed;    // [rows] t_i - t_f
-  int64_t pairs;     // right - left
+  C* elapsed;      // [rows, right - left] max(0, t_i - t_j)
+  C* distance;     // [rows, right - left] |p_i - p_j|
+  C* since;        // [left] t_f - t_j
+  C* row_elapsed;  // [rows] t_i - t_f
+  int64_t pairs;   // right - left
   // Of one head, in powers of 2: exponents if additive, else 2 to their minus.
-  C* key_factor;     // [left] and [right, end)
-  C* row_before;     // [rows]
-  C* row_after;      // [rows]
+  C* key_factor;  // [left] and [right, end)
+  C* row_before;  // [rows]
+  C* row_after;   // [rows]
   C rate, inverse_window;
 
   DecayFactors(Arena& arena, int64_t padded) {
@@ -75,7 +90,7 @@ struct DecayFactors {
   }
 
   // Keys before `low` will not be asked for.
-  void start_block(const Block& which, const Timeline<C>& line, int64_t low) {
+  void start_block(const Block<C>& which, const Timeline<C>& line, int64_t low) {
     block = which;
     pairs = block.right - block.left;
     const double t_first = line.time[block.first];
@@ -100,13 +115,14 @@ struct DecayFactors {
     const C p_first = line.position[block.first];
     const C p_last = line.position[block.first + block.rows - 1];
     for (int64_t j = low; j < block.left; j += kLanes<C>)
-      store(key_factor + j, factor(load(since + j) * rate +
-                                   (p_first - load(line.position + j)) * inverse_window));
+      store(key_factor + j,
+            factor(load(since + j) * rate + (p_first - load(line.position + j)) * inverse_window));
     for (int64_t j = block.right; j < high; j += kLanes<C>)
       store(key_factor + j, factor((load(line.position + j) - p_last) * inverse_window));
     for (int64_t r = 0; r < block.rows; r++) {
       const C position = line.position[block.first + r];
-      row_before[r] = factor(broadcast(row_elapsed[r] * rate + (position - p_first) * inverse_window))[0];
+      row_before[r] =
+          factor(broadcast(row_elapsed[r] * rate + (position - p_first) * inverse_window))[0];
       row_after[r] = factor(broadcast((p_last - position) * inverse_window))[0];
     }
   }

@@ -1,6 +1,6 @@
-// The far field of multiplicative decay: where w_ij is so small that |g_ij w_ij| < epsilon, exp(s_ij)
-// is 1 to within rounding, so that all far keys of a row together weigh their number, and add the
-// plain sum of their values. A block of rows then computes only the keys in [low, high).
+// The far field of multiplicative decay: where w_ij is so small that |g_ij w_ij| < epsilon,
+// exp(s_ij) is 1 to within rounding, so that all far keys of a row together weigh their number, and
+// add the plain sum of their values. A block of rows then computes only the keys in [low, high).
 
 // A range of keys.
 struct Keys {
@@ -22,8 +22,12 @@ struct FarField {
   C* grad_after;
 
   FarField(Arena& arena, const HawkesForwardParams& p, int64_t n, int64_t stride, bool backward)
-      : on(false), num_heads(p.num_heads), stride(stride), length(n),
-        padded(round_up(n, kPanel<C>)), boundaries(padded / kPanel<C> + 1) {
+      : on(false),
+        num_heads(p.num_heads),
+        stride(stride),
+        length(n),
+        padded(round_up(n, kPanel<C>)),
+        boundaries(padded / kPanel<C> + 1) {
     const int64_t count = n >= kFarFieldLength ? num_heads * boundaries * stride : 0;
     low = arena.take<int64_t>(num_heads);
     high = arena.take<int64_t>(num_heads);
@@ -34,9 +38,8 @@ struct FarField {
     if (arena.base) restart();
   }
 
-  // `bound` is the largest |g_ij|; `values` points to a head's rows.
-  template <typename ValueRow>
-  void enable(C bound, ValueRow value_row) {
+  // `bound` is the largest |g_ij|; `values` are the heads' rows.
+  void enable(C bound, const Rows<const C>* values) {
     on = true;
     const C epsilon = sizeof(C) == 4 ? C(1e-7) : C(1e-16);
     threshold = static_cast<C>(__builtin_log(static_cast<double>(bound / epsilon)));
@@ -45,12 +48,12 @@ struct FarField {
         Real<C> before = Real<C>{}, after = Real<C>{};
         for (int64_t j = 0; j < length; j++) {
           if (j % kPanel<C> == 0) store(at(sum_before, h, j) + d, before);
-          before += load(value_row(h, j) + d);
+          before += load(values[h][j] + d);
         }
         store(at(sum_before, h, padded) + d, before);
         store(at(sum_after, h, padded) + d, after);
         for (int64_t j = length - 1; j >= 0; j--) {
-          after += load(value_row(h, j) + d);
+          after += load(values[h][j] + d);
           if (j % kPanel<C> == 0) store(at(sum_after, h, j) + d, after);
         }
       }
@@ -58,7 +61,7 @@ struct FarField {
 
   // Finds the near keys of a block; returns the range of all heads together. Blocks come in order.
   template <typename Line>
-  Keys near(const Block& block, const HawkesForwardParams& p, const Line& line) {
+  Keys near(const Block<C>& block, const HawkesForwardParams& p, const Line& line) {
     Keys all = {block.end, 0};
     for (int64_t h = 0; h < num_heads; h++) {
       if (on) {
@@ -79,7 +82,7 @@ struct FarField {
   }
 
   // output += the far keys' share; far_weight is the weight of each of a row's far keys.
-  void add(int64_t head, Keys keys, const Block& block, const C* far_weight, C* output) const {
+  void add(int64_t head, Keys keys, const Block<C>& block, const C* far_weight, C* output) const {
     for (int64_t d = 0; d < stride; d += kLanes<C>) {
       const Real<C> sum = sum_of(head, keys, block, d);
       for (int64_t r = 0; r < block.rows; r++) {
@@ -90,9 +93,10 @@ struct FarField {
   }
 
   // <u, sum of the far values>
-  C dot(int64_t head, Keys keys, const Block& block, const C* u) const {
+  C dot(int64_t head, Keys keys, const Block<C>& block, const C* u) const {
     Real<C> sum = Real<C>{};
-    for (int64_t d = 0; d < stride; d += kLanes<C>) sum += load(u + d) * sum_of(head, keys, block, d);
+    for (int64_t d = 0; d < stride; d += kLanes<C>)
+      sum += load(u + d) * sum_of(head, keys, block, d);
     return sum_lanes<C>(sum);
   }
 
@@ -102,10 +106,11 @@ struct FarField {
   }
 
   // The gradient of `add`, for the sums.
-  void add_grad(int64_t head, Keys keys, const Block& block, const C* far_weight, const C* u) {
+  void add_grad(int64_t head, Keys keys, const Block<C>& block, const C* far_weight, const C* u,
+                int64_t u_stride) {
     for (int64_t d = 0; d < stride; d += kLanes<C>) {
       Real<C> sum = Real<C>{};
-      for (int64_t r = 0; r < block.rows; r++) sum += load(u + r * stride + d) * far_weight[r];
+      for (int64_t r = 0; r < block.rows; r++) sum += load(u + r * u_stride + d) * far_weight[r];
       if (keys.low > 0) accumulate(at(grad_before, head, keys.low) + d, sum);
       if (keys.high < block.end) accumulate(at(grad_after, head, keys.high) + d, sum);
     }
@@ -113,7 +118,7 @@ struct FarField {
 
   // ... and for the values: a value is in every sum_before of a later boundary and in every
   // sum_after of an earlier one.
-  void spread_grads(C* grad_value) const {
+  void spread_grads(const Rows<C>* grad_values) const {
     if (!on) return;
     for (int64_t h = 0; h < num_heads; h++)
       for (int64_t d = 0; d < stride; d += kLanes<C>) {
@@ -121,13 +126,13 @@ struct FarField {
         for (int64_t from = padded - kPanel<C>; from >= 0; from -= kPanel<C>) {
           later += load(at(grad_before, h, from + kPanel<C>) + d);
           for (int64_t j = from; j < minimum(from + kPanel<C>, length); j++)
-            accumulate(grad_value + (h * length + j) * stride + d, later);
+            accumulate(grad_values[h][j] + d, later);
         }
         Real<C> earlier = Real<C>{};
         for (int64_t from = 0; from < padded; from += kPanel<C>) {
           earlier += load(at(grad_after, h, from) + d);
           for (int64_t j = from; j < minimum(from + kPanel<C>, length); j++)
-            accumulate(grad_value + (h * length + j) * stride + d, earlier);
+            accumulate(grad_values[h][j] + d, earlier);
         }
       }
   }
@@ -135,7 +140,7 @@ struct FarField {
  private:
   static void accumulate(C* to, Real<C> amount) { store(to, load(to) + amount); }
 
-  Real<C> sum_of(int64_t head, Keys keys, const Block& block, int64_t d) const {
+  Real<C> sum_of(int64_t head, Keys keys, const Block<C>& block, int64_t d) const {
     Real<C> sum = load(at(sum_before, head, keys.low) + d);
     if (keys.high < block.end) sum += load(at(sum_after, head, keys.high) + d);
     return sum;
@@ -146,7 +151,7 @@ struct FarField {
   }
 
   template <typename Line>
-  void advance(const Block& block, const Line& line, C rate, C inverse_window, int64_t h) {
+  void advance(const Block<C>& block, const Line& line, C rate, C inverse_window, int64_t h) {
     const int64_t first = block.first, last = block.first + block.rows - 1;
     int64_t j = low[h];
     while (j + kPanel<C> <= first) {

@@ -72,10 +72,10 @@ static void multiply_panel(int64_t rows, int64_t depth, const C* a, int64_t a_st
         depth, a + r * step, a_stride, b, b_stride, c + r * c_stride, c_stride,
         row_scale ? row_scale + r : row_scale);
   a += r * step, c += r * c_stride, row_scale = row_scale ? row_scale + r : row_scale;
-#define EMOREC_LAST_ROWS(n)                                                             \
-  case n:                                                                               \
-    return multiply_tile<C, n, kVectors, kTransposed, kAccumulate>(depth, a, a_stride, b, \
-                                                                   b_stride, c, c_stride, row_scale);
+#define EMOREC_LAST_ROWS(n)                                         \
+  case n:                                                           \
+    return multiply_tile<C, n, kVectors, kTransposed, kAccumulate>( \
+        depth, a, a_stride, b, b_stride, c, c_stride, row_scale);
   switch (rows - r) {
     EMOREC_LAST_ROWS(1)
     EMOREC_LAST_ROWS(2)
@@ -92,10 +92,10 @@ static void multiply(int64_t rows, int64_t columns, int64_t depth, Left<C> a, Pa
                      int64_t c_stride, const C* row_scale = nullptr) {
   const int64_t a_stride = kTransposed ? a.column_stride : a.row_stride;
   for (int64_t j = 0; j < columns; j += kPanel<C>, b.data += b.panel_stride, c += kPanel<C>) {
-#define EMOREC_PANEL(n)                                                                            \
-  case n:                                                                                          \
-    multiply_panel<C, (n < kPanelVectors ? n : kPanelVectors), kTransposed, kAccumulate>(                     \
-        rows, depth, a.data, a_stride, b.data, b.row_stride, c, c_stride, row_scale);              \
+#define EMOREC_PANEL(n)                                                                   \
+  case n:                                                                                 \
+    multiply_panel<C, (n < kPanelVectors ? n : kPanelVectors), kTransposed, kAccumulate>( \
+        rows, depth, a.data, a_stride, b.data, b.row_stride, c, c_stride, row_scale);     \
     break;
     switch (minimum((columns - j) / kLanes<C>, kPanelVectors)) {
       EMOREC_PANEL(1)
@@ -107,23 +107,26 @@ static void multiply(int64_t rows, int64_t columns, int64_t depth, Left<C> a, Pa
   }
 }
 
-// Packs the transpose of `rows` [n, depth] (row stride a multiple of kLanes, zeros past depth) into
-// panels [n / kPanel, depth rounded up, kPanel], zeros past n.
+// Packs the transpose of rows [n, width], times `scale`, into panels [n / kPanel, width, kPanel],
+// zeros past n.
 template <typename C>
-static void pack_transposed(const C* rows, int64_t n, int64_t stride, C* panels) {
+static void pack_transposed(const C* rows, int64_t row_stride, int64_t n, int64_t width, C scale,
+                            C* panels) {
   constexpr int kWidth = kLanes<C>;
-  for (int64_t first = 0; first < n; first += kPanel<C>, panels += stride * kPanel<C>)
+  for (int64_t first = 0; first < n; first += kPanel<C>, panels += width * kPanel<C>)
     for (int64_t part = 0; part < kPanel<C>; part += kWidth)
-      for (int64_t d = 0; d < stride; d += kWidth) {
+      for (int64_t d = 0; d < width; d += kWidth) {
         Real<C> square[kWidth];
 #pragma GCC unroll 16
         for (int i = 0; i < kWidth; i++) {
           const int64_t row = first + part + i;
-          square[i] = row < n ? load(rows + row * stride + d) : Real<C>{};
+          __builtin_prefetch(rows + (row + kWidth) * row_stride + d);
+          square[i] = row < n ? load(rows + row * row_stride + d) : Real<C>{};
         }
         transpose<C>(square);
 #pragma GCC unroll 16
-        for (int i = 0; i < kWidth; i++) store(panels + (d + i) * kPanel<C> + part, square[i]);
+        for (int i = 0; i < kWidth; i++)
+          store(panels + (d + i) * kPanel<C> + part, square[i] * scale);
       }
 }
 

@@ -96,13 +96,12 @@ EMOREC_LANES_INLINE C largest_lane(Real<C> v) {
 constexpr double kLog2E = 1.4426950408889634074;
 constexpr double kLn2 = 0.69314718055994530942;
 
-// 2^x for x < 128 to about 1.5 ulp, 0 below -125: 2^n times a polynomial in the rest. Adding
-// 1.5 * 2^23 rounds to an integer, which is then in the low bits. NaN stays NaN.
-EMOREC_LANES_INLINE Real<float> power_of_2(Real<float> x) {
+// 2^x for -125 <= x < 128 to about 1.5 ulp: 2^n times a polynomial in the rest. Adding 1.5 * 2^23
+// rounds to an integer, which is then in the low bits. NaN stays NaN.
+EMOREC_LANES_INLINE Real<float> bounded_power_of_2(Real<float> x) {
   const Real<float> round = broadcast(12582912.f);
-  const Real<float> clamped = larger(broadcast(-125.f), x);
-  const Real<float> shifted = clamped + round;
-  const Real<float> r = clamped - (shifted - round);  // in [-1/2, 1/2]
+  const Real<float> shifted = x + round;
+  const Real<float> r = x - (shifted - round);  // in [-1/2, 1/2]
   Real<float> p = broadcast(1.535336188319500e-4f);
   p = p * r + 1.339887440266574e-3f;
   p = p * r + 9.618437357674640e-3f;
@@ -110,17 +109,21 @@ EMOREC_LANES_INLINE Real<float> power_of_2(Real<float> x) {
   p = p * r + 2.402264791363012e-1f;
   p = p * r + 6.931472028550421e-1f;
   p = p * r + 1.0f;
-  const Real<float> e = (Real<float>)((Int<float>)p + ((Int<float>)shifted << 23));
+  return (Real<float>)((Int<float>)p + ((Int<float>)shifted << 23));
+}
+
+// The same for any x < 128, 0 below -125.
+EMOREC_LANES_INLINE Real<float> power_of_2(Real<float> x) {
+  const Real<float> e = bounded_power_of_2(larger(broadcast(-125.f), x));
   return x < -125.f ? Real<float>{} : e;
 }
 
-// The same in double, for x < 1024, 0 below -1020; Taylor's polynomial of e^(r ln 2) of degree 13
-// has an error of 2^-58.
-EMOREC_LANES_INLINE Real<double> power_of_2(Real<double> x) {
+// The same in double, for -1020 <= x < 1024; Taylor's polynomial of e^(r ln 2) of degree 13 has an
+// error of 2^-58.
+EMOREC_LANES_INLINE Real<double> bounded_power_of_2(Real<double> x) {
   const Real<double> round = broadcast(6755399441055744.0);
-  const Real<double> clamped = larger(broadcast(-1020.0), x);
-  const Real<double> shifted = clamped + round;
-  const Real<double> r = (clamped - (shifted - round)) * kLn2;
+  const Real<double> shifted = x + round;
+  const Real<double> r = (x - (shifted - round)) * kLn2;
   Real<double> p = broadcast(1.0 / 6227020800.0);
   p = p * r + 1.0 / 479001600.0;
   p = p * r + 1.0 / 39916800.0;
@@ -134,7 +137,11 @@ EMOREC_LANES_INLINE Real<double> power_of_2(Real<double> x) {
   p = p * r + 1.0 / 6.0;
   p = p * r + 0.5;
   p = p * (r * r) + r + 1.0;
-  const Real<double> e = (Real<double>)((Int<double>)p + ((Int<double>)shifted << 52));
+  return (Real<double>)((Int<double>)p + ((Int<double>)shifted << 52));
+}
+
+EMOREC_LANES_INLINE Real<double> power_of_2(Real<double> x) {
+  const Real<double> e = bounded_power_of_2(larger(broadcast(-1020.0), x));
   return x < -1020.0 ? Real<double>{} : e;
 }
 

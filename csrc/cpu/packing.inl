@@ -33,47 +33,77 @@ EMOREC_LANES_INLINE uint16_t to_bfloat16(float value) {
   return static_cast<uint16_t>((wide + 0x7FFF + (wide >> 16 & 1)) >> 16);
 }
 
-// Copies rows [first, first + n) of one head into `to` [n, stride], times `scale`, zeros past `size`.
+// Rows of a head, of whole vectors: those of a tensor, or a copy of them.
 template <typename C>
-static void read_rows(Dtype dtype, const ConstVectors& from, int64_t head, int64_t first, int64_t n,
-                      int64_t size, C scale, C* to, int64_t stride) {
-  for (int64_t i = 0; i < n; i++, to += stride) {
-    const int64_t at = (first + i) * from.token_stride + head * from.head_stride;
-    if (dtype == Dtype::bfloat16) {
-      const uint16_t* row = static_cast<const uint16_t*>(from.data) + at;
-      for (int64_t d = 0; d < size; d++) to[d] = scale * from_bfloat16(row[d]);
-    } else {
-      const C* row = static_cast<const C*>(from.data) + at;
-      for (int64_t d = 0; d < size; d++) to[d] = scale * row[d];
-    }
+struct Rows {
+  C* data;
+  int64_t stride;
+  C* operator[](int64_t i) const { return data + i * stride; }
+};
+
+// Whether a tensor's rows can be used as they are: of type C and, without padding, of whole
+// vectors.
+template <typename C>
+static bool usable_in_place(Dtype dtype, int64_t size) {
+  return dtype != Dtype::bfloat16 && size % kLanes<C> == 0;
+}
+
+// The rows of one head from token `first` on, if need be copied into `room`, zeros past `size`.
+template <typename C>
+static Rows<const C> read_rows(Dtype dtype, const ConstVectors& from, int64_t head, int64_t first,
+                               int64_t n, int64_t size, C* room) {
+  const int64_t start = first * from.token_stride + head * from.head_stride;
+  const C* numbers = static_cast<const C*>(from.data) + start;
+  if (usable_in_place<C>(dtype, size)) return {numbers, from.token_stride};
+  const int64_t stride = round_up(size, kLanes<C>);
+  const uint16_t* halves = static_cast<const uint16_t*>(from.data) + start;
+  for (int64_t i = 0; i < n; i++) {
+    C* to = room + i * stride;
+    const int64_t at = i * from.token_stride;
+    for (int64_t d = 0; d < size; d++)
+      to[d] = dtype == Dtype::bfloat16 ? from_bfloat16(halves[at + d]) : numbers[at + d];
     for (int64_t d = size; d < stride; d++) to[d] = 0;
   }
+  return {room, stride};
 }
 
-// The reverse of read_rows.
+// Where to make the rows of one head from token `first` on: in the tensor or, to be copied there by
+// write_rows, in `room`.
 template <typename C>
-static void write_rows(Dtype dtype, const C* from, int64_t stride, C scale, const Vectors& to,
-                       int64_t head, int64_t first, int64_t n, int64_t size) {
-  for (int64_t i = 0; i < n; i++, from += stride) {
-    const int64_t at = (first + i) * to.token_stride + head * to.head_stride;
-    if (dtype == Dtype::bfloat16) {
-      uint16_t* row = static_cast<uint16_t*>(to.data) + at;
-      for (int64_t d = 0; d < size; d++) row[d] = to_bfloat16(static_cast<float>(scale * from[d]));
-    } else {
-      C* row = static_cast<C*>(to.data) + at;
-      for (int64_t d = 0; d < size; d++) row[d] = scale * from[d];
-    }
+static Rows<C> rows_to_write(Dtype dtype, const Vectors& to, int64_t head, int64_t first,
+                             int64_t size, C* room) {
+  if (!usable_in_place<C>(dtype, size)) return {room, round_up(size, kLanes<C>)};
+  return {static_cast<C*>(to.data) + first * to.token_stride + head * to.head_stride,
+          to.token_stride};
+}
+
+// Writes rows times `scale`, unless they are in the tensor already.
+template <typename C>
+static void write_rows(Dtype dtype, Rows<C> from, C scale, const Vectors& to, int64_t head,
+                       int64_t first, int64_t n, int64_t size) {
+  const int64_t start = first * to.token_stride + head * to.head_stride;
+  C* numbers = static_cast<C*>(to.data) + start;
+  if (from.data == numbers) return;
+  uint16_t* halves = static_cast<uint16_t*>(to.data) + start;
+  for (int64_t i = 0; i < n; i++) {
+    const int64_t at = i * to.token_stride;
+    for (int64_t d = 0; d < size; d++)
+      if (dtype == Dtype::bfloat16)
+        halves[at + d] = to_bfloat16(static_cast<float>(scale * from[i][d]));
+      else
+        numbers[at + d] = scale * from[i][d];
   }
 }
 
-// Copies plain rows [n, stride] into panels [stride / kPanel, n, kPanel]; see `Panels`.
+// Copies rows of up to a panel's width not at all, wider ones into panels [width / kPanel, n,
+// kPanel]; see `Panels`.
 template <typename C>
-static Panels<C> pack_rows(const C* rows, int64_t n, int64_t stride, C* panels) {
-  if (stride <= kPanel<C>) return plain_rows(rows, stride);
+static Panels<C> pack_rows(Rows<const C> rows, int64_t n, int64_t width, C* panels) {
+  if (width <= kPanel<C>) return plain_rows(rows.data, rows.stride);
   C* to = panels;
-  for (int64_t column = 0; column < stride; column += kPanel<C>)
+  for (int64_t column = 0; column < width; column += kPanel<C>)
     for (int64_t i = 0; i < n; i++, to += kPanel<C>)
-      for (int64_t c = 0; c < minimum(kPanel<C>, stride - column); c += kLanes<C>)
-        store(to + c, load(rows + i * stride + column + c));
+      for (int64_t c = 0; c < minimum(kPanel<C>, width - column); c += kLanes<C>)
+        store(to + c, load(rows[i] + column + c));
   return {panels, kPanel<C>, n * kPanel<C>};
 }

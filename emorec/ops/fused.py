@@ -11,7 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["hawkes_attention", "register"]
+from emorec.ops.arguments import Arguments
+
+__all__ = ["hawkes_attention", "register", "unsupported"]
+
+LARGEST_CUDA_SIZE = 256
+"""Of queries and values per head; kMaxHeadSize in csrc."""
 
 FORWARD, BACKWARD = "emorec::hawkes_attention_fwd", "emorec::hawkes_attention_bwd"
 
@@ -23,74 +28,73 @@ def register() -> None:
     torch.library.register_autograd(FORWARD, _backward, setup_context=_save)
 
 
-def hawkes_attention(
-    query: Tensor,
-    key: Tensor | None,
-    value: Tensor,
-    time: Tensor,
-    position: Tensor,
-    cu_seqlens: Tensor,
-    decay_rate: Tensor,
-    *,
-    window: float | Tensor,
-    decay: str,
-    causal: bool,
-    scale: float | None,
-    mask_self: bool,
-    dropout: float,
-    seed: int | Tensor | None,
-    sum_heads: bool,
-) -> Tensor:
+def unsupported(a: Arguments) -> str | None:
+    """Why the compiled operator does not take these arguments; None if it does."""
+    if a.value.device.type != "cuda":
+        return None
+    if _dtypes(a)[0] == torch.float64:
+        return "float64 has no CUDA kernel"
+    if max(a.query.shape[-1], a.value.shape[-1]) > LARGEST_CUDA_SIZE:
+        return (
+            f"the CUDA kernel takes sizes up to {LARGEST_CUDA_SIZE} per head, got queries of "
+            f"{a.query.shape[-1]} and values of {a.value.shape[-1]}"
+        )
+    return None
+
+
+def hawkes_attention(a: Arguments) -> Tensor:
     """`emorec.ops.hawkes_attention` by the compiled operator, arguments checked."""
+    query, key, value, seed = a.query, a.key, a.value, a.seed
     num_heads, value_size = value.shape[1:]
-    compute, output_dtype = _dtypes(query, value)
+    compute, output_dtype = _dtypes(a)
     query = query if query.dim() == 3 else query[:, None]
     key = key if key is None or key.dim() == 3 else key[:, None]
-    if isinstance(window, Tensor):
-        inverse_window = 1 / window.detach().double()
+    if isinstance(a.window, Tensor):
+        inverse_window = 1 / a.window.detach().double()
     else:
-        inverse_window = value.new_full((1,), 1 / window, dtype=torch.float64)
+        inverse_window = value.new_full((1,), 1 / a.window, dtype=torch.float64)
 
     # Heads of equal weights are one head: of summed values, or of values side by side.
-    one_rate = decay_rate.numel() == 1 and inverse_window.numel() == 1
-    as_one = one_rate and query.shape[1] == 1 and dropout == 0 and num_heads > 1
-    if as_one and sum_heads:
+    one_rate = a.decay_rate.numel() == 1 and inverse_window.numel() == 1
+    as_one = one_rate and query.shape[1] == 1 and a.dropout == 0 and num_heads > 1
+    if as_one and a.sum_heads:
         value = value.sum(1, keepdim=True)
     elif as_one and value.device.type == "cpu":  # other kernels bound the size of values
         value = value.flatten(1)[:, None]
 
-    if dropout > 0 and seed is None:
+    if a.dropout > 0 and seed is None:
         seed = torch.randint(2**62, (1,), device=value.device)
-    elif dropout > 0 and isinstance(seed, int):
+    elif a.dropout > 0 and isinstance(seed, int):
         seed = torch.full((1,), seed, dtype=torch.int64, device=value.device)
     output, _ = torch.ops.emorec.hawkes_attention_fwd(
         _rows(query, compute),
         None if key is None else _rows(key, compute),
         _rows(value, compute),
-        time.contiguous(),
-        position.to(torch.int32).contiguous(),
-        cu_seqlens.to(torch.int64).contiguous(),
-        decay_rate.double().expand(value.shape[1]).contiguous(),
+        a.time.contiguous(),
+        a.position.to(torch.int32).contiguous(),
+        a.cu_seqlens.to(torch.int64).contiguous(),
+        a.decay_rate.double().expand(value.shape[1]).contiguous(),
         inverse_window.expand(value.shape[1]).contiguous(),
-        seed if dropout > 0 else None,
-        query.shape[-1] ** -0.5 if scale is None else scale,
-        dropout,
-        decay == "additive",
-        causal,
-        mask_self,
-        sum_heads,
+        seed if a.dropout > 0 else None,
+        query.shape[-1] ** -0.5 if a.scale is None else a.scale,
+        a.dropout,
+        a.decay == "additive",
+        a.causal,
+        a.mask_self,
+        a.sum_heads,
     )
     output = output.to(output_dtype)
-    return output[:, 0] if sum_heads else output.view(-1, num_heads, value_size)
+    # A view's gradient is a view too; that of output[:, 0] would be a copy.
+    return output.view(-1, value_size) if a.sum_heads else output.view(-1, num_heads, value_size)
 
 
-def _dtypes(query: Tensor, value: Tensor) -> tuple[torch.dtype, torch.dtype]:
+def _dtypes(a: Arguments) -> tuple[torch.dtype, torch.dtype]:
     """Precision that the kernel gets, and of the output."""
-    device = value.device.type
+    device = a.value.device.type
     if torch.is_autocast_enabled(device):
         output = compute = torch.get_autocast_dtype(device)
     else:
-        output, compute = value.dtype, torch.promote_types(query.dtype, value.dtype)
+        output, compute = a.value.dtype, torch.promote_types(a.query.dtype, a.value.dtype)
     return torch.float32 if compute == torch.float16 else compute, output
 
 

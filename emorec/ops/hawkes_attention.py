@@ -18,12 +18,13 @@ forgets. Excluded keys (masks) are set to minus infinity *after* the decay, sinc
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from emorec.ops import fused, library
+from emorec.ops.arguments import Arguments
 
 __all__ = [
     "Backend",
@@ -92,16 +93,7 @@ def hawkes_attention(
         ValueError: If shapes or options do not fit.
         RuntimeError: If ``backend="fused"`` is asked for and not there.
     """
-    _check(query, key, value, time, position, cu_seqlens, decay_rate, window, decay, dropout)
-    if backend not in ("auto", "reference", "fused"):
-        raise ValueError(f"backend must be 'auto', 'reference' or 'fused', got {backend!r}")
-    problem = None if backend == "reference" else library.problem(value.device.type)
-    if backend == "fused" and problem is not None:
-        raise RuntimeError(f"backend='fused': {problem}")
-    if backend == "auto" and problem is not None:
-        library.say_once(problem)
-    run = hawkes_attention_ref if backend == "reference" or problem else fused.hawkes_attention
-    return run(
+    arguments = Arguments(
         query,
         key,
         value,
@@ -109,15 +101,27 @@ def hawkes_attention(
         position,
         cu_seqlens,
         decay_rate,
-        window=window,
-        decay=decay,
-        causal=causal,
-        scale=scale,
-        mask_self=mask_self,
-        dropout=dropout,
-        seed=seed,
-        sum_heads=sum_heads,
+        window,
+        decay,
+        causal,
+        scale,
+        mask_self,
+        dropout,
+        seed,
+        sum_heads,
     )
+    arguments.check()
+    if backend not in ("auto", "reference", "fused"):
+        raise ValueError(f"backend must be 'auto', 'reference' or 'fused', got {backend!r}")
+    if backend == "reference":
+        return hawkes_attention_ref(arguments)
+    problem = library.problem(value.device.type) or fused.unsupported(arguments)
+    if problem is None:
+        return fused.hawkes_attention(arguments)
+    if backend == "fused":
+        raise RuntimeError(f"backend='fused': {problem}")
+    library.say_once(problem)
+    return hawkes_attention_ref(arguments)
 
 
 def hawkes_attention_dense(
@@ -129,15 +133,7 @@ def hawkes_attention_dense(
     *,
     position: Tensor | None = None,
     mask: Tensor | None = None,
-    window: float | Tensor = float("inf"),
-    decay: Decay = "multiplicative",
-    causal: bool = True,
-    scale: float | None = None,
-    mask_self: bool = False,
-    dropout: float = 0.0,
-    seed: int | Tensor | None = None,
-    sum_heads: bool = False,
-    backend: Backend = "auto",
+    **options: Any,
 ) -> Tensor:
     """`hawkes_attention` over padded sequences.
 
@@ -150,15 +146,7 @@ def hawkes_attention_dense(
         position: ``[B, L]``; the place in the row by default.
         mask: True at tokens, False at padding, ``[B, L]``; no padding by default. Padding may be
             anywhere.
-        window: See `hawkes_attention`, as for all other options.
-        decay: See there.
-        causal: See there.
-        scale: See there.
-        mask_self: See there.
-        dropout: See there.
-        seed: See there.
-        sum_heads: See there.
-        backend: See there.
+        options: The options of `hawkes_attention`, by name.
 
     Returns:
         ``[B, L, H, Dv]``, or ``[B, L, Dv]`` if ``sum_heads``; 0 at padding.
@@ -195,15 +183,7 @@ def hawkes_attention_dense(
         packed(position),
         cu_seqlens,
         decay_rate,
-        window=window,
-        decay=decay,
-        causal=causal,
-        scale=scale,
-        mask_self=mask_self,
-        dropout=dropout,
-        seed=seed,
-        sum_heads=sum_heads,
-        backend=backend,
+        **options,
     )
     if slot is not None:
         empty = output.new_zeros(num_rows * length, *output.shape[1:])
@@ -211,26 +191,10 @@ def hawkes_attention_dense(
     return output.unflatten(0, (num_rows, length))
 
 
-def hawkes_attention_ref(
-    query: Tensor,
-    key: Tensor | None,
-    value: Tensor,
-    time: Tensor,
-    position: Tensor,
-    cu_seqlens: Tensor,
-    decay_rate: Tensor,
-    *,
-    window: float | Tensor = float("inf"),
-    decay: Decay = "multiplicative",
-    causal: bool = True,
-    scale: float | None = None,
-    mask_self: bool = False,
-    dropout: float = 0.0,
-    seed: int | Tensor | None = None,
-    sum_heads: bool = False,
-) -> Tensor:
+def hawkes_attention_ref(a: Arguments) -> Tensor:
     """Plain PyTorch twin of `hawkes_attention`, on padded arrays ``[B, H, L, L]``."""
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    query, value, cu_seqlens, window = a.query, a.value, a.cu_seqlens, a.window
+    scale = query.shape[-1] ** -0.5 if a.scale is None else a.scale
     lengths = cu_seqlens.diff().long()
     num_rows, length = len(lengths), int(lengths.max()) if len(lengths) else 0
     row = torch.repeat_interleave(torch.arange(num_rows, device=lengths.device), lengths)
@@ -242,37 +206,37 @@ def hawkes_attention_ref(
         return dense.view(num_rows, length, *packed.shape[1:])
 
     q = _head_first(padded(query))  # [B, H or 1, L, D]
-    k = q if key is None else _head_first(padded(key))
+    k = q if a.key is None else _head_first(padded(a.key))
     v = _head_first(padded(value))  # [B, H, L, Dv]
     scores = (q * scale) @ k.transpose(-1, -2)  # [B, H or 1, L, L]
 
-    t, p = padded(time), padded(position)
+    t, p = padded(a.time), padded(a.position)
     elapsed = (t[:, :, None] - t[:, None, :]).clamp_(min=0).to(scores.dtype)[:, None]
     distance = (p[:, :, None] - p[:, None, :]).abs_().to(scores.dtype)[:, None]
     reach = window.detach().view(1, -1, 1, 1) if isinstance(window, Tensor) else window
-    exponent = decay_rate.view(1, -1, 1, 1).to(scores.dtype) * elapsed + distance / reach
-    if decay == "multiplicative":
+    exponent = a.decay_rate.view(1, -1, 1, 1).to(scores.dtype) * elapsed + distance / reach
+    if a.decay == "multiplicative":
         scores = scores * torch.exp(-exponent)
     else:
         scores = scores - exponent
 
     real = padded(torch.ones_like(slot, dtype=torch.bool))
     visible = real[:, None, None, :].expand(-1, 1, length, -1)
-    if causal:
+    if a.causal:
         visible = visible & visible.new_ones(length, length).tril_()
-    if mask_self:
+    if a.mask_self:
         visible = visible & ~torch.eye(length, dtype=torch.bool, device=value.device)
     weights = torch.softmax(scores.masked_fill(~visible, float("-inf")), dim=-1)
-    if mask_self:  # a row without a visible key: softmax of nothing is 0 here, not NaN
+    if a.mask_self:  # a row without a visible key: softmax of nothing is 0 here, not NaN
         weights = weights.masked_fill(~visible.any(-1, keepdim=True), 0.0)
-    if dropout > 0 and seed is not None:
+    if a.dropout > 0 and a.seed is not None:
         token = cu_seqlens[:-1, None] + torch.arange(length, device=lengths.device)
-        weights = weights * _dropout_mask(seed, token, v.shape[1], dropout).to(weights.dtype)
+        weights = weights * _dropout_mask(a.seed, token, v.shape[1], a.dropout).to(weights.dtype)
     else:
-        weights = torch.dropout(weights, dropout, train=dropout > 0)
+        weights = torch.dropout(weights, a.dropout, train=a.dropout > 0)
     output = (weights.to(v.dtype) @ v).transpose(1, 2)  # [B, L, H, Dv]
     output = output.reshape(num_rows * length, *value.shape[1:]).index_select(0, slot)
-    return output.sum(1) if sum_heads else output
+    return output.sum(1) if a.sum_heads else output
 
 
 def _dropout_mask(seed: int | Tensor, token: Tensor, num_heads: int, dropout: float) -> Tensor:
@@ -312,51 +276,3 @@ def _dropout_mask(seed: int | Tensor, token: Tensor, num_heads: int, dropout: fl
 def _head_first(dense: Tensor) -> Tensor:
     """``[B, L, D]`` or ``[B, L, H, D]`` -> ``[B, 1 or H, L, D]``."""
     return dense[:, None] if dense.dim() == 3 else dense.transpose(1, 2)
-
-
-def _check(
-    query: Tensor,
-    key: Tensor | None,
-    value: Tensor,
-    time: Tensor,
-    position: Tensor,
-    cu_seqlens: Tensor,
-    decay_rate: Tensor,
-    window: float | Tensor,
-    decay: str,
-    dropout: float,
-) -> None:
-    num_tokens, num_heads = value.shape[0], value.shape[1] if value.dim() == 3 else -1
-    if value.dim() != 3:
-        raise ValueError(f"value must be [T, H, Dv], got {list(value.shape)}")
-    if query.dim() not in (2, 3) or len(query) != num_tokens:
-        raise ValueError(
-            f"query must be [T, D] or [T, H, D], T = {num_tokens}, got {list(query.shape)}"
-        )
-    if query.dim() == 3 and query.shape[1] != num_heads:
-        raise ValueError(f"query has {query.shape[1]} heads, value has {num_heads}")
-    if key is not None and key.shape != query.shape:
-        raise ValueError(f"key {list(key.shape)} must have the shape of query {list(query.shape)}")
-    if time.shape != (num_tokens,) or time.dtype not in (torch.int64, torch.float64):
-        raise ValueError(
-            f"time must be int64 or float64 [{num_tokens}], got {time.dtype} {list(time.shape)}"
-        )
-    if position.shape != (num_tokens,) or position.dtype not in (torch.int32, torch.int64):
-        raise ValueError(
-            f"position must be int [{num_tokens}], got {position.dtype} {list(position.shape)}"
-        )
-    if cu_seqlens.dim() != 1 or len(cu_seqlens) < 1:
-        raise ValueError(f"cu_seqlens must be [B + 1], got {list(cu_seqlens.shape)}")
-    if decay_rate.shape not in ((num_heads,), (1,)):
-        raise ValueError(
-            f"decay_rate must be [{num_heads}], got {list(decay_rate.shape)}; [1] is for all heads"
-        )
-    if isinstance(window, Tensor):
-        if window.shape not in ((num_heads,), (1,)):
-            raise ValueError(f"window must be a number or [{num_heads}], got {list(window.shape)}")
-    elif not window > 0:
-        raise ValueError(f"window must be positive, got {window}")
-    if decay not in ("multiplicative", "additive"):
-        raise ValueError(f"decay must be 'multiplicative' or 'additive', got {decay!r}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be in [0, 1), got {dropout}")

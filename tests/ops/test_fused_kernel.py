@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from emorec.ops import library
-from tests.ops.hawkes_inputs import DAY, assert_as_good_as_plain, make_inputs
+from tests.ops.hawkes_inputs import DAY, Inputs, assert_as_good_as_plain, make_inputs
 
 pytestmark = pytest.mark.skipif(
     library.problem("cpu") is not None, reason=f"no fused operator: {library.problem('cpu')}"
@@ -83,6 +83,24 @@ def test_scratch_memory_does_not_leak_into_the_next_call(length: int, with_key: 
     assert poison["output"].isnan().all()
     for name, value in inputs(length).run("fused", causal=False).items():
         assert torch.equal(value, expected[name]), name
+
+
+def test_a_shorter_sequence_that_needs_more_scratch_memory() -> None:
+    # Up to a length of 320 all pairs are kept.
+    inputs = make_inputs([321, 320, 300, 319]).to(torch.float32)
+    together = inputs.run("fused", causal=False)
+    alone = make_inputs([321, 320, 300, 319]).to(torch.float32)
+    for first, last in ((0, 321), (321, 641)):
+        part = Inputs(
+            **{
+                k: v[first:last] if v is not None and len(v) == 1260 else v
+                for k, v in vars(alone).items()
+            }
+        )
+        object.__setattr__(part, "cu_seqlens", torch.tensor([0, last - first]))
+        result = part.run("fused", causal=False)
+        assert torch.equal(result["output"], together["output"][first:last])
+        assert torch.equal(result["query"], together["query"][first:last])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from emorec.ops import library
+from emorec.ops import fused, library
 from emorec.ops.hawkes_attention import hawkes_attention, hawkes_attention_dense
 from tests.ops.hawkes_inputs import Inputs, make_inputs
+
+# The package exports the function of the same name.
+hawkes_attention_module = importlib.import_module("emorec.ops.hawkes_attention")
 
 fused_only = pytest.mark.skipif(
     library.problem("cpu") is not None, reason=f"no fused operator: {library.problem('cpu')}"
@@ -81,8 +86,10 @@ def test_opcheck(with_key: bool, dropout: float, sum_heads: bool) -> None:
 
 
 @fused_only
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_compiles_in_one_piece(dropout: float) -> None:
+@pytest.mark.parametrize(
+    ("compiler", "dropout"), [("aot_eager", 0.0), ("aot_eager", 0.3), ("inductor", 0.3)]
+)
+def test_compiles_in_one_piece(compiler: str, dropout: float) -> None:
     inputs = make_inputs([6, 3], 2, 4).to(torch.float32)
 
     def loss(query: Tensor, value: Tensor, rate: Tensor) -> Tensor:
@@ -104,7 +111,7 @@ def test_compiles_in_one_piece(dropout: float) -> None:
     leaves = [inputs.query, inputs.value, inputs.decay_rate.log()]
     leaves = [leaf.requires_grad_() for leaf in leaves]
     expected = loss(*leaves)
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")(*leaves)
+    compiled = torch.compile(loss, fullgraph=True, backend=compiler)(*leaves)
     torch.testing.assert_close(compiled, expected)
     torch.testing.assert_close(
         torch.autograd.grad(compiled, leaves), torch.autograd.grad(expected, leaves)
@@ -238,3 +245,40 @@ def test_absent_library_is_said_once_and_refused_on_request(
     assert torch.equal(output, call(inputs, "reference"))
     with pytest.raises(RuntimeError, match="backend='fused': it is not built"):
         call(inputs, "fused")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "reason"),
+    [
+        (torch.float64, 4, "float64 has no CUDA kernel"),
+        (torch.float32, 257, "the CUDA kernel takes sizes up to 256 per head"),
+        (torch.float32, 256, None),
+    ],
+)
+def test_what_the_cuda_kernel_cannot_do_goes_to_the_reference(
+    dtype: torch.dtype,
+    size: int,
+    reason: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    inputs = make_inputs([3], 2, size).to(dtype)
+    monkeypatch.setattr(library, "load", dict)  # as if the CUDA library were there
+    monkeypatch.setattr(fused, "hawkes_attention", lambda _: "fused")
+    monkeypatch.setattr(hawkes_attention_module, "hawkes_attention_ref", lambda _: "reference")
+    mode, gpu = FakeTensorMode(), torch.device("cuda")  # shapes alone, so it needs no GPU
+    on_gpu = Inputs(
+        **{
+            k: v if v is None else FakeTensor(mode, v.to("meta"), gpu)
+            for k, v in vars(inputs).items()
+        }
+    )
+    with caplog.at_level(logging.WARNING, "emorec"):
+        chosen = call(on_gpu, "auto")
+    if reason is None:
+        assert chosen == call(on_gpu, "fused") == "fused" and not caplog.records
+        return
+    assert chosen == "reference"
+    assert reason in caplog.text
+    with pytest.raises(RuntimeError, match=f"backend='fused': {reason}"):
+        call(on_gpu, "fused")

@@ -1,0 +1,75 @@
+"""The arguments of Hawkes attention, checked once for every implementation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Arguments"]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What `emorec.ops.hawkes_attention` was given; see there for every field."""
+
+    query: Tensor  # [T, D] or [T, H, D]
+    key: Tensor | None
+    value: Tensor  # [T, H, Dv]
+    time: Tensor  # [T]
+    position: Tensor  # [T]
+    cu_seqlens: Tensor  # [B + 1]
+    decay_rate: Tensor  # [H] or [1]
+    window: float | Tensor
+    decay: str
+    causal: bool
+    scale: float | None
+    mask_self: bool
+    dropout: float
+    seed: int | Tensor | None
+    sum_heads: bool
+
+    def check(self) -> None:
+        """Raises ValueError if shapes or options do not fit."""
+        value, query, time, position = self.value, self.query, self.time, self.position
+        if value.dim() != 3:
+            raise ValueError(f"value must be [T, H, Dv], got {list(value.shape)}")
+        num_tokens, num_heads = value.shape[:2]
+        if query.dim() not in (2, 3) or len(query) != num_tokens:
+            raise ValueError(
+                f"query must be [T, D] or [T, H, D], T = {num_tokens}, got {list(query.shape)}"
+            )
+        if query.dim() == 3 and query.shape[1] != num_heads:
+            raise ValueError(f"query has {query.shape[1]} heads, value has {num_heads}")
+        if self.key is not None and self.key.shape != query.shape:
+            raise ValueError(
+                f"key {list(self.key.shape)} must have the shape of query {list(query.shape)}"
+            )
+        if time.shape != (num_tokens,) or time.dtype not in (torch.int64, torch.float64):
+            raise ValueError(
+                f"time must be int64 or float64 [{num_tokens}], got {time.dtype} {list(time.shape)}"
+            )
+        if position.shape != (num_tokens,) or position.dtype not in (torch.int32, torch.int64):
+            raise ValueError(
+                f"position must be int [{num_tokens}], got {position.dtype} {list(position.shape)}"
+            )
+        if self.cu_seqlens.dim() != 1 or len(self.cu_seqlens) < 1:
+            raise ValueError(f"cu_seqlens must be [B + 1], got {list(self.cu_seqlens.shape)}")
+        per_head = ((num_heads,), (1,))
+        if self.decay_rate.shape not in per_head:
+            raise ValueError(
+                f"decay_rate must be [{num_heads}], got {list(self.decay_rate.shape)}; "
+                "[1] is for all heads"
+            )
+        if isinstance(self.window, Tensor):
+            if self.window.shape not in per_head:
+                raise ValueError(
+                    f"window must be a number or [{num_heads}], got {list(self.window.shape)}"
+                )
+        elif not self.window > 0:
+            raise ValueError(f"window must be positive, got {self.window}")
+        if self.decay not in ("multiplicative", "additive"):
+            raise ValueError(f"decay must be 'multiplicative' or 'additive', got {self.decay!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")

@@ -1,0 +1,155 @@
+// Runs the CPU kernel without PyTorch, for processors that are not at hand: the output against the
+// formula of csrc/hawkes_attention.h, gradients against differences of the output, float against
+// double.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <vector>
+
+#include "../../csrc/cpu/kernels.h"
+
+using namespace emorec;
+
+namespace {
+
+constexpr int kTokens = 75, kHeads = 2, kSize = 20;
+constexpr double kScale = 0.2;
+const double kRate[kHeads] = {0.05, 0.4}, kInverseWindow[kHeads] = {0.1, 0.02};
+
+template <typename C>
+std::vector<C> converted(const std::vector<double>& numbers) {
+  return std::vector<C>(numbers.begin(), numbers.end());
+}
+
+struct Results {
+  std::vector<double> output, grad_query, grad_value, grad_rate;
+};
+
+template <typename C>
+Results run(Dtype dtype, const std::vector<double>& query, const std::vector<double>& value,
+            const std::vector<double>& time, const std::vector<double>& rate,
+            const std::vector<double>& upstream, bool causal) {
+  std::vector<C> q = converted<C>(query), v = converted<C>(value), u = converted<C>(upstream);
+  std::vector<C> output(v.size()), log_sum(kTokens * kHeads), grad_q(q.size()), grad_v(v.size());
+  std::vector<double> grad_rate(kHeads);
+  std::vector<int32_t> position(kTokens);
+  for (int i = 0; i < kTokens; i++) position[i] = i;
+  const int64_t cu_seqlens[] = {0, kTokens};
+  HawkesBackwardParams p{};
+  p.num_tokens = kTokens, p.num_sequences = 1, p.num_heads = kHeads;
+  p.query_size = p.value_size = kSize;
+  p.dtype = dtype;
+  p.query = p.key = {q.data(), kSize, 0};
+  p.value = {v.data(), kHeads * kSize, kSize};
+  p.time_float64 = time.data(), p.position = position.data(), p.cu_seqlens = cu_seqlens;
+  p.decay_rate = rate.data(), p.inverse_window = kInverseWindow;
+  p.key_is_query = p.shared_scores = true;
+  p.causal = causal;
+  p.scale = kScale;
+  p.output = {output.data(), kHeads * kSize, kSize};
+  p.log_sum = log_sum.data();
+  p.grad_output = {u.data(), kHeads * kSize, kSize};
+  p.grad_query = {grad_q.data(), kSize, 0};
+  p.grad_value = {grad_v.data(), kHeads * kSize, kSize};
+  p.grad_decay_rate = grad_rate.data();
+  const Kernels& kernels = kBaselineKernels;
+  const auto scratch = [&](bool backward) {
+    const int64_t bytes = kernels.scratch_bytes(p, kTokens, backward);
+    return static_cast<char*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
+  };
+  char *forward = scratch(false), *backward = scratch(true);
+  kernels.forward(p, {0, 0, kTokens}, forward, true);
+  kernels.backward(p, {0, 0, kTokens}, backward, true);
+  std::free(forward);
+  std::free(backward);
+  const auto wide = [](const std::vector<C>& x) { return std::vector<double>(x.begin(), x.end()); };
+  return {wide(output), wide(grad_q), wide(grad_v), grad_rate};
+}
+
+std::vector<double> formula(const std::vector<double>& query, const std::vector<double>& value,
+                            const std::vector<double>& time, bool causal) {
+  std::vector<double> output(value.size());
+  for (int h = 0; h < kHeads; h++)
+    for (int i = 0; i < kTokens; i++) {
+      std::vector<double> weight(kTokens);
+      double sum = 0;
+      for (int j = 0; j < (causal ? i + 1 : kTokens); j++) {
+        double g = 0;
+        for (int d = 0; d < kSize; d++) g += kScale * query[i * kSize + d] * query[j * kSize + d];
+        const double x =
+            kRate[h] * std::fmax(0, time[i] - time[j]) + std::abs(i - j) * kInverseWindow[h];
+        sum += weight[j] = std::exp(g * std::exp(-x));
+      }
+      for (int j = 0; j < kTokens; j++)
+        for (int d = 0; d < kSize; d++)
+          output[(i * kHeads + h) * kSize + d] +=
+              weight[j] / sum * value[(j * kHeads + h) * kSize + d];
+    }
+  return output;
+}
+
+bool close(const char* what, const std::vector<double>& got, const std::vector<double>& want,
+           double tolerance) {
+  double worst = 0, largest = 1;
+  for (size_t i = 0; i < want.size(); i++) {
+    worst = std::isnan(got[i]) ? INFINITY : std::fmax(worst, std::abs(got[i] - want[i]));
+    largest = std::fmax(largest, std::abs(want[i]));
+  }
+  const bool good = worst <= tolerance * largest;
+  std::printf("%-12s %.1e %s\n", what, worst / largest, good ? "ok" : "FAIL");
+  return good;
+}
+
+}  // namespace
+
+int main() {
+  std::mt19937 random(0);
+  std::normal_distribution<double> normal;
+  const auto draw = [&](int count) {
+    std::vector<double> numbers(count);
+    for (double& x : numbers) x = static_cast<float>(normal(random));
+    return numbers;
+  };
+  std::vector<double> query = draw(kTokens * kSize), value = draw(kTokens * kHeads * kSize);
+  const std::vector<double> upstream = draw(kTokens * kHeads * kSize);
+  std::vector<double> rate(kRate, kRate + kHeads), time = draw(kTokens);
+  for (int i = 0; i < kTokens; i++) time[i] = std::abs(time[i]) + (i ? time[i - 1] : 1.6e9);
+
+  bool good = true;
+  std::printf("%s\n", kBaselineKernels.name);
+  for (bool causal : {false, true}) {
+    const auto exact = [&] {
+      return run<double>(Dtype::float64, query, value, time, rate, upstream, causal);
+    };
+    const Results wide = exact();
+    good &= close("output", wide.output, formula(query, value, time, causal), 1e-12);
+    // Of every 131st element, as emulators are slow; the others are taken as they are.
+    const auto differences = [&](std::vector<double>& numbers,
+                                 const std::vector<double>& gradient) {
+      std::vector<double> slopes = gradient;
+      for (size_t k = 0; k < numbers.size(); k += kHeads == numbers.size() ? 1 : 131) {
+        double& x = numbers[k];
+        const double before = x, step = 1e-5;
+        double sum = 0;
+        for (double side : {1.0, -1.0}) {
+          x = before + side * step;
+          const std::vector<double> output = exact().output;
+          for (size_t i = 0; i < output.size(); i++) sum += side * output[i] * upstream[i];
+        }
+        x = before;
+        slopes[k] = sum / (2 * step);
+      }
+      return slopes;
+    };
+    good &= close("grad_query", wide.grad_query, differences(query, wide.grad_query), 1e-7);
+    good &= close("grad_value", wide.grad_value, differences(value, wide.grad_value), 1e-7);
+    good &= close("grad_rate", wide.grad_rate, differences(rate, wide.grad_rate), 1e-7);
+    const Results narrow = run<float>(Dtype::float32, query, value, time, rate, upstream, causal);
+    good &= close("output", narrow.output, wide.output, 1e-5);
+    good &= close("grad_query", narrow.grad_query, wide.grad_query, 1e-5);
+    good &= close("grad_value", narrow.grad_value, wide.grad_value, 1e-5);
+    good &= close("grad_rate", narrow.grad_rate, wide.grad_rate, 1e-5);
+  }
+  return !good;
+}
