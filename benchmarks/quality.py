@@ -54,6 +54,7 @@ K = 10
 FIRST_SEED = 1
 AVERSIONS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
 MOST_DISLIKED = 0.25  # share of dislikes among judged hits that "careful" must keep to
+CAREFUL = "emorec, careful"
 NEIGHBOURS = 20  # of a disliked item, for responsiveness
 RESPONSIVE_USERS = 500
 
@@ -241,7 +242,7 @@ def add_flagship(results: Results, split: Split, folders: list[Path]) -> None:
             {"aversion": aversion}
             | {key: float(np.mean([mean[key] for mean in means])) for key in means[0]}
         )
-        for name, wanted in (("emorec", own), ("emorec, careful", careful)):
+        for name, wanted in (("emorec", own), (CAREFUL, careful)):
             if aversion == wanted:
                 results.models[name] = runs
                 results.facts[name] = flagship_facts(split, models[0], folders, aversion)
@@ -314,7 +315,7 @@ def write(results: Results, dataset: str) -> None:
         }
         for name, runs in results.models.items()
     }
-    comparison = comparison_markdown(results.models, K, "emorec")
+    comparison = comparison_markdown(results.models, K, "emorec", no_peers=("Random", CAREFUL))
     write_text(target.with_suffix(".md"), "\n".join(markdown(results, dataset, comparison)) + "\n")
     data = {
         "models": {name: [run.summary() for run in runs] for name, runs in results.models.items()},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -140,7 +140,10 @@ def to_markdown(rows: Mapping[str, Evaluation | Summary], k: int) -> str:
 
 
 def comparison_markdown(
-    models: Mapping[str, Evaluation | Sequence[Evaluation]], k: int, ours: str
+    models: Mapping[str, Evaluation | Sequence[Evaluation]],
+    k: int,
+    ours: str,
+    no_peers: Collection[str] = (),
 ) -> str:
     """The table with how sure it is: spread, intervals, and one model against the best other.
 
@@ -149,6 +152,7 @@ def comparison_markdown(
             that differ in their seed, of which each user's mean is shown and tested.
         k: Length of the lists, for the heading.
         ours: The model that is compared with the others.
+        no_peers: Others that it is not compared with, such as its own variants or chance.
 
     Returns:
         Markdown: each mean with its standard deviation over seeds, where there are several, and
@@ -184,7 +188,8 @@ def comparison_markdown(
                 + ("" if math.isnan(deviation) else f" ±{_short(deviation, column.decimals)}")
                 + (f"<br><sub>{interval}</sub>" if interval else "")
             )
-    table = compare({name: row.per_user for name, row in rows.items()}, ours, _KEYS)
+    compared = {name: row.per_user for name, row in rows.items() if name not in no_peers}
+    table = compare(compared, ours, _KEYS)
     best = table[table["best"]].reset_index("peer").reindex(list(_KEYS))
     p_values = best[["holm_t", "holm_wilcoxon"]].max(axis=1)  # of the tests that there are
     improvements = [

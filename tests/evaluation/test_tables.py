@@ -139,6 +139,13 @@ class TestComparison:
         best = compare(frames, "ours", ["ndcg_likes"]).loc[("ndcg_likes", "a|b")]
         assert table[5][column].startswith(f"{best['improvement']:+.1f} %")
 
+    def test_what_is_no_peer_is_shown_but_not_compared(self):
+        options = {"k": 10, "ours": "ours", "no_peers": ["a|b"]}
+        lines = comparison_markdown(self.MODELS, **options).splitlines()
+        column = lines[0].split(" | ").index("NDCG@10 likes")
+        assert lines[3].startswith(r"| a\|b |")
+        assert lines[5].split(" | ")[column].endswith("<sub>weak</sub>")
+
     def test_no_star_without_significance(self):
         table, _ = self.rows()
         column = table[0].index("MAP@10 any")
