@@ -16,7 +16,6 @@ import ctypes
 import gc
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,9 @@ from typing import Any
 import attention_report
 import torch
 from attention_peers import FORWARD_ONLY, PEERS, SIZE, SLOW_TO_COMPILE, Case, Data, Run
+from machine import machine
+
+from emorec.ops import library
 
 CASES = [
     Case("L 51", 256, 51, 1),
@@ -78,7 +80,7 @@ def main() -> None:
 
     seconds = min(arguments.seconds, 3.0) if arguments.quick else arguments.seconds
     allocators = arguments.allocator or list(ALLOCATORS)
-    result: dict[str, Any] = {"machine": machine(), "timings": [], "memory": []}
+    result: dict[str, Any] = {"machine": facts(), "timings": [], "memory": []}
     print(attention_report.machine_list(result["machine"]), flush=True)
     for allocator in allocators:
         for threads in arguments.threads or (1, 2):
@@ -230,33 +232,12 @@ def memory(field: str) -> int:
     raise ValueError(f"/proc/self/status has no {field}")
 
 
-def machine() -> dict[str, str]:
+def facts() -> dict[str, str]:
     """Where and with what this was measured."""
-    cpu = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                cpu = line.split(":")[1].strip()
-    commit = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    from emorec.ops import library
-
     problem = library.problem("cpu")
     if problem is not None:
         sys.exit(f"nothing to measure: {problem}")
-    return {
-        "cpu": f"{cpu}, {os.cpu_count()} cores",
-        "load": f"{os.getloadavg()[0]:.1f}",
-        "instruction set": torch.ops.emorec.instruction_set(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "commit": commit.stdout.strip(),
-        "command": "python benchmarks/attention_bench.py " + " ".join(sys.argv[1:]),
-    }
+    return machine(**{"instruction set": torch.ops.emorec.instruction_set()})
 
 
 # An H100 SXM by its data sheet, at the shares of it that good kernels reach.

@@ -11,11 +11,7 @@ time, which other work on the machine disturbs little. Edges are synthetic.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +21,7 @@ import click
 import torch
 import torch.nn.functional as F
 from graph_peers import KINDS, SIZE, Case, dgl_peer, make_graph, pyg_peer
+from machine import machine
 from torch import Tensor, nn
 
 from emorec.data.graph import FeedbackGraph, schema
@@ -64,7 +61,7 @@ def main(
     torch.set_num_threads(1)
     if not default_allocator:
         keep_freed_memory()  # as training does; every peer gains
-    result: dict[str, Any] = {"machine": machine(), "cases": []}
+    result: dict[str, Any] = {"machine": facts(), "cases": []}
     print("\n".join(f"{name}: {value}" for name, value in result["machine"].items()), flush=True)
     for size in sizes or (["ml-1m"] if quick else SIZES):
         for conv, heads in CONVS:
@@ -260,33 +257,15 @@ def tiny() -> dict[str, float]:
     return times
 
 
-def machine() -> dict[str, str]:
+def facts() -> dict[str, str]:
     """Where and with what this was measured."""
-    cpu = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                cpu = line.split(":")[1].strip()
-    commit = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    versions = {"torch": str(torch.__version__)}
+    versions = {}
     for name in ("dgl", "torch_geometric"):
         try:
             versions[name] = __import__(name).__version__
         except ImportError:
             versions[name] = "not installed"
-    return {
-        "cpu": f"{cpu}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
-        "load": f"{os.getloadavg()[0]:.1f}",
-        **versions,
-        "python": platform.python_version(),
-        "commit": commit.stdout.strip(),
-        "command": "python benchmarks/graph_bench.py " + " ".join(sys.argv[1:]),
-    }
+    return machine(**versions)
 
 
 def print_case(part: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from machine import machine
 
 from emorec.config import load_config
 from emorec.data.datasets import load_dataset
@@ -40,13 +41,16 @@ OURS = {
     ),
 }
 PEERS = ("sasrec", "lightgcn")
-GROWTH = (10**5, 10**6, 10**7)
+GROWTH = (10**5, 3 * 10**5, 10**6, 3 * 10**6, 10**7)
 EVENTS_PER_USER, ITEMS = 100, 4_000
 
 
-@click.group(context_settings={"max_content_width": 100})
-def main() -> None:
-    """Measures training."""
+@click.group(context_settings={"max_content_width": 100}, invoke_without_command=True)
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Measures training; without a command, on synthetic logs of up to a million events."""
+    if context.invoked_subcommand is None:
+        context.invoke(growth, preset="emorec", most=10**6)
 
 
 @main.command()
@@ -63,9 +67,7 @@ def peers(
     if environments is not None:
         for name in PEERS:
             rows[name] = peer_epoch(name, dataset, data_dir, environments)
-    click.echo(table(rows))
-    if json_path:
-        write_text(json_path, json.dumps(rows, indent=1) + "\n")
+    show(rows, json_path)
 
 
 @main.command()
@@ -73,16 +75,14 @@ def peers(
 @click.option("--most", default=GROWTH[-1], show_default=True, help="Events of the largest log.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write figures here.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw them (needs matplotlib).")
-def growth(preset: str, most: int, json_path: Path | None, plot: Path | None) -> None:
+def growth(preset: str, most: int, json_path: Path | None = None, plot: Path | None = None) -> None:
     """Times an epoch on synthetic logs of growing size."""
     rows = {
         f"{events:,} events": one_epoch("--events", str(events), "--preset", preset)
         for events in GROWTH
         if events <= most
     }
-    click.echo(table(rows))
-    if json_path:
-        write_text(json_path, json.dumps(rows, indent=1) + "\n")
+    show(rows, json_path)
     if plot:
         draw(list(rows.values()), plot)
 
@@ -155,6 +155,13 @@ def random_log(events: int) -> Interactions:
     item = (ITEMS * rng.random(len(user)) ** 2).astype(np.int64)
     time_of = np.tile(np.arange(EVENTS_PER_USER) * 3600, events // EVENTS_PER_USER)
     return Interactions.from_columns(user, item, rng.integers(4, size=len(user)), time_of)
+
+
+def show(rows: dict[str, dict[str, Any]], json_path: Path | None) -> None:
+    """Prints the table, and keeps the figures with where they come from."""
+    click.echo(table(rows))
+    if json_path:
+        write_text(json_path, json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:

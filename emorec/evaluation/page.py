@@ -65,6 +65,7 @@ table { border-collapse: collapse; width: 100%; font-size: .925rem; }
 th, td { padding: .42rem .7rem; text-align: right; white-space: nowrap; }
 th { font-weight: 500; }
 thead th { color: var(--soft); }
+td small { color: var(--soft); }
 thead tr:last-child th { border-bottom: 1px solid var(--line); }
 thead th[rowspan] { border-bottom: 1px solid var(--line); vertical-align: bottom; }
 th.group { text-align: center; padding-bottom: 0; }

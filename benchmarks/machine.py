@@ -1,0 +1,41 @@
+"""Where and with what a benchmark was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+__all__ = ["machine"]
+
+
+def machine(**more: str) -> dict[str, str]:
+    """Facts to keep beside figures: processor, load, versions, commit and command.
+
+    Args:
+        more: Further facts, put after the load.
+    """
+    cpu = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                cpu = line.split(":")[1].strip()
+    commit = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    return {
+        "cpu": f"{cpu}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
+        "load": f"{os.getloadavg()[0]:.1f}",
+        **more,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "commit": commit.stdout.strip(),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+    }
