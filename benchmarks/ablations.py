@@ -1,0 +1,318 @@
+"""The paper's questions, answered by leaving things out: what each part brings, on validation.
+
+    python benchmarks/ablations.py --dataset ml-100k --data-dir DATA --seeds 3
+
+Q1, Do feedback nodes help? Q2, What smooths the graph's vectors out, and how much? Q3, Do the
+sequence encoder and the prediction of polarity help? And what of the flagship matters? The test
+part is never looked at. Finished rows are kept in ``results/ablations-DATASET.json`` and not run
+again; the tables go to the ``.md`` beside it, whose last section is written by hand and kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import click
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emorec import scoring, training
+from emorec.batches import GraphSource
+from emorec.config import Config, load_config
+from emorec.data.datasets import load_dataset
+from emorec.data.sequences import EventSequences
+from emorec.data.splits import Split, split_interactions
+from emorec.evaluation.polarity import polarity_auc
+from emorec.evaluation.ranking import evaluate, recommend_top_k
+from emorec.evaluation.smoothing import dirichlet_energy, mean_average_distance
+from emorec.files import write_text
+from emorec.nn.model import Recommender
+from emorec.scoring import ModelScorer, graph_source
+from emorec.training import build_model, train
+
+HERE = Path(__file__).parent
+K = 10
+HOLDOUT = 10
+DEPTHS = range(1, 9)
+TRAINED_DEPTHS = (1, 2, 4, 8)
+DEPTH_EPOCHS = 3
+DEPTH_PRESETS = {"emo-gat": "unsigned", "diff-gat": "signed"}
+READING = "## Reading"
+MEASURES = {
+    "ndcg_any": "NDCG any",
+    "recall_any": "Recall any",
+    "ndcg_likes": "NDCG likes",
+    "disliked_share": "disliked share",
+    "polarity_auc": "PolAUC",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A preset, what is changed of it, and whether the graph's kinds of feedback are shuffled."""
+
+    preset: str
+    settings: tuple[str, ...] = ()
+    shuffled: bool = False
+
+    @property
+    def key(self) -> str:
+        """What the row's results are kept under."""
+        return " ".join([self.preset, *self.settings, *["shuffled"] * self.shuffled])
+
+
+def changed(preset: str, *settings: str) -> dict[str, Row]:
+    """The preset, then the preset with each one of the settings."""
+    return {preset: Row(preset)} | {text: Row(preset, tuple(text.split())) for text in settings}
+
+
+SHUFFLED = "the graph's kinds of feedback shuffled over events"
+TABLES: dict[str, dict[str, Row]] = {
+    "Q1. Feedback nodes, graph alone": {
+        **changed("emo-gat", "graph.feedback_nodes=false"),
+        SHUFFLED: Row("emo-gat", shuffled=True),
+    },
+    "Q1. Feedback nodes, beside a sequence encoder": {
+        **changed("emo-sage-thp", "graph.feedback_nodes=false"),
+        SHUFFLED: Row("emo-sage-thp", shuffled=True),
+    },
+    "Signed aggregation": {
+        **changed("emo-gat"),
+        **changed("diff-gat"),
+        "diff-gat, " + SHUFFLED: Row("diff-gat", shuffled=True),
+    },
+    "Users' own embeddings": changed("emo-gat", "graph.user_embeddings=false"),
+    "Q3. Sequence encoder": changed("emo-sage-thp", "sequence.layers=0", "graph.conv=none"),
+    "Q3. Prediction of polarity": changed(
+        "emo-gat-thp-polarity", "model.polarity=none", "model.polarity=item"
+    ),
+    "The flagship's graph": {
+        **changed("emorec", "graph.informs=everything", "graph.conv=none"),
+        SHUFFLED: Row("emorec", shuffled=True),
+    },
+    "The flagship's other parts": changed(
+        "emorec",
+        "sequence.layers=1",
+        "sequence.layers=2",
+        "loss.horizon=1",
+        "loss.horizon=10",
+        "sequence.decay=multiplicative",
+        "sequence.window=20",
+        "training.averaging=0",
+        "training.batch_size=64",
+        "sequence.feedback_input=false",
+        "model.polarity=none model.aversion=0 graph.conv=none",
+    ),
+}
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.option("--dataset", required=True, help="Name of a data set.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where data sets are.")
+@click.option("--seeds", default=1, show_default=True, help="Seeds of each row.")
+@click.option("--epochs", default=8, show_default=True, help="Most epochs of each row.")
+@click.option("--only", default="", help="Run only tables whose name holds this text.")
+def main(dataset: str, data_dir: Path | None, seeds: int, epochs: int, only: str) -> None:
+    """Trains what is not there yet and writes the tables."""
+    torch.set_num_threads(1)
+    split = split_interactions(load_dataset(dataset, data_dir), n=HOLDOUT)
+    target = HERE / "results" / f"ablations-{dataset}"
+    done = read_finished(target.with_suffix(".json"))
+    rows = {
+        row.key: row for name, table in TABLES.items() for row in table.values() if only in name
+    }
+    for seed in range(1, seeds + 1):
+        for key, row in rows.items():
+            kept = done["rows"].setdefault(key, {})
+            if kept.get(str(seed), {}).get("most_epochs") != epochs:
+                config = config_of(row, dataset, seed, epochs)
+                kept[str(seed)] = measured(config, split, row.shuffled)
+                write(done, target, dataset)
+                click.echo(f"{key} {seed}: {json.dumps(kept[str(seed)])}")
+    for trained in (False, True) if only in "Q2. Over-smoothing" else ():
+        for depth, preset in itertools.product(
+            TRAINED_DEPTHS if trained else DEPTHS, DEPTH_PRESETS
+        ):
+            kept = done["depths"].setdefault(f"{preset} {depth}", {})
+            if ("trained" if trained else "start") not in kept:
+                row = Row(preset, (f"graph.layers={depth}",))
+                kept |= smoothed(config_of(row, dataset, 1, DEPTH_EPOCHS), split, trained)
+                write(done, target, dataset)
+                click.echo(f"{preset} {depth}: {json.dumps(kept)}")
+    write(done, target, dataset)
+
+
+def read_finished(path: Path) -> dict[str, Any]:
+    """What earlier calls have measured."""
+    return json.loads(path.read_text()) if path.exists() else {"rows": {}, "depths": {}}
+
+
+def config_of(row: Row, dataset: str, seed: int, epochs: int) -> Config:
+    """The run of a row."""
+    common = (f"data.dataset={dataset}", f"training.seed={seed}", f"training.epochs={epochs}")
+    return load_config(row.preset, settings=(*common, *row.settings))
+
+
+def measured(config: Config, split: Split, shuffled: bool) -> dict[str, float]:
+    """Trains on the train part and judges the best epoch on validation."""
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        if shuffled:  # where training and scoring look for the graph; targets stay as they are
+            stack.enter_context(patch.object(training, "graph_source", shuffled_source))
+            stack.enter_context(patch.object(scoring, "graph_source", shuffled_source))
+        model = build_model(config, split.train.num_users, split.train.num_items)
+        records = train(model, config, split.train, split.valid_targets, progress=False)
+        figures = judged(model, split)
+    best = max(records, key=lambda record: record.valid[config.evaluation.select])
+    return {
+        **{key: round(value, 5) for key, value in figures.items()},
+        "epoch": best.epoch,
+        "most_epochs": config.training.epochs,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def shuffled_source(
+    model: Recommender, events: EventSequences, num_items: int
+) -> GraphSource | None:
+    """A graph in which kinds of feedback are as frequent as they were, and mean nothing."""
+    feedback = np.random.default_rng(0).permutation(events.feedback)
+    return graph_source(model, replace(events, feedback=feedback), num_items)
+
+
+def judged(model: Recommender, split: Split) -> dict[str, float]:
+    """The measures on validation."""
+    scorer = ModelScorer(model, split.train)
+    users = np.unique(split.valid_targets.user)
+    candidates = np.bincount(split.train.item, minlength=split.train.num_items) > 0
+    topk = recommend_top_k(scorer, users, split.train, K, candidates)
+    summary = evaluate(topk, users, split.valid_targets, K).summary()
+    auc = float(polarity_auc(scorer, users, split.valid_targets).mean())
+    return {key: auc if key == "polarity_auc" else summary[key] for key in MEASURES}
+
+
+def smoothed(config: Config, split: Split, trained: bool) -> dict[str, Any]:
+    """How alike the graph's vectors are, before training or after a little of it."""
+    model = build_model(config, split.train.num_users, split.train.num_items)
+    if not trained:
+        return {"start": likeness(model, split)}
+    started = time.perf_counter()
+    train(model, config, split.train, split.valid_targets, progress=False)
+    return {
+        "trained": likeness(model, split),
+        "ndcg_any": round(judged(model, split)["ndcg_any"], 5),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+@torch.inference_mode()
+def likeness(model: Recommender, split: Split) -> dict[str, float]:
+    """Mean average distance and Dirichlet energy of users and of feedback nodes.
+
+    Users' vectors are the last layer's output, those of feedback nodes its input.
+    """
+    encoder = model.graph_encoder
+    assert encoder is not None
+    events = EventSequences.build(split.train)
+    source = graph_source(model, events, split.train.num_items)
+    assert source is not None
+    graph = source.graph(np.arange(split.train.num_users), events.lengths)
+    inputs: dict[str, Tensor] = {}
+
+    def keep(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+        inputs.update(arguments[2])
+
+    model.eval()
+    handle = encoder.layers[-1].register_forward_pre_hook(keep)
+    users = encoder(graph, model.item_embedding.weight)
+    handle.remove()
+    node, item = graph.events.node_by_event, graph.events.item.long()
+    figures = {}
+    for name, vectors, owner in (
+        ("users", users, graph.owner[node]),
+        ("nodes", inputs[encoder.reached], node),
+    ):
+        figures[f"mad_{name}"] = mean_average_distance(vectors)
+        figures[f"energy_{name}"] = dirichlet_energy(vectors, owner, item)
+    return {key: round(value, 4) for key, value in figures.items()}
+
+
+def write(done: dict[str, Any], target: Path, dataset: str) -> None:
+    """The figures, and the tables of them."""
+    write_text(target.with_suffix(".json"), json.dumps(done, indent=1) + "\n")
+    page = target.with_suffix(".md")
+    old = page.read_text(encoding="utf-8") if page.exists() else ""
+    _, heading, reading = old.partition(READING)
+    lines = [*markdown(done, dataset), (heading + reading).strip()]
+    write_text(page, "\n".join(lines).strip() + "\n")
+
+
+def markdown(done: dict[str, Any], dataset: str) -> Iterator[str]:
+    """The tables."""
+    yield f"# Ablations on {dataset}\n"
+    yield (
+        f"Validation part, full ranking at k = {K}, leave-{HOLDOUT}-last-out; the test part is "
+        "not looked at. One setting is changed at a time; a name alone is the preset as it is. "
+        "Figures are of the best epoch by NDCG any; where a row has several seeds, mean ± standard "
+        "deviation over them. PolAUC: the chance that a held-out like outscores a held-out dislike "
+        "of the same user. Made by\n"
+    )
+    yield f"    python benchmarks/ablations.py --dataset {dataset} --data-dir DATA [--seeds 3]\n"
+    for title, rows in TABLES.items():
+        yield f"## {title}\n"
+        yield "| | " + " | ".join(MEASURES.values()) + " | seeds | best epoch |"
+        yield "| --- |" + " ---: |" * (len(MEASURES) + 2)
+        for name, row in rows.items():
+            runs = list(done["rows"].get(row.key, {}).values())
+            cells = [cell([run[key] for run in runs]) for key in MEASURES] if runs else ["–"] * 5
+            epochs = [f"{run['epoch']} of {run['most_epochs']}" for run in runs]
+            yield f"| {name} | {' | '.join(cells)} | {len(runs)} | {', '.join(epochs)} |"
+        yield ""
+    yield from depth_markdown(done["depths"])
+
+
+def cell(values: list[float]) -> str:
+    """Mean, and standard deviation if there is any."""
+    spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4f}{spread}"
+
+
+def depth_markdown(depths: dict[str, Any]) -> Iterator[str]:
+    """The table of over-smoothing."""
+    yield "## Q2. Over-smoothing by depth of the graph encoder\n"
+    yield (
+        "MAD: mean cosine distance over all pairs of vectors. Energy: Dirichlet energy over pairs "
+        "that share items, between 0 (neighbours are equal) and 1. Untrained → after "
+        f"{DEPTH_EPOCHS} epochs where there are two figures; one seed, a model per depth. "
+        "Users' vectors leave the last layer, feedback nodes' enter it.\n"
+    )
+    names = {
+        "mad_users": "MAD users",
+        "energy_users": "energy users",
+        "mad_nodes": "MAD nodes",
+        "energy_nodes": "energy nodes",
+    }
+    yield "| layers | aggregation | " + " | ".join(names.values()) + " | NDCG any |"
+    yield "| ---: | --- |" + " ---: |" * (len(names) + 1)
+    for key, figures in sorted(depths.items(), key=lambda entry: int(entry[0].split()[1])):
+        preset, depth = key.split()
+        cells = [
+            " → ".join(f"{figures[at][name]:.3f}" for at in ("start", "trained") if at in figures)
+            for name in names
+        ]
+        ndcg = f"{figures['ndcg_any']:.4f}" if "trained" in figures else "–"
+        yield f"| {depth} | {DEPTH_PRESETS[preset]} | {' | '.join(cells)} | {ndcg} |"
+    yield ""
+
+
+if __name__ == "__main__":
+    main()
