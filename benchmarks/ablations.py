@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from emorec import scoring, training
+from emorec.baselines import MostPop
 from emorec.batches import GraphSource
 from emorec.config import Config, load_config
 from emorec.data.datasets import load_dataset
@@ -33,6 +34,7 @@ from emorec.data.sequences import EventSequences
 from emorec.data.splits import Split, split_interactions
 from emorec.evaluation.polarity import polarity_auc
 from emorec.evaluation.ranking import evaluate, recommend_top_k
+from emorec.evaluation.scores import Scorer
 from emorec.evaluation.smoothing import dirichlet_energy, mean_average_distance
 from emorec.files import write_text
 from emorec.nn.model import Recommender
@@ -127,6 +129,9 @@ def main(dataset: str, data_dir: Path | None, seeds: int, epochs: int, only: str
     split = split_interactions(load_dataset(dataset, data_dir), n=HOLDOUT)
     target = HERE / "results" / f"ablations-{dataset}"
     done = read_finished(target.with_suffix(".json"))
+    popularity = done["rows"].setdefault("MostPop", {})
+    if not popularity:
+        popularity["0"] = judged(MostPop().fit(split.train), split)
     rows = {
         row.key: row for name, table in TABLES.items() for row in table.values() if only in name
     }
@@ -171,7 +176,7 @@ def measured(config: Config, split: Split, shuffled: bool) -> dict[str, float]:
             stack.enter_context(patch.object(scoring, "graph_source", shuffled_source))
         model = build_model(config, split.train.num_users, split.train.num_items)
         records = train(model, config, split.train, split.valid_targets, progress=False)
-        figures = judged(model, split)
+        figures = judged(ModelScorer(model, split.train), split)
     best = max(records, key=lambda record: record.valid[config.evaluation.select])
     return {
         **{key: round(value, 5) for key, value in figures.items()},
@@ -189,9 +194,8 @@ def shuffled_source(
     return graph_source(model, replace(events, feedback=feedback), num_items)
 
 
-def judged(model: Recommender, split: Split) -> dict[str, float]:
+def judged(scorer: Scorer, split: Split) -> dict[str, float]:
     """The measures on validation."""
-    scorer = ModelScorer(model, split.train)
     users = np.unique(split.valid_targets.user)
     candidates = np.bincount(split.train.item, minlength=split.train.num_items) > 0
     topk = recommend_top_k(scorer, users, split.train, K, candidates)
@@ -209,7 +213,7 @@ def smoothed(config: Config, split: Split, trained: bool) -> dict[str, Any]:
     train(model, config, split.train, split.valid_targets, progress=False)
     return {
         "trained": likeness(model, split),
-        "ndcg_any": round(judged(model, split)["ndcg_any"], 5),
+        "ndcg_any": round(judged(ModelScorer(model, split.train), split)["ndcg_any"], 5),
         "seconds": round(time.perf_counter() - started, 1),
     }
 
@@ -218,7 +222,8 @@ def smoothed(config: Config, split: Split, trained: bool) -> dict[str, Any]:
 def likeness(model: Recommender, split: Split) -> dict[str, float]:
     """Mean average distance and Dirichlet energy of users and of feedback nodes.
 
-    Users' vectors are the last layer's output, those of feedback nodes its input.
+    Users' vectors are the last layer's output, those of feedback nodes its input; the latter are
+    compared within their kind, and the mean over kinds is given.
     """
     encoder = model.graph_encoder
     assert encoder is not None
@@ -236,13 +241,18 @@ def likeness(model: Recommender, split: Split) -> dict[str, float]:
     users = encoder(graph, model.item_embedding.weight)
     handle.remove()
     node, item = graph.events.node_by_event, graph.events.item.long()
-    figures = {}
-    for name, vectors, owner in (
-        ("users", users, graph.owner[node]),
-        ("nodes", inputs[encoder.reached], node),
-    ):
-        figures[f"mad_{name}"] = mean_average_distance(vectors)
-        figures[f"energy_{name}"] = dirichlet_energy(vectors, owner, item)
+    figures = {
+        "mad_users": mean_average_distance(users),
+        "energy_users": dirichlet_energy(users, graph.owner[node], item),
+    }
+    nodes, measures = inputs[encoder.reached], []
+    for kind in graph.kind.unique():  # kinds have maps of their own: what tells them apart is those
+        own = graph.kind == kind
+        chosen = own[node]
+        index = own.cumsum(0) - 1
+        energy = dirichlet_energy(nodes[own], index[node[chosen]], item[chosen])
+        measures.append((mean_average_distance(nodes[own]), energy))
+    figures["mad_nodes"], figures["energy_nodes"] = np.mean(measures, axis=0).tolist()
     return {key: round(value, 4) for key, value in figures.items()}
 
 
@@ -267,6 +277,9 @@ def markdown(done: dict[str, Any], dataset: str) -> Iterator[str]:
         "of the same user. Made by\n"
     )
     yield f"    python benchmarks/ablations.py --dataset {dataset} --data-dir DATA [--seeds 3]\n"
+    popular = done["rows"]["MostPop"]["0"]
+    shown = ", ".join(f"{name} {popular[key]:.4f}" for key, name in MEASURES.items())
+    yield f"For scale, MostPop: {shown}.\n"
     for title, rows in TABLES.items():
         yield f"## {title}\n"
         yield "| | " + " | ".join(MEASURES.values()) + " | seeds | best epoch |"
@@ -293,7 +306,8 @@ def depth_markdown(depths: dict[str, Any]) -> Iterator[str]:
         "MAD: mean cosine distance over all pairs of vectors. Energy: Dirichlet energy over pairs "
         "that share items, between 0 (neighbours are equal) and 1. Untrained → after "
         f"{DEPTH_EPOCHS} epochs where there are two figures; one seed, a model per depth. "
-        "Users' vectors leave the last layer, feedback nodes' enter it.\n"
+        "Users' vectors leave the last layer, feedback nodes' enter it and are "
+        "compared within their kind.\n"
     )
     names = {
         "mad_users": "MAD users",
