@@ -284,11 +284,17 @@ def markdown(done: dict[str, Any], dataset: str) -> Iterator[str]:
         yield f"## {title}\n"
         yield "| | " + " | ".join(MEASURES.values()) + " | seeds | best epoch |"
         yield "| --- |" + " ---: |" * (len(MEASURES) + 2)
+        missing = []
         for name, row in rows.items():
             runs = list(done["rows"].get(row.key, {}).values())
-            cells = [cell([run[key] for run in runs]) for key in MEASURES] if runs else ["–"] * 5
+            if not runs:
+                missing.append(name)
+                continue
+            cells = [cell([run[key] for run in runs]) for key in MEASURES]
             epochs = [f"{run['epoch']} of {run['most_epochs']}" for run in runs]
             yield f"| {name} | {' | '.join(cells)} | {len(runs)} | {', '.join(epochs)} |"
+        if missing:
+            yield f"\nNot run: {'; '.join(missing)}."
         yield ""
     yield from depth_markdown(done["depths"])
 
