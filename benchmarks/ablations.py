@@ -276,8 +276,8 @@ def markdown(done: dict[str, Any], dataset: str) -> Iterator[str]:
         "deviation over them. PolAUC: the chance that a held-out like outscores a held-out dislike "
         "of the same user. Made by\n"
     )
-    yield f"    python benchmarks/ablations.py --dataset {dataset} --data-dir DATA "
-        "[--seeds 3] [--epochs 8] [--only TABLE]\n"
+    options = "[--seeds 3] [--epochs 8] [--only TABLE]"
+    yield f"    python benchmarks/ablations.py --dataset {dataset} --data-dir DATA {options}\n"
     popular = done["rows"]["MostPop"]["0"]
     shown = ", ".join(f"{name} {popular[key]:.4f}" for key, name in MEASURES.items())
     yield f"For scale, MostPop: {shown}.\n"
