@@ -4,11 +4,11 @@
     python benchmarks/quality.py train --dataset ml-1m --data-dir DATA --seed 2
     python benchmarks/quality.py table --dataset ml-1m --data-dir DATA --lists LISTS
 
-``train`` makes one run of the flagship per seed. The first one chooses the epoch on validation and
-then learns from train and validation; the other seeds learn from both for as many epochs. ``table``
-tunes the simple recommenders on validation, reads the lists of other projects' recommenders (see
-``peer_lists.py``) and judges all of them by one scorer: ``results/quality-DATASET.md``, ``.json``
-and ``.svg``, and the table of README.md.
+``train`` makes one run of the flagship per seed: validation chooses the epoch, and learning goes
+on with the validation part. Seeds after the first stop at the epoch that the first one chose.
+``table`` tunes the simple recommenders on validation, reads the lists of other projects'
+recommenders (see ``peer_lists.py``) and judges all of them by one scorer:
+``results/quality-DATASET.md``, ``.json`` and ``.svg``, and the table of README.md.
 """
 
 from __future__ import annotations
@@ -97,20 +97,17 @@ def train(
     folder = run_folder(runs, dataset, holdout, seed)
     split = split_interactions(load_dataset(dataset, data_dir), n=holdout)
     if seed == FIRST_SEED:
-        config, data = load_config(settings=(f"data.dataset={dataset}", *settings)), split
+        config = load_config(settings=(f"data.dataset={dataset}", *settings))
     else:
         if settings:
             raise click.UsageError(f"--set belongs to seed {FIRST_SEED}; others follow it")
         first = run_folder(runs, dataset, holdout, FIRST_SEED)
-        epochs = best_epoch(first)
-        config = read_config(first).updated({"training": {"epochs": epochs, "refit": False}}, "")
-        nothing = split.valid.select(np.zeros(0, dtype=np.int64))
-        data = Split(split.history, nothing, split.test)
+        config = read_config(first).updated({"training": {"epochs": best_epoch(first)}}, "")
     config = config.updated({"training": {"seed": seed}, "split": {"n": holdout}}, "--seed")
     write_text(folder / "config.toml", config.to_toml())
-    save_split(folder, data)
+    save_split(folder, split)
     progress = sys.stderr.isatty()
-    train_run(config, data, folder, lambda records: click.echo(asdict(records[-1])), progress)
+    train_run(config, split, folder, lambda records: click.echo(asdict(records[-1])), progress)
     write_text(folder / "cost.json", json.dumps({"peak_memory_gib": peak_memory_gib()}))
 
 

@@ -97,6 +97,7 @@ class LossConfig:
     samples: int = 1  # bpr: sampled items per target
     use_negatives: float = 0.0  # bpr: share of the samples that are the user's own dislikes
     polarity_weight: float = 1.0  # of the polarity loss, if the model predicts it
+    polarity_decay: float = 0.0  # share of the polarity's item vectors that each epoch takes away
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class TrainingConfig:
     clip_norm: float = 1.0  # largest norm of the gradient
     averaging: float = 0.0  # memory of the moving average of parameters, in steps; 0: none
     patience: int = 4  # epochs without a better validation score before stopping
-    refit: bool = False  # train the chosen number of epochs afresh on train and validation
+    refit: float = 0.0  # go on with train and validation, for this share of the epochs so far
     seed: int = 42
     device: str = "cpu"
     threads: int = 0  # of the CPU; 0: PyTorch's choice
@@ -274,9 +275,10 @@ def _check_values(config: Config) -> None:
         ("model.embedding_size", 1), ("graph.layers", 1), ("graph.heads", 1),
         ("sequence.layers", 0), ("sequence.heads", 1), ("sequence.max_length", 1),
         ("loss.samples", 1), ("loss.horizon", 1), ("model.aversion", 0),
-        ("loss.polarity_weight", 0), ("training.epochs", 1), ("training.batch_size", 1),
-        ("training.weight_decay", 0), ("training.patience", 1), ("training.seed", 0),
-        ("training.threads", 0), ("evaluation.k", 1), ("evaluation.batch_size", 1),
+        ("loss.polarity_weight", 0), ("loss.polarity_decay", 0), ("training.epochs", 1),
+        ("training.batch_size", 1), ("training.weight_decay", 0), ("training.patience", 1),
+        ("training.refit", 0), ("training.seed", 0), ("training.threads", 0),
+        ("evaluation.k", 1), ("evaluation.batch_size", 1),
     ]  # fmt: skip
     positive = [
         "sequence.window", "sequence.shortest_half_life", "sequence.longest_half_life",
@@ -284,7 +286,8 @@ def _check_values(config: Config) -> None:
     ]  # fmt: skip
     finite = [
         "sequence.shortest_half_life", "sequence.longest_half_life", "training.learning_rate",
-        "training.weight_decay", "loss.polarity_weight", "model.aversion",
+        "training.weight_decay", "training.refit", "loss.polarity_weight", "loss.polarity_decay",
+        "model.aversion",
     ]  # fmt: skip
     shares = ["loss.use_negatives", "split.quantile"]
     below_one = ["graph.dropout", "sequence.dropout", "training.averaging"]
@@ -306,6 +309,11 @@ def _check_values(config: Config) -> None:
     if config.graph.conv == "none" and config.sequence.layers == 0:
         raise ConfigError(
             "graph.conv is 'none' and sequence.layers is 0: a model needs one of the two encoders"
+        )
+    if config.model.polarity == "item" and config.sequence.layers == 0:
+        raise ConfigError(
+            "model.polarity is 'item', which judges by a user's events and needs sequence.layers "
+            "of at least 1, got 0"
         )
     if config.model.aversion and config.model.polarity != "item":
         raise ConfigError(

@@ -49,17 +49,18 @@ def softmax_loss(state: Tensor, items: Tensor, target: Tensor, wanted: Tensor) -
     return _SoftmaxLoss.apply(state, items, target, wanted)
 
 
-def polarity_loss(logit: Tensor, is_positive: Tensor) -> Tensor:
-    """Binary cross-entropy of "the next event is positive".
+def polarity_loss(logit: Tensor, is_reached: Tensor) -> Tensor:
+    """Binary cross-entropy of "the event is as positive as this, or more", summed over levels.
 
     Args:
-        logit: Log-odds, ``[T]``.
-        is_positive: What it was, bool ``[T]``.
+        logit: Log-odds at each of ``M`` levels, ``[T, M]``.
+        is_reached: Whether the event was as positive, bool ``[T, M]``.
 
     Returns:
         ``[T]``.
     """
-    return F.binary_cross_entropy_with_logits(logit, is_positive.to(logit.dtype), reduction="none")
+    loss = F.binary_cross_entropy_with_logits(logit, is_reached.to(logit.dtype), reduction="none")
+    return loss.sum(-1)
 
 
 class _SoftmaxLoss(torch.autograd.Function):

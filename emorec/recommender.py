@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -65,8 +66,9 @@ class EmoRec:
     ) -> Self:
         """Learns from a log.
 
-        The held-out part chooses the epoch. With ``training.refit`` the model is then trained
-        afresh, for as many epochs, on the train and the held-out part together.
+        The held-out part chooses the epoch. With ``training.refit`` the model of that epoch then
+        goes on learning from the train and the held-out part together, for that share of as many
+        epochs: the newest events are the ones that say most about the next.
 
         Args:
             data: A log, of which a part is held out to choose the epoch; a DataFrame has the
@@ -91,8 +93,8 @@ class EmoRec:
         self.records = train(model, config, data.train, valid, checkpoint, on_epoch, progress)
         if config.training.refit and len(valid):
             chosen = max(self.records, key=lambda record: record.valid[config.evaluation.select])
-            config = config.updated({"training": {"epochs": chosen.epoch}}, "refit")
-            model = build_model(config, data.train.num_users, data.train.num_items)
+            epochs = math.ceil(config.training.refit * chosen.epoch)
+            config = config.updated({"training": {"epochs": epochs}}, "refit")
             again = train(
                 model,
                 config,

@@ -33,7 +33,7 @@ class ModelScorer:
 
     @torch.inference_mode()
     def states(self, users: Tensor) -> States:
-        """States of each user after the newest event, ``[B, D]``."""
+        """States of each user after the newest event, one row per user."""
         self._model.eval()
         encoder = self._model.sequence_encoder
         batch = self._events.inference_batch(users.numpy(), encoder.max_length if encoder else 0)
@@ -44,7 +44,7 @@ class ModelScorer:
             user_node = torch.arange(len(users))
         states = self._model(batch.to(self._device), graph, user_node.to(self._device))
         last = batch.last.to(self._device)
-        return States(states.next[last], states.taste[last])
+        return States(states.next[last], None if states.taste is None else states.taste[last])
 
     @torch.inference_mode()
     def __call__(self, users: Tensor) -> Tensor:

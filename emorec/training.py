@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -163,7 +164,7 @@ class _Learner:
         self.model, self.config, self.events = model, config, events
         options = config.training
         self.optimizer = torch.optim.AdamW(
-            model.parameters(),
+            self._parameter_groups(),
             lr=options.learning_rate,
             weight_decay=options.weight_decay,
             fused=True,
@@ -173,6 +174,21 @@ class _Learner:
         self.sampler = ItemSampler(
             events, np.unique(fit.item), fit.num_items, config.loss.use_negatives
         )
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """All parameters; the polarity's vectors of items decay by themselves.
+
+        AdamW takes ``learning rate * weight decay`` off a weight in every step. Told per epoch,
+        the same setting holds back small and large logs alike.
+        """
+        polarity, options = self.model.polarity, self.config.training
+        tables = polarity.tables() if isinstance(polarity, ItemPolarity) else []
+        of_tables = {id(table) for table in tables}
+        others = [each for each in self.model.parameters() if id(each) not in of_tables]
+        steps = num_batches(self.events, self.config.sequence.max_length, options.batch_size)
+        decay = self.config.loss.polarity_decay / (options.learning_rate * steps)
+        groups: list[dict[str, Any]] = [{"params": others}]
+        return groups + ([{"params": tables, "weight_decay": decay}] if tables else [])
 
     def run_epoch(self, epoch: int, progress: bool) -> float:
         """One pass over all targets; the mean loss of its steps."""
@@ -245,9 +261,10 @@ class _Learner:
             # an invalid sample scores -inf, where the loss and its gradient are 0
             loss = bpr_loss(scores[:, 0], scores[:, 1:].masked_fill(~valid, -torch.inf)).mean()
         if self.model.polarity is not None:
-            logit = self.model.polarity(taste, targets.item).expand_as(predictable)[predictable]
-            is_positive = targets.feedback[predictable] <= Feedback.IMPLICIT_POSITIVE
-            loss = loss + options.polarity_weight * polarity_loss(logit, is_positive).mean()
+            logit = self.model.polarity.logits(taste, targets.item)[predictable]
+            levels = torch.tensor(self.model.polarity.levels, device=logit.device)
+            is_reached = targets.feedback[predictable][:, None] <= levels
+            loss = loss + options.polarity_weight * polarity_loss(logit, is_reached).mean()
         return loss
 
     def _sampled(self, user: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -55,6 +55,7 @@ BOTH_ENCODERS = (
     "loss.ranking=softmax",
     "loss.targets=any",
     "loss.horizon=2",
+    "loss.polarity_decay=0.1",
     "training.averaging=0.9",
 )
 """Turns the preset emo-sage-thp into a model that uses everything there is."""

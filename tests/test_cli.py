@@ -361,7 +361,7 @@ def assert_same_run(one, other):
 
 class TestResume:
     # The third epoch that is run is the third of three, or the first of the refit.
-    @pytest.mark.parametrize("settings", [["epochs=3", "refit=false"], ["epochs=2", "refit=true"]])
+    @pytest.mark.parametrize("settings", [["epochs=3", "refit=0"], ["epochs=2", "refit=1"]])
     @pytest.mark.parametrize("epoch", [1, 3])
     def test_after_ctrl_c(self, log, tmp_path, monkeypatch, settings, epoch):
         whole, stopped = tmp_path / "whole", tmp_path / "a run"

@@ -114,9 +114,11 @@ class TestBPR:
 
 class TestPolarity:
     def test_by_hand(self):
-        loss = polarity_loss(torch.tensor([0.0, math.log(3), math.log(3)]), torch.tensor([1, 1, 0]))
-        assert loss.tolist() == pytest.approx([math.log(2), math.log(4 / 3), math.log(4)])
+        logit = torch.tensor([[0.0, math.log(3)], [math.log(3), math.log(3)]])
+        loss = polarity_loss(logit, torch.tensor([[1, 1], [0, 1]]))
+        expected = [math.log(2) + math.log(4 / 3), math.log(4) + math.log(4 / 3)]
+        assert loss.tolist() == pytest.approx(expected)
 
     def test_takes_booleans_and_large_logits(self):
-        loss = polarity_loss(torch.tensor([1000.0, 1000.0]), torch.tensor([True, False]))
+        loss = polarity_loss(torch.tensor([[1000.0], [1000.0]]), torch.tensor([[True], [False]]))
         assert loss.tolist() == [0, 1000]

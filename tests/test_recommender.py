@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from emorec.data.splits import Split, split_interactions
 from emorec.data.synthetic import generate
 from emorec.files import FileError
 from emorec.recommender import NotFittedError
+from emorec.training import train
 from tests.small import small_config
 
 LOG = generate(num_users=40, num_items=50, num_topics=8, events_per_user=12).interactions
@@ -79,18 +81,18 @@ class TestFit:
         with pytest.raises(ValueError, match="user_id"):
             EmoRec(config=CONFIG).fit(pd.DataFrame({"item_id": [1]}), progress=False)
 
-    def test_refit_learns_from_the_held_out_part_too(self):
-        config = small_config("", "training.refit=true")
+    def test_refit_goes_on_with_the_held_out_part_too(self):
+        config = small_config("", "training.refit=0.6")
         recommender = EmoRec(config=config).fit(LOG, progress=False)
         chosen = max(recommender.records[:2], key=lambda record: record.valid["ndcg"]).epoch
         refitted = recommender.records[2:]
-        assert [record.epoch for record in refitted] == list(range(1, chosen + 1))
+        assert [record.epoch for record in refitted] == [1, 2][: math.ceil(0.6 * chosen)]
         assert all(record.valid == {} for record in refitted)
+        before = EmoRec(config=small_config("")).fit(LOG, progress=False)
         nothing = LOG.select(np.zeros(0, dtype=np.int64))
-        alone = EmoRec(config=small_config("", f"training.epochs={chosen}")).fit(
-            Split(recommender.split.history, nothing, nothing), progress=False
-        )
-        pd.testing.assert_frame_equal(alone.recommend(USERS), recommender.recommend(USERS))
+        config = small_config("", f"training.epochs={len(refitted)}")
+        train(before.model, config, recommender.split.history, nothing, progress=False)
+        pd.testing.assert_frame_equal(before.recommend(USERS), recommender.recommend(USERS))
 
 
 class TestRecommend:
@@ -273,7 +275,7 @@ def test_the_test_part_is_never_looked_at():
             raise AssertionError(f"test.{name} was read")
 
     blind = Split(split.train, split.valid, Forbidden(), 0)
-    config = small_config("", "training.epochs=1", "training.refit=true")
+    config = small_config("", "training.epochs=1", "training.refit=1")
     one, other = (
         EmoRec(config=config).fit(part, progress=False).recommend(split.train.users.ids)
         for part in (split, blind)

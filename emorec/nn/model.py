@@ -20,29 +20,29 @@ Informs = Literal["everything", "polarity"]
 
 
 class States(NamedTuple):
-    """A user's states, ``[T, D]`` each; the same unless the graph informs the polarity alone.
+    """What is known of a user after each token.
 
     Attributes:
-        next: Says what comes next.
-        taste: Says what of it will be liked.
+        next: Says what comes next, ``[T, D]``.
+        taste: Says what of it will be liked: what the polarity head made of it all, or nothing
+            where there is no such head.
     """
 
     next: Tensor
-    taste: Tensor
+    taste: Tensor | None
 
 
 class Recommender(nn.Module):
     """Scores items for a user's state.
 
-        taste = sequence state + gate * graph vector of the user    (paper, 3.2.5: gate = 1)
-        next = taste, or the sequence state alone
+        next = sequence state + gate * graph vector of the user     (paper, 3.2.5: gate = 1)
         score_i = <next, item embedding_i>                          (what comes next)
         ranking_i = score_i + aversion * log P(positive | taste, item i)
 
     The first two lines are trained for what people do next, disliked or not, since that says most
-    about what they do; the polarity head knows which of it they like. With ``aversion`` 1 items
-    are ranked by the probability that they come next and are liked; more of it trades such hits
-    for fewer dislikes.
+    about what they do; the polarity head, see `emorec.nn.polarity`, knows which of it they like.
+    With ``aversion`` 1 items are ranked by the probability that they come next and are liked;
+    more of it trades such hits for fewer dislikes.
 
     Args:
         num_items: Size of the catalogue.
@@ -57,8 +57,8 @@ class Recommender(nn.Module):
             `ItemPolarity`.
 
     Raises:
-        ValueError: If there is neither encoder, ``aversion`` has no head to ask, or nothing but
-            the graph could say what comes next and it may not.
+        ValueError: If there is neither encoder, ``aversion`` has no head to ask, a head has no
+            events to judge by, or nothing but the graph could say what comes next and it may not.
     """
 
     def __init__(
@@ -80,6 +80,8 @@ class Recommender(nn.Module):
                 "a graph that informs the polarity alone needs a polarity head, and a sequence "
                 "encoder beside it"
             )
+        if isinstance(polarity, ItemPolarity) and sequence_encoder is None:
+            raise ValueError("a polarity head that judges by events needs a sequence encoder")
         if aversion and not isinstance(polarity, ItemPolarity):
             raise ValueError(f"aversion {aversion} needs a head that knows the polarity of items")
         self.item_embedding = nn.Embedding(num_items, size)
@@ -108,23 +110,23 @@ class Recommender(nn.Module):
                 is not, the graph vector is left out. None: everywhere.
 
         Returns:
-            Two of ``[T, D]``.
+            The states after each token.
         """
         items = self.item_embedding.weight
-        state = items.new_zeros(len(batch.item), items.shape[1])
+        state, vector = items.new_zeros(len(batch.item), items.shape[1]), None
         if self.sequence_encoder is not None:
             state = state + self.sequence_encoder(batch, items)
-        if self.graph_encoder is None:
-            return States(state, state)
-        assert graph is not None and user_node is not None
-        vector = self.graph_encoder(graph, items)  # [U, D]
-        vector = F.embedding(user_node[batch.row], vector)  # [T, D]
-        if self.gate is not None:
-            vector = self.gate * vector
-        if sees_graph is not None:
-            vector = vector * sees_graph[:, None]
-        taste = state + vector
-        return States(taste if self.graph_informs == "everything" else state, taste)
+        if self.graph_encoder is not None:
+            assert graph is not None and user_node is not None
+            vector = self.graph_encoder(graph, items)  # [U, D]
+            vector = F.embedding(user_node[batch.row], vector)  # [T, D]
+            if self.gate is not None:
+                vector = self.gate * vector
+            if sees_graph is not None:
+                vector = vector * sees_graph[:, None]
+        informed = state if vector is None else state + vector
+        taste = None if self.polarity is None else self.polarity.taste(informed, vector, batch)
+        return States(informed if self.graph_informs == "everything" else state, taste)
 
     def scores(self, state: Tensor, items: Tensor) -> Tensor:
         """How likely items come next, up to a constant per state.
@@ -143,5 +145,5 @@ class Recommender(nn.Module):
         scores = states.next @ self.item_embedding.weight.T
         if not self.aversion:
             return scores
-        assert isinstance(self.polarity, ItemPolarity)
+        assert isinstance(self.polarity, ItemPolarity) and states.taste is not None
         return scores + self.aversion * self.polarity.log_probability(states.taste)

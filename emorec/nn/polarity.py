@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emorec.data.feedback import Feedback
+from emorec.data.sequences import SequenceBatch
+
 __all__ = ["ItemPolarity", "NextPolarity"]
 
 
@@ -18,59 +21,132 @@ class NextPolarity(nn.Module):
         size: Width of states, ``D``.
     """
 
+    levels = (Feedback.IMPLICIT_POSITIVE,)
+    """Kinds at least as pleased as these have a log-odds of their own, ``M`` in all."""
+
     def __init__(self, size: int) -> None:
         super().__init__()
         self.project = nn.Linear(size, 1)
 
-    def forward(self, state: Tensor, items: Tensor) -> Tensor:
-        """Log-odds.
+    def taste(self, state: Tensor, vector: Tensor | None, batch: SequenceBatch) -> Tensor:
+        """What the head looks at: the state itself."""
+        return state
+
+    def logits(self, taste: Tensor, items: Tensor) -> Tensor:
+        """Log-odds that an event is at least as positive as each level.
 
         Args:
-            state: States ``x``, ``[T, D]``.
+            taste: States ``x``, ``[T, D]``.
             items: Items of the events, int64 ``[T, K]``; not looked at.
 
         Returns:
-            ``[T, 1]``, which holds for each of the items.
+            ``[T, K, M]``.
         """
-        return self.project(state)
+        return self.project(taste)[:, None].expand(*items.shape, 1)
 
 
 class ItemPolarity(nn.Module):
-    """Polarity of an event with a given item.
+    """How well an event with a given item goes down, judged by all events before it.
 
-        p = W_2 relu(W_1 x)                          taste, of R numbers and a level p_0
-        logit P(positive | x, i) = <p, q_i> + p_0 + q_i0
+    A user is what the user reacted to. After ``n`` events with items ``j`` and kinds ``k_j``,
 
-    Items have vectors ``q`` of their own: those of the ranking say which events are likely, and
-    people also meet, in numbers, what they do not like.
+        r   = sum_j w_kj / (n + 5)                                   how the user tends to react
+        p   = sum_j ((w_kj - r_j) x_j + y_j) / sqrt(n + 10) + W g
+        s_i = b_i + c r + <p, q_i>
+        logit P(kind as positive as k or more | i) = s_i - theta_k
+
+    where ``r_j`` is ``r`` just after event ``j`` and ``g`` the graph's vector of the user, if any.
+    Each kind of feedback has a learned weight ``w``, so that what a user loved attracts its like
+    and what bored or annoyed them repels it; the sum over a kind is that of its feedback node. The
+    four kinds are ordered, and so are the thresholds; all four teach ``s``, which a single "liked
+    or not" would teach less.
+
+    Items have vectors of their own: those of the ranking say which events are likely, and people
+    also meet, in numbers, what they do not like. For the same reason the sequence encoder's state
+    is left out: with it, what is learned by heart outweighs what holds for others.
 
     Args:
         num_items: Size of the catalogue, ``I``.
-        size: Width of states, ``D``.
+        size: Width of the graph's vectors, ``D``.
         rank: Width of the taste, ``R``.
+
+    References:
+        Y. Koren: Factorization Meets the Neighborhood: a Multifaceted Collaborative Filtering
+        Model, KDD 2008 (users as sums over their ratings). P. McCullagh: Regression Models for
+        Ordinal Data, Journal of the Royal Statistical Society B 42(2), 1980.
     """
+
+    levels = (Feedback.EXPLICIT_POSITIVE, Feedback.IMPLICIT_POSITIVE, Feedback.IMPLICIT_NEGATIVE)
+    FEW_REACTIONS, FEW_EVENTS = 5, 10  # fewer say little about a user
 
     def __init__(self, num_items: int, size: int, rank: int = 16) -> None:
         super().__init__()
-        self.taste = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, rank + 1))
-        self.item = nn.Embedding(num_items, rank + 1)
-        nn.init.normal_(self.item.weight, std=0.02)
+        self.item = nn.Embedding(num_items, 1 + rank)  # b and q
+        self.reaction = nn.Embedding(num_items, rank)  # x
+        self.presence = nn.Embedding(num_items, rank)  # y
+        self.weight = nn.Parameter(torch.tensor([1.5, 0.5, -0.5, -1.5]))  # w, of each Feedback
+        self.tendency = nn.Parameter(torch.ones(()))  # c
+        self.threshold = nn.Parameter(torch.tensor([0.7, -0.7, -2.0]))  # theta, of each level
+        self.project = nn.Linear(size, rank, bias=False)  # W
+        nn.init.normal_(self.item.weight, std=0.1)
+        nn.init.zeros_(self.item.weight[:, 0])
+        nn.init.normal_(self.reaction.weight, std=0.1)
+        nn.init.zeros_(self.presence.weight)
+        nn.init.zeros_(self.project.weight)
 
-    def forward(self, state: Tensor, items: Tensor) -> Tensor:
-        """Log-odds for given items.
+    def tables(self) -> list[Tensor]:
+        """The vectors of items, which rest on few events each."""
+        return [table.weight for table in (self.item, self.reaction, self.presence)]
+
+    def taste(self, state: Tensor, vector: Tensor | None, batch: SequenceBatch) -> Tensor:
+        """What the user likes after each token.
 
         Args:
-            state: States ``x``, ``[T, D]``.
+            state: States, ``[T, D]``; not looked at.
+            vector: The graph's vector of the user, ``[T, D]``, or None without a graph.
+            batch: Their sequences.
+
+        Returns:
+            ``c r`` and ``p``, ``[T, 1 + R]``.
+        """
+        is_event = batch.position > 0
+        count = batch.position[:, None].to(self.weight.dtype)
+        item = batch.item.clamp(min=0)
+        weight = self.weight[batch.feedback.clamp(min=0)] * is_event
+        tendency = _sums_so_far(weight[:, None], batch) / (count + self.FEW_REACTIONS)
+        pull = (weight[:, None] - tendency) * F.embedding(item, self.reaction.weight)
+        pull = (pull + F.embedding(item, self.presence.weight)) * is_event[:, None]
+        p = _sums_so_far(pull, batch) / (count + self.FEW_EVENTS).sqrt()
+        if vector is not None:
+            p = p + self.project(vector)
+        return torch.cat([self.tendency * tendency, p], dim=1)
+
+    def logits(self, taste: Tensor, items: Tensor) -> Tensor:
+        """Log-odds that an event is at least as positive as each level, see `NextPolarity`.
+
+        Args:
+            taste: What `taste` returned, ``[T, 1 + R]``.
             items: Item indices, int64 ``[T, K]``.
 
         Returns:
-            ``[T, K]``.
+            ``[T, K, M]``.
         """
-        taste, item = self.taste(state), self.item(items)
-        likes = torch.einsum("tr,tkr->tk", taste[:, 1:], item[..., 1:])
-        return likes + taste[:, :1] + item[..., 0]
+        item = self.item(items)
+        score = torch.einsum("tr,tkr->tk", taste[:, 1:], item[..., 1:])
+        score = score + taste[:, :1] + item[..., 0]
+        return score[..., None] - self.threshold
 
-    def log_probability(self, state: Tensor) -> Tensor:
-        """``log P(positive | x, i)`` for every item, ``[T, D]`` -> ``[T, I]``."""
-        taste, item = self.taste(state), self.item.weight
-        return F.logsigmoid(taste[:, 1:] @ item[:, 1:].T + taste[:, :1] + item[:, 0])
+    def log_probability(self, taste: Tensor) -> Tensor:
+        """``log P(positive | i)`` for every item, ``[T, 1 + R]`` -> ``[T, I]``."""
+        item = self.item.weight
+        score = taste[:, 1:] @ item[:, 1:].T + taste[:, :1] + item[:, 0]
+        return F.logsigmoid(score - self.threshold[1])
+
+
+def _sums_so_far(values: Tensor, batch: SequenceBatch) -> Tensor:
+    """Sums over the tokens of a sequence up to each one, ``[T, N]``; [CLS] must have zeros.
+
+    In float64: the sum runs over the whole batch, and each sequence takes off what came before.
+    """
+    sums = values.double().cumsum(0)
+    return (sums - sums[batch.cu_seqlens[:-1]][batch.row]).to(values.dtype)

@@ -92,16 +92,33 @@ class TestState:
         vector = model.graph_encoder(GRAPH, items)
         torch.testing.assert_close(states.taste, sequence + vector[BATCH.row])
 
+    def test_a_head_that_judges_by_events_takes_the_graph_alone(self):
+        head = ItemPolarity(NUM_ITEMS, SIZE)
+        torch.nn.init.normal_(head.project.weight)
+        model = make_model(polarity=head, graph_informs="polarity")
+        vector = model.graph_encoder(GRAPH, model.item_embedding.weight)[BATCH.row]
+        expected = head.taste(torch.full_like(vector, torch.nan), vector, BATCH)
+        torch.testing.assert_close(model(BATCH, GRAPH, NODES).taste, expected)
+        model = make_model(graph=False, polarity=head)
+        torch.testing.assert_close(model(BATCH).taste, head.taste(vector, None, BATCH))
+
     @pytest.mark.parametrize("parts", [{"sequence": False}, {"polarity": None}])
     def test_which_needs_something_else_to_say_what_comes_next(self, parts):
         options = {"polarity": NextPolarity(SIZE), "graph_informs": "polarity", **parts}
         with pytest.raises(ValueError, match="informs the polarity alone needs"):
             make_model(**options)
 
-    def test_otherwise_both_states_are_the_same(self):
-        for model in (make_model(), make_model(graph=False)):
-            states = model(BATCH, GRAPH, NODES)
+    def test_a_head_for_what_comes_next_sees_the_same_state(self):
+        for graph in (True, False):
+            states = make_model(graph=graph, polarity=NextPolarity(SIZE))(BATCH, GRAPH, NODES)
             assert states.next is states.taste
+
+    def test_without_a_head_there_is_no_taste(self):
+        assert make_model()(BATCH, GRAPH, NODES).taste is None
+
+    def test_a_head_that_judges_by_events_needs_events(self):
+        with pytest.raises(ValueError, match="needs a sequence encoder"):
+            make_model(sequence=False, polarity=ItemPolarity(NUM_ITEMS, SIZE))
 
     def test_a_model_needs_an_encoder(self):
         with pytest.raises(ValueError, match="a graph encoder, a sequence encoder, or both"):
@@ -129,10 +146,10 @@ class TestRanking:
         torch.testing.assert_close(model.scores(state, items), expected)
 
     def test_aversion_adds_the_log_probability_of_liking(self):
-        state, taste = torch.randn(2, 3, SIZE)
+        state, taste = torch.randn(3, SIZE), torch.randn(3, 17)
         model = make_model(polarity=ItemPolarity(NUM_ITEMS, SIZE), aversion=2.5)
         everything = torch.arange(NUM_ITEMS).expand(3, -1)
-        probability = model.polarity(taste, everything).sigmoid()
+        probability = model.polarity.logits(taste, everything)[..., 1].sigmoid()
         expected = state @ model.item_embedding.weight.T + 2.5 * probability.log()
         torch.testing.assert_close(model.ranking(States(state, taste)), expected)
 

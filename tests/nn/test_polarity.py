@@ -2,41 +2,117 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from emorec.data.feedback import Feedback
+from emorec.data.sequences import EventSequences
 from emorec.nn.polarity import ItemPolarity, NextPolarity
+from tests.small import random_events, small_log
+
+EVENTS = random_events(num_users=7, num_items=9)
+BATCH = EVENTS.inference_batch(np.arange(7), 20)  # the last user has no event
+
+
+def randomised(head):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.normal_()
+    return head
 
 
 def test_next_polarity_is_linear_in_the_state_whatever_the_items():
-    head, state = NextPolarity(3), torch.randn(5, 3)
+    head, state = NextPolarity(3), torch.randn(len(BATCH.item), 3)
+    assert head.taste(state, None, BATCH) is state
     expected = state @ head.project.weight[0] + head.project.bias
-    for items in (torch.zeros(5, 2, dtype=torch.int64), torch.full((5, 4), 7)):
-        torch.testing.assert_close(head(state, items), expected[:, None])
+    for items in (torch.zeros(len(state), 2, dtype=torch.int64), torch.full((len(state), 4), 7)):
+        logits = head.logits(state, items)
+        assert logits.shape == (*items.shape, 1)
+        torch.testing.assert_close(logits[..., 0], expected[:, None].expand(items.shape))
+    assert head.levels == (Feedback.IMPLICIT_POSITIVE,)
 
 
 def test_item_polarity_by_hand():
+    log = small_log([(0, 0, 0, 10), (0, 1, 3, 20)], num_users=1, num_items=2)  # loved, rejected
+    batch = EventSequences.build(log).inference_batch(np.array([0]), 5)
     head = ItemPolarity(num_items=2, size=1, rank=1)
     with torch.no_grad():
-        head.taste[0].weight.fill_(1)
-        head.taste[0].bias.fill_(0)
-        head.taste[2].weight.copy_(torch.tensor([[0.5], [2.0]]))  # level, taste
-        head.taste[2].bias.copy_(torch.tensor([0.25, 0.0]))
-        head.item.weight.copy_(torch.tensor([[1.0, 3.0], [-1.0, -2.0]]))  # level, vector
-    # State 2: level 1.25, taste 4. State -2 is cut to 0: level .25, taste 0.
-    found = head(torch.tensor([[2.0], [-2.0]]), torch.tensor([[0, 1], [1, 1]]))
-    assert found.tolist() == [[4 * 3 + 1.25 + 1, 4 * -2 + 1.25 - 1], [0.25 - 1, 0.25 - 1]]
+        head.item.weight.copy_(torch.tensor([[0.5, 1.0], [0.25, -2.0]]))  # b, q
+        head.reaction.weight.copy_(torch.tensor([[2.0], [3.0]]))
+        head.presence.weight.copy_(torch.tensor([[0.1], [0.2]]))
+        head.weight.copy_(torch.tensor([1.0, 0.0, 0.0, -2.0]))
+        head.tendency.fill_(4.0)
+        head.threshold.copy_(torch.tensor([1.0, 0.0, -1.0]))
+        head.project.weight.fill_(10.0)
+    vector = torch.tensor([[0.0], [0.0], [0.5]])
+    r = [0.0, 1 / 6, -1 / 7]
+    after_first = (1 - 1 / 6) * 2 + 0.1
+    after_both = after_first + (-2 + 1 / 7) * 3 + 0.2
+    p = [0.0, after_first / math.sqrt(11), after_both / math.sqrt(12) + 5.0]
+    taste = head.taste(None, vector, batch)
+    np.testing.assert_allclose(
+        taste.detach(), [[4 * r_n, p_n] for r_n, p_n in zip(r, p, strict=True)], rtol=1e-6
+    )
+    score = 0.25 + 4 * r[2] - 2 * p[2]  # of item 1 after both events
+    logits = head.logits(taste[2:], torch.tensor([[1]]))
+    np.testing.assert_allclose(logits.detach()[0, 0], [score - 1, score, score + 1], rtol=1e-5)
+    assert head.levels == (0, 1, 2)
+
+
+def test_taste_is_blind_to_what_comes_later_and_to_others():
+    head = randomised(ItemPolarity(9, 4))
+    taste = head.taste(None, None, BATCH)
+    for row, user in enumerate(range(7)):
+        length = int(EVENTS.lengths[user])
+        for known in range(length + 1):
+            start = int(EVENTS.offsets[user])
+            events = slice(start, start + known)
+            alone = EventSequences(
+                np.array([0, known]),
+                EVENTS.item[events],
+                EVENTS.feedback[events],
+                EVENTS.time[events],
+                EVENTS.ticks_per_day,
+            ).inference_batch(np.array([0]), 20)
+            expected = head.taste(None, None, alone)[-1]
+            found = taste[int(BATCH.cu_seqlens[row]) + known]
+            torch.testing.assert_close(found, expected)
+
+
+def test_a_user_without_events_has_a_neutral_taste():
+    taste = randomised(ItemPolarity(9, 4)).taste(None, None, BATCH)
+    assert torch.equal(taste[BATCH.last[-1]], torch.zeros(taste.shape[1]))
 
 
 def test_log_probability_of_all_items_is_that_of_each():
-    torch.manual_seed(0)
-    head, state = ItemPolarity(num_items=6, size=4), 5 * torch.randn(3, 4)
-    logit = head(state, torch.arange(6).expand(3, -1))
-    torch.testing.assert_close(head.log_probability(state), logit.sigmoid().log())
+    head = randomised(ItemPolarity(num_items=9, size=4))
+    taste = head.taste(None, torch.randn(len(BATCH.item), 4), BATCH)
+    logit = head.logits(taste, torch.arange(9).expand(len(taste), -1))
+    positive = head.levels.index(Feedback.IMPLICIT_POSITIVE)
+    torch.testing.assert_close(head.log_probability(taste), logit[..., positive].sigmoid().log())
 
 
 def test_before_training_items_hardly_differ():
     torch.manual_seed(0)
-    log_probability = ItemPolarity(50, 16).log_probability(torch.randn(20, 16))
-    assert log_probability.mean().item() == pytest.approx(math.log(0.5), abs=0.2)
+    head = ItemPolarity(9, 4)
+    log_probability = head.log_probability(head.taste(None, None, BATCH))
     assert log_probability.std(1).max() < 0.1
+
+
+@pytest.mark.parametrize("known", [None, torch.randn(len(BATCH.item), 4)])
+def test_every_parameter_that_is_used_gets_a_gradient(known):
+    head = randomised(ItemPolarity(9, 4))
+    head.logits(
+        head.taste(None, known, BATCH), BATCH.item.clamp(min=0)[:, None]
+    ).square().sum().backward()
+    for name, parameter in head.named_parameters():
+        used = known is not None or not name.startswith("project")
+        assert (parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)) is used, name
+
+
+def test_tables_are_the_vectors_of_items():
+    head = ItemPolarity(9, 4)
+    assert {table.shape[0] for table in head.tables()} == {9}
+    assert len(head.tables()) == 3
