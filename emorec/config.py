@@ -53,6 +53,7 @@ class ModelConfig:
     backend: Literal["dgl", "torch"] = "dgl"  # sums over edges
     polarity: Literal["none", "next", "item"] = "none"  # predict that of the next event, of items
     aversion: float = 0.0  # weight in the ranking of how likely an item is liked; needs "item"
+    neighbours: int = 0  # similar items per item, found by counting, that vote in the ranking
 
 
 @dataclass(frozen=True)
@@ -275,6 +276,7 @@ def _check_values(config: Config) -> None:
         ("model.embedding_size", 1), ("graph.layers", 1), ("graph.heads", 1),
         ("sequence.layers", 0), ("sequence.heads", 1), ("sequence.max_length", 1),
         ("loss.samples", 1), ("loss.horizon", 1), ("model.aversion", 0),
+        ("model.neighbours", 0),
         ("loss.polarity_weight", 0), ("loss.polarity_decay", 0), ("training.epochs", 1),
         ("training.batch_size", 1), ("training.weight_decay", 0), ("training.patience", 1),
         ("training.refit", 0), ("training.seed", 0), ("training.threads", 0),

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from emorec.batches import GraphSource
+from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions
-from emorec.data.sequences import EventSequences
+from emorec.data.sequences import EventSequences, SequenceBatch
 from emorec.nn.model import Recommender, States
 
 __all__ = ["ModelScorer"]
@@ -15,6 +16,14 @@ __all__ = ["ModelScorer"]
 
 class ModelScorer:
     """Scores items from a trained model and a history, which may be newer than its training.
+
+    A model without aversion takes an explicit dislike for an event like others: people who
+    reject an item often meet one of its kind next. With aversion, dislikes are answers to a list:
+    from an aversion of 1 on, what comes next is told from the last event that was no explicit
+    dislike (below 1, from a mean of that state and the last one), and explicit dislikes since then
+    take ``aversion`` off the scores of the items most like theirs. The taste knows of all events.
+
+    A model with neighbours adds their votes to the ranking.
 
     Args:
         model: The model; used in evaluation mode.
@@ -31,12 +40,33 @@ class ModelScorer:
             users = torch.arange(history.num_users).numpy()
             self._full_graph = self._source.graph(users, self._events.lengths).to(device)
 
-    @torch.inference_mode()
     def states(self, users: Tensor) -> States:
-        """States of each user after the newest event, one row per user."""
-        self._model.eval()
+        """What is known of each user after the newest event, one row per user."""
+        return self._states(users, self._sequences(users))
+
+    @torch.inference_mode()
+    def __call__(self, users: Tensor) -> Tensor:
+        """Scores of all items, ``[B, I]``, for user indices ``[B]``."""
+        batch = self._sequences(users)
+        scores = self._model.ranking(self._states(users, batch))
+        neighbours = self._model.neighbours
+        if neighbours is not None:
+            scores += neighbours.weight * neighbours(batch.to(self._device))
+        if self._model.aversion:
+            is_open = torch.arange(len(batch.item)) > _last_undisputed(batch)[batch.row]
+            alike = self._model.is_like(batch.item[is_open].to(self._device))
+            refusals = torch.zeros_like(scores)
+            refusals.index_add_(0, batch.row[is_open].to(self._device), alike.to(scores.dtype))
+            scores -= self._model.aversion * refusals.clamp_(max=1)
+        return scores.cpu()
+
+    def _sequences(self, users: Tensor) -> SequenceBatch:
         encoder = self._model.sequence_encoder
-        batch = self._events.inference_batch(users.numpy(), encoder.max_length if encoder else 0)
+        return self._events.inference_batch(users.numpy(), encoder.max_length if encoder else 0)
+
+    @torch.inference_mode()
+    def _states(self, users: Tensor, batch: SequenceBatch) -> States:
+        self._model.eval()
         graph, user_node = self._full_graph, users
         if self._source is not None and graph is None:
             known = self._events.lengths[users.numpy()]
@@ -44,12 +74,18 @@ class ModelScorer:
             user_node = torch.arange(len(users))
         states = self._model(batch.to(self._device), graph, user_node.to(self._device))
         last = batch.last.to(self._device)
-        return States(states.next[last], None if states.taste is None else states.taste[last])
+        following = states.next[last]
+        if self._model.aversion:
+            undisputed = states.next[_last_undisputed(batch).to(self._device)]
+            following = following.lerp(undisputed, min(self._model.aversion, 1.0))
+        return States(following, None if states.taste is None else states.taste[last])
 
-    @torch.inference_mode()
-    def __call__(self, users: Tensor) -> Tensor:
-        """Scores of all items, ``[B, I]``, for user indices ``[B]``."""
-        return self._model.ranking(self.states(users)).cpu()
+
+def _last_undisputed(batch: SequenceBatch) -> Tensor:
+    """Each sequence's last token that is no explicit dislike, or [CLS]: int64 ``[B]``."""
+    token = torch.arange(len(batch.item))
+    undisputed = batch.feedback != Feedback.EXPLICIT_NEGATIVE
+    return torch.where(undisputed, token, -1).cummax(0).values[batch.last]
 
 
 def graph_source(model: Recommender, events: EventSequences, num_items: int) -> GraphSource | None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from emorec.averaging import ParameterAverage
+from emorec.baselines import ItemKNN
 from emorec.batches import TrainingBatch, num_batches, training_batches
 from emorec.checkpoint import EpochRecord, Progress
 from emorec.config import Config, LossConfig
@@ -27,6 +28,7 @@ from emorec.losses import bpr_loss, polarity_loss, softmax_loss
 from emorec.memory import keep_freed_memory
 from emorec.nn.graph_encoder import GraphEncoder
 from emorec.nn.model import Recommender
+from emorec.nn.neighbours import Neighbours
 from emorec.nn.polarity import ItemPolarity, NextPolarity
 from emorec.nn.sequence_encoder import SequenceEncoder
 from emorec.sampling import ItemSampler
@@ -39,6 +41,8 @@ _TARGETS = {
     "positive": {Feedback.EXPLICIT_POSITIVE, Feedback.IMPLICIT_POSITIVE},
     "explicit_positive": {Feedback.EXPLICIT_POSITIVE},
 }
+_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)  # of the neighbours' vote
+_WEIGHING_USERS = 2000  # at most, who choose among them
 
 
 class TrainingError(RuntimeError):
@@ -86,6 +90,7 @@ def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
             graph.gated,
             graph.informs,
             model.aversion,
+            Neighbours(num_items, 1 + model.neighbours) if model.neighbours else None,
         )
 
 
@@ -129,6 +134,8 @@ def train(
     options = config.training
     keep_freed_memory()
     model.to(options.device)
+    if model.neighbours is not None:
+        model.neighbours.remember(ItemKNN(1 + config.model.neighbours).fit(fit).similarity)
     events = EventSequences.build(fit)
     learner = _Learner(model, config, events, fit)
     validate = _validation(model, config, fit, valid)
@@ -152,6 +159,8 @@ def train(
             state.save(checkpoint, model, learner.optimizer, learner.average)
         on_epoch(state.records)
     model.load_state_dict(state.best)
+    if model.neighbours is not None and len(valid):
+        _choose_weight(model.neighbours, model, config, fit, valid)
     return state.records
 
 
@@ -303,6 +312,26 @@ def _validation(
         }
 
     return validate
+
+
+def _choose_weight(
+    neighbours: Neighbours,
+    model: Recommender,
+    config: Config,
+    fit: Interactions,
+    valid: Interactions,
+) -> None:
+    """Lets some validation users say how much the neighbours' vote counts."""
+    users = np.unique(valid.user)
+    users = users[:: math.ceil(len(users) / _WEIGHING_USERS)]
+    validate = _validation(model, config, fit, valid.select(np.isin(valid.user, users)))
+    assert validate is not None
+
+    def score(weight: float) -> float:
+        neighbours.weight.fill_(weight)
+        return validate()[config.evaluation.select]
+
+    neighbours.weight.fill_(max(_WEIGHTS, key=score))
 
 
 def _diverged(what: str, config: Config) -> TrainingError:

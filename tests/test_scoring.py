@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from emorec.baselines import ItemKNN
 from emorec.data.interactions import Interactions
+from emorec.data.sequences import EventSequences
 from emorec.data.synthetic import generate
 from emorec.scoring import ModelScorer, graph_source
 from emorec.training import build_model
-from tests.small import small_config
+from tests.small import small_config, small_log
 
 LOG = generate(num_users=30, num_items=50, num_topics=8, events_per_user=10).interactions
 KINDS = {
@@ -39,6 +41,7 @@ def test_scores_of_all_items_for_users_in_the_order_given(model):
 
 
 def test_is_the_model_on_the_whole_history_without_dropout(model):
+    model.aversion = 0  # nothing is taken off, see TestAnswers
     scorer = ModelScorer(model, LOG)
     users = torch.arange(5)
     model.train()
@@ -87,3 +90,70 @@ def test_graph_source():
         model = build_model(small_config(preset, *settings), 3, 3)
         source = graph_source(model, None, 3)
         assert (source.feedback_nodes, source.full) == (feedback_nodes, full)
+
+
+class TestAnswers:
+    """What explicit dislikes at the end of a history do to a model with aversion."""
+
+    LIKED, REFUSED = (4, 7), (11, 12)
+
+    def scorer(self, model, *kinds):
+        """Of one user, who met ``LIKED`` and then ``REFUSED`` with the given kinds."""
+        items = [*self.LIKED, *self.REFUSED][: 2 + len(kinds)]
+        rows = [
+            (0, item, kind, step)
+            for step, (item, kind) in enumerate(zip(items, (0, 1, *kinds), strict=True))
+        ]
+        return ModelScorer(model, small_log(rows, 1, 50))
+
+    @pytest.fixture
+    def model(self):
+        return build_model(small_config("", "model.aversion=2", "graph.conv=none"), 1, 50)
+
+    def test_what_comes_next_is_told_from_the_last_undisputed_event(self, model):
+        user = torch.tensor([0])
+        before = self.scorer(model).states(user)
+        for kinds in [(3,), (3, 3)]:
+            after = self.scorer(model, *kinds).states(user)
+            torch.testing.assert_close(after.next, before.next)
+            assert not torch.allclose(after.taste, before.taste)
+        assert not torch.allclose(self.scorer(model, 3, 2).states(user).next, before.next)
+
+    def test_half_an_aversion_goes_half_the_way(self, model):
+        user = torch.tensor([0])
+        states = {}
+        for aversion in (0.0, 0.5, 1.0, 3.0):
+            model.aversion = aversion
+            states[aversion] = self.scorer(model, 3).states(user).next
+        torch.testing.assert_close(states[0.5], (states[0.0] + states[1.0]) / 2)
+        torch.testing.assert_close(states[3.0], states[1.0])
+        assert not torch.allclose(states[0.0], states[1.0])
+
+    @pytest.mark.parametrize("kinds", [(3,), (3, 3), (2, 3), (3, 0)])
+    def test_takes_the_aversion_off_what_is_like_the_refused(self, model, kinds):
+        scorer = self.scorer(model, *kinds)
+        user = torch.tensor([0])
+        with torch.inference_mode():
+            taken = model.ranking(scorer.states(user)) - scorer(user)
+        refused = [item for item, kind in zip(self.REFUSED, kinds, strict=False) if kind == 3]
+        if kinds[-1] != 3:
+            refused = []  # an event came after it
+        alike = model.is_like(torch.tensor(refused, dtype=torch.int64)).any(0)
+        assert alike.sum() >= len(refused) * 7
+        torch.testing.assert_close(taken[0], 2.0 * alike, atol=1e-5, rtol=0)
+
+    def test_a_user_who_only_refused(self, model):
+        log = small_log([(0, 3, 3, 1)], 1, 50)
+        assert torch.isfinite(ModelScorer(model, log)(torch.tensor([0]))).all()
+
+
+def test_neighbours_add_their_weighted_votes():
+    model = build_model(small_config("", "model.neighbours=5"), LOG.num_users, LOG.num_items)
+    model.neighbours.remember(ItemKNN(6).fit(LOG).similarity)
+    users = torch.arange(4)
+    scorer = ModelScorer(model, LOG)
+    model.neighbours.weight.zero_()
+    without = scorer(users)
+    model.neighbours.weight.fill_(3.0)
+    batch = EventSequences.build(LOG).inference_batch(users.numpy(), 20)
+    torch.testing.assert_close(scorer(users), without + 3 * model.neighbours(batch))

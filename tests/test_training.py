@@ -16,6 +16,7 @@ from emorec.data.splits import Split, split_interactions
 from emorec.data.synthetic import generate, shuffled
 from emorec.evaluation.ranking import evaluate, recommend_top_k
 from emorec.files import FileError, save_tensors
+from emorec.nn.neighbours import Neighbours
 from emorec.scoring import ModelScorer
 from emorec.training import TrainingError, build_model, train
 from tests.small import small_config, small_log
@@ -433,3 +434,28 @@ def test_the_vectors_of_items_lose_the_same_share_in_an_epoch_however_many_steps
         kept.append(of_reactions.mean().item())
         assert of_reactions.std() < 1e-4  # the loss does not reach them here
     assert kept == pytest.approx([math.exp(-0.5), math.exp(-0.5)], abs=0.04)
+
+
+class TestNeighbours:
+    def test_are_counted_in_what_is_learned_from_and_weighed_on_validation(self, monkeypatch):
+        monkeypatch.setattr(training, "_WEIGHING_USERS", 25)
+        model, _ = run(small_config("", "model.neighbours=4"))
+        counted = Neighbours(LOG.num_items, 5)
+        counted.remember(ItemKNN(5).fit(SPLIT.train).similarity)
+        assert torch.equal(model.neighbours.item, counted.item)
+        assert torch.equal(model.neighbours.similarity, counted.similarity)
+        users = np.unique(SPLIT.valid_targets.user)[::3]  # 60 users: every third makes 20 of them
+        asked = SPLIT.valid_targets.select(np.isin(SPLIT.valid_targets.user, users))
+        scores = {}
+        chosen = model.neighbours.weight.item()
+        for weight in (0.0, 0.5, 1.0, 2.0, 4.0):
+            model.neighbours.weight.fill_(weight)
+            topk = recommend_top_k(ModelScorer(model, SPLIT.train), users, SPLIT.train, 10)
+            scores[weight] = evaluate(topk, users, asked, 10).summary()["ndcg_any"]
+        assert scores[chosen] == max(scores.values()) > min(scores.values())
+
+    def test_keep_their_weight_where_nothing_chooses(self):
+        split = replace(SPLIT, valid=SPLIT.valid.select(np.zeros(0, dtype=np.int64)))
+        model, _ = run(small_config("", "model.neighbours=4", "training.epochs=1"), split)
+        assert model.neighbours.weight == 1
+        assert model.neighbours.similarity.sum() > 0

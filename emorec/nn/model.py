@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from emorec.data.graph import FeedbackGraph
 from emorec.data.sequences import SequenceBatch
 from emorec.nn.graph_encoder import GraphEncoder
+from emorec.nn.neighbours import Neighbours
 from emorec.nn.polarity import ItemPolarity, NextPolarity
 from emorec.nn.sequence_encoder import SequenceEncoder
 
@@ -55,11 +56,14 @@ class Recommender(nn.Module):
         graph_informs: "everything", or "polarity": then the graph has no part in what comes next.
         aversion: Weight of the polarity in the ranking, at least 0; more than 0 needs an
             `ItemPolarity`.
+        neighbours: What adds to the ranking of users, see `emorec.scoring`, or None.
 
     Raises:
         ValueError: If there is neither encoder, ``aversion`` has no head to ask, a head has no
             events to judge by, or nothing but the graph could say what comes next and it may not.
     """
+
+    MOST_LIKE = 13  # an item and a dozen others
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class Recommender(nn.Module):
         gated: bool = False,
         graph_informs: Informs = "everything",
         aversion: float = 0.0,
+        neighbours: Neighbours | None = None,
     ) -> None:
         super().__init__()
         if graph_encoder is None and sequence_encoder is None:
@@ -92,6 +97,7 @@ class Recommender(nn.Module):
         self.polarity = polarity
         self.graph_informs: Informs = graph_informs
         self.aversion = aversion
+        self.neighbours = neighbours
 
     def forward(
         self,
@@ -139,6 +145,24 @@ class Recommender(nn.Module):
             ``[T, N]``.
         """
         return torch.einsum("td,tnd->tn", state, self.item_embedding(items))
+
+    @torch.no_grad()
+    def is_like(self, items: Tensor) -> Tensor:
+        """Whether each item of the catalogue is one of the few that are most like a given one.
+
+        Items are alike whose embeddings, less their mean, have a large cosine.
+
+        Args:
+            items: Item indices, int64 ``[N]``.
+
+        Returns:
+            Bool ``[N, I]``: `MOST_LIKE` items in each row, the item itself one of them.
+        """
+        vectors = self.item_embedding.weight
+        vectors = F.normalize(vectors - vectors.mean(0), dim=1)
+        nearest = (vectors[items] @ vectors.T).topk(min(self.MOST_LIKE, len(vectors))).indices
+        alike = torch.zeros(len(items), len(vectors), dtype=torch.bool, device=items.device)
+        return alike.scatter_(1, nearest, True)
 
     def ranking(self, states: States) -> Tensor:
         """What the whole catalogue is ranked by, ``[T, I]``."""

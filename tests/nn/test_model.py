@@ -161,3 +161,23 @@ class TestRanking:
 
 def test_models_without_a_polarity_head_have_no_parameters_for_it():
     assert not any("polarity" in name for name in make_model().state_dict())
+
+
+class TestAlike:
+    def test_by_hand(self):
+        model = make_model()
+        vectors = torch.zeros(NUM_ITEMS, SIZE)
+        angle = torch.tensor([0.0, 0.1, 2.0, 2.2, 3.9, 4.0, 4.3, 5.5, 5.6])
+        vectors[:, 0], vectors[:, 1] = angle.cos(), angle.sin()
+        with torch.no_grad():
+            model.item_embedding.weight.copy_(vectors - vectors.mean(0) + 7)  # less their mean
+        model.MOST_LIKE = 2
+        alike = model.is_like(torch.tensor([0, 3, 0]))
+        assert alike.sum(1).tolist() == [2, 2, 2]
+        assert alike[0].nonzero()[:, 0].tolist() == [0, 1]
+        assert alike[1].nonzero()[:, 0].tolist() == [2, 3]
+
+    def test_of_no_item_and_in_a_small_catalogue(self):
+        model = make_model()
+        assert model.is_like(torch.zeros(0, dtype=torch.int64)).shape == (0, NUM_ITEMS)
+        assert model.is_like(torch.tensor([5])).all()  # 9 items, fewer than MOST_LIKE

@@ -1,0 +1,73 @@
+"""A vote of the items that a user met lately for the items most like them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+
+from emorec.data.feedback import Feedback
+from emorec.data.sequences import SequenceBatch
+
+__all__ = ["Neighbours"]
+
+
+class Neighbours(nn.Module):
+    """Paths from a user's items over the other users who had them to further items.
+
+        vote_i = sum_j exp(-age_j / 20) similarity(j, i)
+
+    over a user's events ``j``, of which ``age_j`` are newer; explicit dislikes have no vote. A
+    user's largest vote is 1. Nothing here is trained by gradients: similarities are counted from
+    a log, see `emorec.baselines.ItemKNN`, so that rare items profit whose embeddings have seen few
+    steps. They are buffers, and so part of a checkpoint.
+
+    Args:
+        num_items: Size of the catalogue, ``I``.
+        num_neighbours: Similar items kept per item, ``N``.
+
+    Attributes:
+        weight: What the vote is multiplied by in the ranking; validation may choose it.
+    """
+
+    RECENCY = 20.0  # events
+
+    item: Tensor  # int32 [I, N]
+    similarity: Tensor  # [I, N]; 0 where an item has fewer neighbours
+    weight: Tensor
+
+    def __init__(self, num_items: int, num_neighbours: int) -> None:
+        super().__init__()
+        shape = num_items, min(num_neighbours, num_items)
+        self.register_buffer("item", torch.zeros(shape, dtype=torch.int32))
+        self.register_buffer("similarity", torch.zeros(shape))
+        self.register_buffer("weight", torch.ones(()))
+
+    def remember(self, similarity: sparse.csr_matrix) -> None:
+        """Takes similarities in, CSR ``[I, I]``: row ``j`` holds at most ``N`` items like ``j``."""
+        counts = np.diff(similarity.indptr)
+        row = np.repeat(np.arange(len(counts)), counts)
+        place = np.arange(len(row)) - similarity.indptr[row]
+        self.item.zero_()
+        self.similarity.zero_()
+        self.item[row, place] = torch.from_numpy(similarity.indices.astype(np.int32)).to(
+            self.item.device
+        )
+        self.similarity[row, place] = torch.from_numpy(similarity.data.astype(np.float32)).to(
+            self.similarity.device
+        )
+
+    def forward(self, batch: SequenceBatch) -> Tensor:
+        """Votes after the last token of ``B`` sequences, ``[B, I]``, in [0, 1]."""
+        votes = batch.feedback < Feedback.EXPLICIT_NEGATIVE
+        votes &= batch.position > 0
+        age = batch.position[batch.last][batch.row] - batch.position
+        weight = torch.exp(-age[votes] / self.RECENCY)[:, None]  # [T, 1]
+        item, row = batch.item[votes], batch.row[votes]
+        num_items = len(self.item)
+        cell = row[:, None] * num_items + self.item[item]
+        total = weight.new_zeros(len(batch.user) * num_items)
+        total.index_add_(0, cell.flatten(), (weight * self.similarity[item]).flatten())
+        total = total.view(-1, num_items)
+        return total / total.amax(1, keepdim=True).clamp(min=torch.finfo(total.dtype).tiny)
