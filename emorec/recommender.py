@@ -68,7 +68,8 @@ class EmoRec:
 
         The held-out part chooses the epoch. With ``training.refit`` the model of that epoch then
         goes on learning from the train and the held-out part together, for that share of as many
-        epochs: the newest events are the ones that say most about the next.
+        epochs: the newest events are the ones that say most about the next. The end of this
+        training is known, so the learning rate falls to 0 until then.
 
         Args:
             data: A log, of which a part is held out to choose the epoch; a DataFrame has the
@@ -103,6 +104,7 @@ class EmoRec:
                 checkpoint.with_stem(f"{checkpoint.stem}-refit") if checkpoint else None,
                 lambda records: on_epoch(self.records + records),
                 progress,
+                anneal=True,
             )
             self.records = self.records + again
         self._model, self._split = model, data

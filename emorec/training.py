@@ -109,6 +109,7 @@ def train(
     checkpoint: Path | None = None,
     on_epoch: Callable[[list[EpochRecord]], None] = lambda records: None,
     progress: bool = True,
+    anneal: bool = False,
 ) -> list[EpochRecord]:
     """Trains a model in place and leaves it at its best epoch on validation.
 
@@ -123,6 +124,7 @@ def train(
         checkpoint: File to write after each epoch, and to go on from if it exists.
         on_epoch: Called after each epoch with all records so far.
         progress: Whether to show a progress bar.
+        anneal: Whether the learning rate falls to 0, in a straight line over all epochs.
 
     Returns:
         A record per epoch.
@@ -137,7 +139,7 @@ def train(
     if model.neighbours is not None:
         model.neighbours.remember(ItemKNN(1 + config.model.neighbours).fit(fit).similarity)
     events = EventSequences.build(fit)
-    learner = _Learner(model, config, events, fit)
+    learner = _Learner(model, config, events, fit, anneal)
     validate = _validation(model, config, fit, valid)
     state = Progress.fresh(model)
     if checkpoint is not None and checkpoint.exists():
@@ -168,9 +170,14 @@ class _Learner:
     """The optimizer's side of training: batches in, parameters changed."""
 
     def __init__(
-        self, model: Recommender, config: Config, events: EventSequences, fit: Interactions
+        self,
+        model: Recommender,
+        config: Config,
+        events: EventSequences,
+        fit: Interactions,
+        anneal: bool,
     ) -> None:
-        self.model, self.config, self.events = model, config, events
+        self.model, self.config, self.events, self.anneal = model, config, events, anneal
         options = config.training
         self.optimizer = torch.optim.AdamW(
             self._parameter_groups(),
@@ -208,9 +215,10 @@ class _Learner:
             self.events, self.source, max_length, options.batch_size, rng, horizon
         )
         total, steps = 0.0, 0
+        steps_per_epoch = num_batches(self.events, max_length, options.batch_size)
         bar = tqdm(
             batches,
-            total=num_batches(self.events, max_length, options.batch_size),
+            total=steps_per_epoch,
             desc=f"epoch {epoch}/{options.epochs}",
             unit="batch",
             leave=False,
@@ -219,7 +227,11 @@ class _Learner:
         self.model.train()
         with torch.random.fork_rng():  # dropout
             torch.manual_seed(int(rng.integers(2**63)))
-            for batch in bar:
+            for number, batch in enumerate(bar):
+                if self.anneal:
+                    done = (epoch - 1 + number / steps_per_epoch) / options.epochs
+                    for group in self.optimizer.param_groups:
+                        group["lr"] = options.learning_rate * (1 - done)
                 loss = self._step(batch, rng)
                 if loss is None:
                     continue

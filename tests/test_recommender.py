@@ -91,7 +91,7 @@ class TestFit:
         before = EmoRec(config=small_config("")).fit(LOG, progress=False)
         nothing = LOG.select(np.zeros(0, dtype=np.int64))
         config = small_config("", f"training.epochs={len(refitted)}")
-        train(before.model, config, recommender.split.history, nothing, progress=False)
+        train(before.model, config, before.split.history, nothing, progress=False, anneal=True)
         pd.testing.assert_frame_equal(before.recommend(USERS), recommender.recommend(USERS))
 
 

@@ -290,6 +290,21 @@ def test_the_average_is_validated_and_kept():
     assert 0 < (average - begin).norm() < 0.98 * (end - begin).norm()
 
 
+def test_annealing_lowers_the_learning_rate_to_0(monkeypatch):
+    rates = []
+    step = torch.optim.AdamW.step
+
+    def noted(optimizer, *args):
+        rates.append({group["lr"] for group in optimizer.param_groups})
+        return step(optimizer, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    run(small_config("", "training.learning_rate=0.01"), anneal=True)
+    expected = [0.01 * (1 - number / len(rates)) for number in range(len(rates))]
+    assert [list(each) for each in rates] == [[pytest.approx(rate)] for rate in expected]
+    assert len(rates) >= 4
+
+
 class TestErrors:
     def test_a_loss_that_is_no_number(self, monkeypatch):
         def broken(state, *_):
