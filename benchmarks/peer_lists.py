@@ -73,6 +73,9 @@ class Try:
 @click.option("--lists", type=click.Path(path_type=Path), default=Path("runs/peers"))
 @click.option("--epochs", type=int, help="Most epochs.  [default: as in peers.toml]")
 @click.option("--tries", type=int, help="Most combinations, the grid's first.  [default: all]")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="In place of the grid's values."
+)
 @click.option("--select", default="ndcg_any", show_default=True, help="What validation maximises.")
 @click.option("--k", default=10, show_default=True, help="Length of the lists.")
 @click.option("--seed", default=0, show_default=True)
@@ -85,6 +88,7 @@ def main(
     lists: Path,
     epochs: int | None,
     tries: int | None,
+    overrides: tuple[str, ...],
     select: str,
     k: int,
     seed: int,
@@ -99,7 +103,7 @@ def main(
             click.echo(f"{target} is there")
             continue
         peer = Peer(name, environments, checkouts)
-        combinations = peer.combinations(epochs, seed)[:tries]
+        combinations = peer.combinations(epochs, seed, parsed(overrides, name))[:tries]
         done = [tune(peer, split, settings, k, select) for settings in combinations]
         best = max(done, key=lambda one: one.score)
         last = peer.run(
@@ -120,6 +124,25 @@ def main(
             np.savez_compressed(file, users=last.users, items=last.items[0])
         write_text(target.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")
         click.echo(f"{name}: {json.dumps(facts['test'])}")
+
+
+def parsed(overrides: tuple[str, ...], peer: str) -> Settings:
+    """Hyper-parameters from texts like ``session_max_len=20``.
+
+    Raises:
+        click.UsageError: If one is not in the peer's grid, or its value no JSON.
+    """
+    settings: Settings = {}
+    for text in overrides:
+        name, _, value = text.partition("=")
+        if name not in PEERS[peer]["grid"]:
+            known = ", ".join(PEERS[peer]["grid"])
+            raise click.UsageError(f"--set {text}: {peer} has no {name!r} (one of: {known})")
+        try:
+            settings[name] = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise click.UsageError(f"--set {text}: {value!r} is no JSON value") from error
+    return settings
 
 
 class Peer:
@@ -150,12 +173,14 @@ class Peer:
                 )
             self.fixed["checkout"] = str(checkout)
 
-    def combinations(self, epochs: int | None, seed: int) -> list[Settings]:
-        """What to try: all of the grid, each for at most so many epochs."""
+    def combinations(
+        self, epochs: int | None, seed: int, overrides: Settings | None = None
+    ) -> list[Settings]:
+        """What to try: all of the grid but for overrides, each for at most so many epochs."""
         report = [e for e in self.facts["epochs"] if epochs is None or e <= epochs]
         if not report:
             raise ValueError(f"epochs must be at least {self.facts['epochs'][0]}, got {epochs}")
-        grid = self.facts["grid"]
+        grid = self.facts["grid"] | {name: [value] for name, value in (overrides or {}).items()}
         return [
             {**dict(zip(grid, values, strict=True)), "seed": seed, "epochs": report}
             for values in itertools.product(*grid.values())

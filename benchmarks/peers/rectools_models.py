@@ -19,16 +19,16 @@ MODELS = {"sasrec": SASRecModel, "bert4rec": BERT4RecModel}
 
 
 class SoftmaxByRows(TransformerLightningModule):
-    """RecTools' training with the same softmax loss, whose layout a CPU computes twice as fast."""
+    """RecTools' training with the same softmax loss, computed only where there is a target."""
 
-    @classmethod
-    def _calc_softmax_loss(
-        cls, logits: torch.Tensor, y: torch.Tensor, w: torch.Tensor
-    ) -> torch.Tensor:
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        net, told = self.torch_model, batch["y"] != 0
+        items = net.item_model.get_all_embeddings()
+        states = net.encode_sessions(batch, items)[told] / self.logits_t
         loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), y.flatten(), ignore_index=0, reduction="none"
-        )  # [B * L]; zeros at padding
-        loss = loss.view_as(y) * w
+            net.similarity_module(states, items), batch["y"][told], reduction="none"
+        )
+        loss = loss * batch["yw"][told]
         return loss.sum() / (loss > 0).sum()
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import peer_lists
 import pytest
@@ -157,6 +158,18 @@ def test_fewer_epochs_are_the_first_of_them(environments):
     ]
     with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
         peer.combinations(0, seed=5)
+
+
+def test_settings_in_place_of_the_grids(environments):
+    peer = peer_lists.Peer("walker", environments)
+    overrides = peer_lists.parsed(("shift=7",), "walker")
+    assert peer.combinations(1, 5, overrides) == [{"shift": 7, "seed": 5, "epochs": [1]}]
+    with pytest.raises(
+        click.UsageError, match=r"--set shfit=7: walker has no 'shfit' \(one of: sh"
+    ):
+        peer_lists.parsed(("shfit=7",), "walker")
+    with pytest.raises(click.UsageError, match="--set shift=x: 'x' is no JSON value"):
+        peer_lists.parsed(("shift=x",), "walker")
 
 
 def test_a_peer_that_fails_says_so(environments):
