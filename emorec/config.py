@@ -68,6 +68,7 @@ class GraphConfig:
     informs: Literal["everything", "polarity"] = "everything"  # or only what will be liked
     layers: int = 2
     heads: int = 1  # of GAT
+    half_life: float = 0.0  # days after which an event weighs half in a mean; 0: all alike
     dropout: float = 0.2
 
 
@@ -276,7 +277,7 @@ def _check_values(config: Config) -> None:
         ("model.embedding_size", 1), ("graph.layers", 1), ("graph.heads", 1),
         ("sequence.layers", 0), ("sequence.heads", 1), ("sequence.max_length", 1),
         ("loss.samples", 1), ("loss.horizon", 1), ("model.aversion", 0),
-        ("model.neighbours", 0),
+        ("model.neighbours", 0), ("graph.half_life", 0),
         ("loss.polarity_weight", 0), ("loss.polarity_decay", 0), ("training.epochs", 1),
         ("training.batch_size", 1), ("training.weight_decay", 0), ("training.patience", 1),
         ("training.refit", 0), ("training.seed", 0), ("training.threads", 0),
@@ -289,7 +290,7 @@ def _check_values(config: Config) -> None:
     finite = [
         "sequence.shortest_half_life", "sequence.longest_half_life", "training.learning_rate",
         "training.weight_decay", "training.refit", "loss.polarity_weight", "loss.polarity_decay",
-        "model.aversion",
+        "model.aversion", "graph.half_life",
     ]  # fmt: skip
     shares = ["loss.use_negatives", "split.quantile"]
     below_one = ["graph.dropout", "sequence.dropout", "training.averaging"]
@@ -332,6 +333,11 @@ def _check_values(config: Config) -> None:
     if config.graph.signed and not config.graph.feedback_nodes:
         raise ConfigError(
             "graph.signed needs graph.feedback_nodes: without them there is no negative relation"
+        )
+    if config.graph.half_life and config.graph.conv == "gat":
+        raise ConfigError(
+            f"graph.half_life is {config.graph.half_life}, which needs the means of graph.conv "
+            "'sage', got 'gat', whose attention weighs events itself"
         )
 
 

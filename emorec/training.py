@@ -65,6 +65,7 @@ def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
                 num_heads=graph.heads,
                 signed=graph.signed,
                 dropout=graph.dropout,
+                half_life=graph.half_life,
                 backend=model.backend,
             )
         if sequence.layers:

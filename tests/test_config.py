@@ -110,7 +110,8 @@ class TestLoad:
             for name, value in flat(config).items()
             if isinstance(value, (bool, int, float)) and name != "graph.feedback_nodes"
         }
-        config = config.with_setting("model.polarity=item")  # aversion needs it
+        for needed in ("model.polarity=item", "graph.conv=sage"):  # by aversion, by half-lives
+            config = config.with_setting(needed)
         for name, value in changes.items():
             config = config.with_setting(f"{name}={str(different_value(value)).lower()}")
         config = config.with_setting('data.dataset="Zoë\'s \\"log\\".csv"')
@@ -195,6 +196,9 @@ class TestErrors:
             ("graph.dropout=1", "graph.dropout must be at least 0 and below 1, got 1.0"),
             ("training.learning_rate=inf", "training.learning_rate must be finite, got inf"),
             ("sequence.longest_half_life=inf", "sequence.longest_half_life must be finite"),
+            ("graph.half_life=-1", "graph.half_life must be at least 0, got -1.0"),
+            ("graph.half_life=nan", "graph.half_life must be at least 0, got nan"),
+            ("graph.half_life=inf", "graph.half_life must be finite, got inf"),
             ("loss.use_negatives=nan", "loss.use_negatives must be between 0 and 1, got nan"),
             ("evaluation.k=0", "evaluation.k must be at least 1, got 0"),
             ("model.embedding_size=0", "model.embedding_size must be at least 1, got 0"),
@@ -207,6 +211,15 @@ class TestErrors:
     def test_a_model_without_an_encoder(self, tmp_path):
         with pytest.raises(ConfigError, match="a model needs one of the two encoders"):
             load_text(tmp_path, '[graph]\nconv = "none"\n[sequence]\nlayers = 0')
+
+    def test_attention_has_no_half_life(self, tmp_path):
+        message = "graph.half_life is 7.0, which needs the means of graph.conv 'sage', got 'gat'"
+        with pytest.raises(ConfigError, match=message):
+            load_text(tmp_path, '[graph]\nconv = "gat"\nhalf_life = 7')
+
+    def test_half_life_reaches_the_graph_encoder(self):
+        config = load_config("emo-sage-thp", settings=("graph.half_life=7", "model.backend=torch"))
+        assert build_model(config, num_users=3, num_items=4).graph_encoder.half_life == 7
 
     def test_signs_need_negative_relations(self, tmp_path):
         with pytest.raises(ConfigError, match="graph.signed needs graph.feedback_nodes"):

@@ -101,6 +101,7 @@ class FeedbackGraph:
         owner_offsets: Where each user's nodes begin and end there, int64 ``[U + 1]``.
         events: The edges between items and nodes.
         event_time: Time of each event, sorted by node, int64 ``[E]``.
+        ticks_per_day: Units of ``event_time`` in a day.
     """
 
     users: Tensor
@@ -112,6 +113,7 @@ class FeedbackGraph:
     owner_offsets: Tensor
     events: Events
     event_time: Tensor
+    ticks_per_day: int
 
     def to(self, device: torch.device | str) -> FeedbackGraph:
         """The graph on another device; itself if it is there already."""
@@ -162,6 +164,15 @@ class FeedbackGraph:
             for kind, _, events in self._parts()
             for relation in _kind_relations(kind)[:2]
         }
+
+    @property
+    def age(self) -> Tensor:
+        """Days from each event to its user node's newest, sorted by node, float64 ``[E]``."""
+        owner = self.owner[self.events.node_by_event]
+        newest = torch.zeros_like(self.users).scatter_reduce(
+            0, owner, self.event_time, "amax", include_self=False
+        )
+        return (newest[owner] - self.event_time).double() / self.ticks_per_day
 
     def _parts(self) -> Iterator[tuple[str, slice, slice]]:
         """Each kind's nodes and, sorted by node, its events."""
@@ -230,6 +241,7 @@ def build_graph(
             )
         ),
         event_time=torch.from_numpy(events.time[event]),
+        ticks_per_day=events.ticks_per_day,
     )
 
 

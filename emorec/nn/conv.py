@@ -23,7 +23,7 @@ __all__ = ["GATConv", "KindLinear", "SAGEConv"]
 
 
 class SAGEConv(nn.Module):
-    """Mean of the neighbours, projected: ``m_v = W_k mean_{u in N(v)} h_u``.
+    """Mean of the neighbours, projected: ``m_v = W_k mean_{u in N(v)} h_u``, by the edges' weights.
 
     The usual term of the node itself belongs to the node, not to the relation: see
     `emorec.nn.graph_encoder.GraphEncoder`.

@@ -52,6 +52,8 @@ class GraphEncoder(nn.Module):
         num_heads: Heads of GAT.
         signed: Signed aggregation at users.
         dropout: Dropout after each layer but the last.
+        half_life: Days after which an event weighs half in SAGE's means, counted back from its
+            user's newest event; 0: all weigh alike.
         backend: "dgl" or "torch"; parameters do not depend on it.
     """
 
@@ -66,10 +68,12 @@ class GraphEncoder(nn.Module):
         num_heads: int = 1,
         signed: bool = False,
         dropout: float = 0.2,
+        half_life: float = 0.0,
         backend: GraphBackend = "dgl",
     ) -> None:
         super().__init__()
         self.backend: GraphBackend = backend
+        self.half_life = half_life
         self.relations = list(relations)
         kinds = [target for source, _, target in relations if source == "item"]
         self.reached = "user" if kinds == ["user"] else "feedback"  # type that events reach
@@ -102,7 +106,7 @@ class GraphEncoder(nn.Module):
         Returns:
             ``[U, D]``, one row per user node.
         """
-        edges = adjacencies(graph, self.backend)
+        edges = adjacencies(graph, self.backend, self.half_life)
         vectors = {"item": items}
         for name in self.tables:
             table: Any = self.tables[name]

@@ -112,10 +112,22 @@ class TestBuildGraph:
         assert graph.time["item", "interacts", "user"].tolist() == [10, 20, 30, 40, 5, 6, 7]
         assert list(graph.node_user) == ["user"]
 
+    @pytest.mark.parametrize(("unit", "ticks"), [("s", 86400), ("ms", 86400000)])
+    def test_age_is_counted_from_the_newest_event_that_a_node_knows(self, unit, ticks):
+        start = 1_700_000_000 * ticks // 86400  # in float32, a day would be lost in milliseconds
+        rows = [(0, 1, 0, start), (0, 2, 3, start + ticks), (0, 1, 0, start + 4 * ticks)]
+        rows += [(1, 1, 0, start + 9 * ticks)]
+        events = EventSequences.build(small_log(rows, 3, 5, unit))
+        graph = build_graph(events, np.array([0, 0, 1, 2]), np.array([2, 3, 1, 0]), 5)
+        assert graph.owner[graph.events.node_by_event].tolist() == [0, 1, 1, 2, 0, 1]
+        assert graph.age.tolist() == [1, 4, 0, 0, 0, 3]
+        assert graph.age.dtype == torch.float64
+
     def test_no_users_at_all(self):
         graph = build_graph(EVENTS, np.zeros(0, int), np.zeros(0, int), 5)
         assert graph.sizes == [0, 0, 0, 0]
         assert all(len(source) == 0 for source, _ in graph.edges.values())
+        assert graph.age.tolist() == []
 
 
 def sorted_by(values, offsets):

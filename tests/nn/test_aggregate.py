@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,11 +19,13 @@ pytest.importorskip("dgl")
 
 BACKENDS = ["dgl", "torch"]
 NUM_KINDS = 4
+DAY = 86400
 
 
-def graph_of(events, num_items, num_users, feedback_nodes=True):
-    """A graph of events (user, item, kind)."""
-    rows = [(user, item, kind, time) for time, (user, item, kind) in enumerate(events)]
+def graph_of(events, num_items, num_users, feedback_nodes=True, times=None):
+    """A graph of events (user, item, kind), a second apart or at the given times."""
+    times = range(len(events)) if times is None else times
+    rows = [(*event, time) for event, time in zip(events, times, strict=True)]
     sequences = EventSequences.build(small_log(rows, num_users, num_items))
     users = np.arange(num_users)
     return build_graph(
@@ -30,9 +33,9 @@ def graph_of(events, num_items, num_users, feedback_nodes=True):
     )
 
 
-def plain(edges, num_items, num_users):
+def plain(edges, num_items, num_users, times=None):
     """A graph of edges from items to users, without feedback nodes."""
-    return graph_of([(user, item, 0) for item, user in edges], num_items, num_users, False)
+    return graph_of([(user, item, 0) for item, user in edges], num_items, num_users, False, times)
 
 
 def edge_lists(events):
@@ -65,14 +68,25 @@ def sizes_of(edges):
     return len(edges.row_offsets) - 1, len(edges.source_offsets) - 1, len(edges.offsets) - 1
 
 
-def slow_mean(edges, x, num_targets):
-    """The docstring's formula, target by target, in NumPy."""
-    result = np.zeros((num_targets, x.shape[1]))
-    for v in range(num_targets):
-        rows = [row for row, _, target in edges if target == v]
-        if rows:
-            result[v] = x.detach().numpy()[rows].mean(0)
-    return result
+def slow_mean(edges, x, num_targets, weights=None):
+    """The docstring's formula as a product of dense matrices, in NumPy."""
+    matrix = np.zeros((num_targets, len(x)))
+    for (row, _, target), weight in zip(edges, weights or [1] * len(edges), strict=True):
+        matrix[target, row] += weight
+    total = matrix.sum(1, keepdims=True)
+    return matrix @ x.detach().numpy() / np.where(total > 0, total, 1)
+
+
+def slow_weights(events, times, half_life):
+    """``2^(-age / half_life)`` of every event, by its user's newest."""
+    users = [user for user, _, _ in events]
+    newest = {
+        user: max(t for u, t in zip(users, times, strict=True) if u == user) for user in users
+    }
+    return [
+        0.5 ** ((newest[user] - time) / DAY / half_life)
+        for user, time in zip(users, times, strict=True)
+    ]
 
 
 def slow_attend(edges, x, left, right):
@@ -160,6 +174,106 @@ class TestByHand:
         x, left, right = random_inputs(*sizes_of(edges), 2)
         assert torch.autograd.gradcheck(edges.mean, (x,))
         assert torch.autograd.gradcheck(edges.attend, (x, left, right))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+class TestDecay:
+    # User 0 has item 0 and, a day later, item 1 twice; user 1 has item 0; user 2 has nothing.
+    EDGES = [(0, 0), (1, 0), (1, 0), (0, 1)]
+    TIMES = [0, DAY, DAY, 9 * DAY]
+
+    def edges(self, backend, half_life=1.0):
+        return adjacencies(plain(self.EDGES, 3, 3, self.TIMES), backend, half_life)
+
+    def test_by_hand(self, backend):
+        into, back = self.edges(backend)
+        # User 0's weights are 1/2, 1, 1.
+        x = torch.tensor([[0.0, 5.0], [5.0, 0.0], [9.0, 9.0]])
+        assert into.mean(x).tolist() == [[4, 1], [0, 5], [0, 0]]
+        # To item 0, user 0's event weighs 1/2, and user 1's newest 1, whoever was first.
+        assert back.mean(torch.tensor([[3.0], [0.0], [9.0]])).tolist() == [[1], [3], [0]]
+
+    def test_off_by_default(self, backend):
+        graph = plain(self.EDGES, 3, 3, self.TIMES)
+        made = adjacencies(graph, backend)
+        assert [edges.weight for edges in made] == [None, None]
+        assert adjacencies(graph, backend, 0.0) is made
+        assert adjacencies(graph, backend, 1.0)[0].weight.tolist() == [0.5, 1, 1, 1]
+        assert adjacencies(graph, backend, 0.5)[0].weight.tolist() == [0.25, 1, 1, 1]
+        assert adjacencies(graph, backend) is made
+
+    @pytest.mark.parametrize("direction", [0, 1])
+    def test_equal_weights_give_the_plain_mean(self, backend, direction):
+        edges = adjacencies(plain(self.EDGES, 3, 3), backend)[direction]
+        x, *_ = random_inputs(*sizes_of(edges), 1)
+        for weight in (1.0, 0.3):
+            weighted = replace(edges, weight=torch.full((4,), weight))
+            found, expected = weighted.mean(x), edges.mean(x)
+            torch.testing.assert_close(found, expected)
+            found, expected = (torch.autograd.grad(y.pow(2).sum(), x) for y in (found, expected))
+            torch.testing.assert_close(found, expected)
+
+    def test_events_at_one_time_weigh_the_same(self, backend):
+        graph = plain(self.EDGES, 3, 3, [5] * 4)
+        for weighted, edges in zip(
+            adjacencies(graph, backend, 1e-9), adjacencies(graph, backend), strict=True
+        ):
+            x, *_ = random_inputs(*sizes_of(edges), 1)
+            torch.testing.assert_close(weighted.mean(x), edges.mean(x))
+
+    def test_very_old_events(self, backend):
+        # Two likes a second apart, and thirty years later a dislike; half-life: a second.
+        events, times = [(0, 0, 0), (0, 1, 0), (0, 2, 3)], [0, 1, 10**9]
+        x = torch.tensor([[3.0], [6.0], [7.0]], requires_grad=True)
+        found = adjacencies(graph_of(events, 3, 1, times=times), backend, 1 / DAY)[0].mean(x)
+        torch.testing.assert_close(found.flatten(), torch.tensor([5.0, 7.0]))
+        # In one node, the two old events are no longer felt.
+        into, back = adjacencies(graph_of(events, 3, 1, False, times), backend, 1 / DAY)
+        found = into.mean(x)
+        assert found.item() == 7
+        assert torch.autograd.grad(found.sum(), x)[0].flatten().tolist() == [0, 0, 1]
+        assert back.mean(torch.tensor([[2.0]])).flatten().tolist() == [2, 2, 2]
+
+    def test_a_minute_leaves_the_last_event_of_an_hour(self, backend):
+        graph = plain([(0, 0), (1, 0)], 2, 1, [0, 3600])
+        x = torch.tensor([[1.0], [2.0]])
+        assert adjacencies(graph, backend, 1 / 1440)[0].mean(x).item() == pytest.approx(2)
+        means = [adjacencies(graph, backend, days)[0].mean(x).item() for days in (0.01, 0.1, 9.0)]
+        assert 2 > means[0] > means[1] > means[2] > 1.5
+
+    @pytest.mark.parametrize("direction", [0, 1])
+    @pytest.mark.parametrize(
+        "events",
+        [[], [(0, 0, 0)], [(0, 1, 0), (0, 0, 3), (1, 1, 0), (1, 1, 0), (2, 1, 0), (1, 0, 2)]],
+    )
+    def test_gradcheck(self, backend, events, direction):
+        edges = adjacencies(graph_of(events, 2, 3), backend, 2 / DAY)[direction]
+        x, *_ = random_inputs(*sizes_of(edges), 1)
+        assert torch.autograd.gradcheck(edges.mean, (x,))
+
+    def test_without_nodes(self, backend):
+        into, back = adjacencies(plain([], 2, 0), backend, 1.0)
+        assert into.mean(torch.ones(2, 4)).shape == (0, 4)
+        assert back.mean(torch.ones(0, 4)).tolist() == [[0] * 4] * 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(graphs(), st.data(), st.integers(1, 5), st.integers(0, 10**6))
+def test_decayed_mean_is_a_dense_product(drawn, data, half_life, seed):
+    events, num_items, num_users = drawn
+    times = data.draw(st.lists(st.integers(0, 9), min_size=len(events), max_size=len(events)))
+    graph = graph_of(events, num_items, num_users, times=times)
+    weights = slow_weights(events, times, half_life / DAY)
+    for direction, lists in enumerate(edge_lists(events)):
+        gradients = []
+        for backend in BACKENDS:
+            edges = adjacencies(graph, backend, half_life / DAY)[direction]
+            x, _, right = random_inputs(*sizes_of(edges), 1, seed)
+            found = edges.mean(x)
+            expected = slow_mean(lists, x, len(right), weights)
+            np.testing.assert_allclose(found.detach(), expected, rtol=1e-5, atol=1e-6)
+            gradients.append(torch.autograd.grad(found.pow(2).sum(), x))
+        torch.testing.assert_close(*gradients)
 
 
 @settings(max_examples=60, deadline=None)

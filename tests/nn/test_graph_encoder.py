@@ -39,7 +39,16 @@ def layer_norm(h, norm):
     return (h - mean) / np.sqrt(variance + norm.eps) * gain + bias
 
 
-def slow_message(conv, kind, source, target, edges, v):
+def slow_weights(graph, relation, half_life):
+    """``2^(-age / half_life)`` of a relation's events, by their user's newest of any kind."""
+    at_node = relation[0] == "item"  # the end that a user owns
+    owner = graph.node_user[relation[2 if at_node else 0]][graph.edges[relation][at_node]]
+    newest = EVENTS.time[EVENTS.offsets[1:] - 1]  # no edge asks for that of a user without events
+    seconds = newest[owner.numpy()] - graph.time[relation].numpy()
+    return 0.5 ** (seconds / 86400 / half_life)
+
+
+def slow_message(conv, kind, source, target, edges, v, weights):
     """One node's message in one relation, or None if nothing reaches it."""
     neighbours = [u for u, end in edges if end == v]
     if not neighbours:
@@ -49,7 +58,8 @@ def slow_message(conv, kind, source, target, edges, v):
     for head in range(len(weight)):
         z = source @ weight[head].T
         if not hasattr(conv, "attend_source"):
-            return z[neighbours].mean(0)
+            own = [w for w, (_, end) in zip(weights, edges, strict=True) if end == v]
+            return np.average(z[neighbours], axis=0, weights=own)
         a = conv.attend_source.detach().numpy()[kind, head]
         b = conv.attend_target.detach().numpy()[kind, head]
         e = np.array([a @ z[u] + b @ target[v] for u in neighbours])
@@ -64,7 +74,7 @@ def slow_projection(linear, kind, source, edges, v):
     return source[rows[0]] @ linear.weight.detach().numpy()[kind].T if rows else None
 
 
-def slow_encoder(encoder, graph, items, signed):
+def slow_encoder(encoder, graph, items, signed, half_life=np.inf):
     """The docstring's formula with loops over layers, node types, nodes and relations."""
     kinds = list(graph.num_nodes)
     has_feedback = "user" not in kinds
@@ -95,7 +105,8 @@ def slow_encoder(encoder, graph, items, signed):
                             )
                         else:
                             ends = vectors[relation[0]], vectors[node_type]
-                            part = slow_message(layer.convs[group], kind, *ends, edges, v)
+                            weights = slow_weights(graph, relation, half_life)
+                            part = slow_message(layer.convs[group], kind, *ends, edges, v, weights)
                         if part is not None:
                             messages[kind] = part
                     if signed and node_type == "user":
@@ -134,6 +145,31 @@ def test_formula_without_feedback_nodes(conv, num_heads, num_layers):
     graph = full_graph(feedback_nodes=False)
     expected = slow_encoder(encoder, graph, ITEMS, signed=False)
     np.testing.assert_allclose(encoder(graph, ITEMS).detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("feedback_nodes", "num_layers"), [(True, 2), (True, 3), (False, 1), (False, 2)]
+)
+def test_formula_with_decay(feedback_nodes, num_layers):
+    options = {"feedback_nodes": feedback_nodes, "num_layers": num_layers}
+    encoder = make_encoder(half_life=1000.0, **options)  # the events span thirty years
+    graph = full_graph(feedback_nodes=feedback_nodes)
+    expected = slow_encoder(encoder, graph, ITEMS, signed=False, half_life=1000.0)
+    np.testing.assert_allclose(encoder(graph, ITEMS).detach(), expected, rtol=1e-4, atol=1e-5)
+    encoder.half_life = 0.0
+    assert not np.allclose(encoder(graph, ITEMS).detach(), expected, atol=1e-2)
+
+
+def test_with_a_half_life_of_a_minute_the_last_event_of_its_kind_speaks_alone():
+    encoder = make_encoder(half_life=1 / 1440)
+    rows = [(0, 3, 0, 0), (0, 4, 0, 3600), (1, 5, 0, 0), (1, 5, 3, 7200)]
+    all_events, last = (
+        EventSequences.build(small_log(part, NUM_USERS, NUM_ITEMS)) for part in (rows, rows[1:])
+    )
+    expected = encoder(full_graph(last), ITEMS)
+    torch.testing.assert_close(encoder(full_graph(all_events), ITEMS), expected)
+    encoder.half_life = 1.0
+    assert not torch.allclose(encoder(full_graph(all_events), ITEMS), expected, atol=1e-2)
 
 
 @pytest.mark.parametrize("feedback_nodes", [True, False])
@@ -245,12 +281,14 @@ class TestBlocks:
         assert encoder.needs_full_graph is expected
 
     @pytest.mark.parametrize(("feedback_nodes", "num_layers"), [(True, 2), (False, 3)])
-    @pytest.mark.parametrize("conv", ["sage", "gat"])
+    @pytest.mark.parametrize(
+        "options", [{"conv": "sage"}, {"conv": "sage", "half_life": 1000.0}, {"conv": "gat"}]
+    )
     def test_a_block_of_few_users_gives_their_rows_of_the_full_graph(
-        self, feedback_nodes, num_layers, conv
+        self, feedback_nodes, num_layers, options
     ):
         encoder = make_encoder(
-            feedback_nodes=feedback_nodes, num_layers=num_layers, conv=conv, signed=feedback_nodes
+            feedback_nodes=feedback_nodes, num_layers=num_layers, signed=feedback_nodes, **options
         )
         users = np.array([5, 0, 6, 5])
         block = build_graph(
@@ -278,10 +316,12 @@ class TestBackends:
             seconds.append(time.process_time() - start)
         assert min(seconds) < 0.01
 
-    @pytest.mark.parametrize("conv", ["sage", "gat"])
-    def test_same_parameters_same_vectors_and_gradients(self, conv):
+    @pytest.mark.parametrize(
+        "options", [{"conv": "sage"}, {"conv": "sage", "half_life": 1000.0}, {"conv": "gat"}]
+    )
+    def test_same_parameters_same_vectors_and_gradients(self, options):
         pytest.importorskip("dgl")
-        options = {"conv": conv, "num_heads": 2, "num_layers": 3, "signed": True}
+        options = {"num_heads": 2, "num_layers": 3, "signed": True, **options}
         ours = make_encoder(backend="torch", **options)
         theirs = make_encoder(backend="dgl", **options)
         assert list(ours.state_dict()) == list(theirs.state_dict())
