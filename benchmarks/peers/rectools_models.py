@@ -22,6 +22,7 @@ class SoftmaxByRows(TransformerLightningModule):
     """RecTools' training with the same softmax loss, computed only where there is a target."""
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """The loss of a batch."""
         net, told = self.torch_model, batch["y"] != 0
         items = net.item_model.get_all_embeddings()
         states = net.encode_sessions(batch, items)[told] / self.logits_t
