@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -135,7 +136,7 @@ def table(
     for path in sorted(lists.glob(f"{dataset}-*.npz")) if holdout == K else []:
         add_peer(results, split, path, path.stem.removeprefix(f"{dataset}-"))
     add_flagship(results, split, run_folders(runs, dataset, holdout))
-    write(results, dataset if holdout == K else f"{dataset}-leave-{holdout}")
+    write(results, dataset, holdout)
 
 
 @dataclass
@@ -298,8 +299,9 @@ def flagship_facts(
         K,
     ).mean()
     cost = json.loads((folders[0] / "cost.json").read_text())
+    vote = {} if model.neighbours is None else {"neighbours": model.neighbours.weight.item()}
     return {
-        "settings": {"aversion": aversion},
+        "settings": {"aversion": aversion, **vote},
         "seeds": len(folders),
         "epochs": best_epoch(folders[0]),
         "training_seconds": round(sum(record.seconds for record in records_of(folders[-1])), 1),
@@ -314,9 +316,10 @@ def mean_auc(scorer: Scorer, split: Split) -> float:
     return round(float(polarity_auc(scorer, np.unique(split.test.user), split.test).mean()), 4)
 
 
-def write(results: Results, dataset: str) -> None:
+def write(results: Results, dataset: str, holdout: int) -> None:
     """The table, the figures behind it, and the plane of likes and dislikes."""
-    target = HERE / "results" / f"quality-{dataset}"
+    name = dataset if holdout == K else f"{dataset}-leave-{holdout}"
+    target = HERE / "results" / f"quality-{name}"
     means = {
         name: {
             key: float(np.mean([run.summary()[key] for run in runs])) for key in runs[0].summary()
@@ -324,7 +327,9 @@ def write(results: Results, dataset: str) -> None:
         for name, runs in results.models.items()
     }
     comparison = comparison_markdown(results.models, K, "emorec", no_peers=("Random", CAREFUL))
-    write_text(target.with_suffix(".md"), "\n".join(markdown(results, dataset, comparison)) + "\n")
+    write_text(
+        target.with_suffix(".md"), "\n".join(markdown(results, dataset, holdout, comparison)) + "\n"
+    )
     data = {
         "models": {name: [run.summary() for run in runs] for name, runs in results.models.items()},
         "facts": results.facts,
@@ -339,20 +344,28 @@ def write(results: Results, dataset: str) -> None:
     )
     write_text(target.with_suffix(".svg"), svg)
     readme = README.read_text(encoding="utf-8")
-    block = re.compile(rf"(<!-- quality:{dataset} -->\n).*?(<!-- end -->)", re.DOTALL)
+    block = re.compile(rf"(<!-- quality:{name} -->\n).*?(<!-- end -->)", re.DOTALL)
     rows = "\n".join(short_rows(means)) + "\n"
     write_text(README, block.sub(lambda match: match[1] + rows + match[2], readme))
     click.echo(f"wrote {target}.md, .json, .svg")
 
 
-def markdown(results: Results, dataset: str, comparison: str) -> Iterator[str]:
+def markdown(results: Results, dataset: str, holdout: int, comparison: str) -> Iterator[str]:
     """The page."""
     yield f"# Quality on {dataset}\n"
     yield (
-        f"Full ranking at k = {K}; each user's last events are held out; everything is chosen on "
-        "validation and the test part looked at once. Made by `python benchmarks/quality.py "
-        f"table --dataset {dataset} --data-dir DATA`, after its `train` and `peer_lists.py`.\n"
+        f"Full ranking at k = {K}; held out of each user: the last {holdout} events. Everything is "
+        "chosen on validation and the test part looked at once. Made by `python "
+        f"benchmarks/quality.py table --dataset {dataset} --holdout {holdout} --data-dir DATA`, "
+        "after its `train` and `peer_lists.py`.\n"
     )
+    if holdout < K:
+        ideal = sum(1 / math.log2(rank + 1) for rank in range(1, K + 1))
+        best = sum(1 / math.log2(rank + 1) for rank in range(1, holdout + 1))
+        yield (
+            f"NDCG is out of {K} relevant items, of which only {holdout} can be had: times "
+            f"{ideal / best:.4f} it is the usual figure.\n"
+        )
     yield comparison + "\n"
     yield "## emorec at growing aversion\n"
     keys = ("recall_any", "ndcg_any", "recall_likes", "ndcg_likes", "disliked_share", "delta_ndcg")
