@@ -42,7 +42,8 @@ _aversion_option = click.option(
     "--aversion",
     type=float,
     help="How much to avoid what the user would dislike: 0 ranks by what comes next alone, 1 by "
-    "what comes next and is liked, more avoids more.  [default: the run's]",
+    "what comes next and is liked, more avoids more. Above 0, what is like a user's latest "
+    "explicit dislikes leaves the list.  [default: the run's]",
 )
 
 
