@@ -33,6 +33,8 @@ from emorec.baselines import EASE, ItemKNN, MostPop, Random
 from emorec.checkpoint import EpochRecord
 from emorec.config import Config, load_config
 from emorec.data.datasets import load_dataset
+from emorec.data.interactions import Interactions
+from emorec.data.sequences import SequenceBatch
 from emorec.data.splits import Split, split_interactions
 from emorec.evaluation.plots import plane_svg
 from emorec.evaluation.polarity import polarity_auc
@@ -236,17 +238,32 @@ def add_peer(results: Results, split: Split, path: Path, name: str) -> None:
     results.facts[name] = {key: facts[key] for key in kept}
 
 
+class Remembering(ModelScorer):
+    """Encodes users once, for rankings at several aversions."""
+
+    def __init__(self, model: Recommender, history: Interactions) -> None:
+        super().__init__(model, history)
+        self._seen: dict[bytes, Any] = {}
+
+    def _known(self, users: torch.Tensor, batch: SequenceBatch) -> Any:
+        key = users.numpy().tobytes()
+        if key not in self._seen:
+            self._seen[key] = super()._known(users, batch)
+        return self._seen[key]
+
+
 def add_flagship(results: Results, split: Split, folders: list[Path]) -> None:
     """Judges the flagship's runs, the first seed's at each aversion; validation names a second."""
     models = [EmoRec.load(folder).model for folder in folders]
+    scorers = [Remembering(model, split.history) for model in models]
     own = models[0].aversion
     careful = least_careful(split, folders[0], models[0])
     for aversion in sorted({*AVERSIONS, own}):
         named = aversion in (own, careful)  # one row where the preset is careful enough
         runs = []
-        for model in models if named else models[:1]:
+        for model, scorer in list(zip(models, scorers, strict=True))[: None if named else 1]:
             model.aversion = aversion
-            runs.append(judge(ModelScorer(model, split.history), split, K))
+            runs.append(judge(scorer, split, K))
         results.frontier.append({"aversion": aversion} | runs[0].summary())
         if named:
             name = "emorec" if aversion == own else CAREFUL
@@ -263,9 +280,10 @@ def least_careful(split: Split, folder: Path, refitted: Recommender) -> float:
     if model.neighbours is not None and refitted.neighbours is not None:
         model.neighbours.weight.copy_(refitted.neighbours.weight)  # chosen by then
     users = np.unique(split.valid_targets.user)
+    scorer = Remembering(model, split.train)
     for aversion in [own for own in AVERSIONS if own >= model.aversion]:
         model.aversion = aversion
-        topk = recommend_top_k(ModelScorer(model, split.train), users, split.train, K)
+        topk = recommend_top_k(scorer, users, split.train, K)
         found = evaluate(topk, users, split.valid_targets, K).summary()
         if found["disliked_share"] <= MOST_DISLIKED:
             break

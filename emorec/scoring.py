@@ -64,8 +64,14 @@ class ModelScorer:
         encoder = self._model.sequence_encoder
         return self._events.inference_batch(users.numpy(), encoder.max_length if encoder else 0)
 
-    @torch.inference_mode()
     def _states(self, users: Tensor, batch: SequenceBatch) -> States:
+        following, undisputed, taste = self._known(users, batch)
+        steering = min(self._model.aversion, 1.0)
+        return States(torch.lerp(following, undisputed, steering), taste)
+
+    @torch.inference_mode()
+    def _known(self, users: Tensor, batch: SequenceBatch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What says what comes next, after the last event and the last undisputed one; the taste."""
         self._model.eval()
         graph, user_node = self._full_graph, users
         if self._source is not None and graph is None:
@@ -73,12 +79,9 @@ class ModelScorer:
             graph = self._source.graph(users.numpy(), known).to(self._device)
             user_node = torch.arange(len(users))
         states = self._model(batch.to(self._device), graph, user_node.to(self._device))
-        last = batch.last.to(self._device)
-        following = states.next[last]
-        if self._model.aversion:
-            undisputed = states.next[_last_undisputed(batch).to(self._device)]
-            following = following.lerp(undisputed, min(self._model.aversion, 1.0))
-        return States(following, None if states.taste is None else states.taste[last])
+        last, undisputed = batch.last.to(self._device), _last_undisputed(batch).to(self._device)
+        taste = None if states.taste is None else states.taste[last]
+        return states.next[last], states.next[undisputed], taste
 
 
 def _last_undisputed(batch: SequenceBatch) -> Tensor:
