@@ -71,7 +71,7 @@ class ModelScorer:
 
     @torch.inference_mode()
     def _known(self, users: Tensor, batch: SequenceBatch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What says what comes next, after the last event and the last undisputed one; the taste."""
+        """What comes next after the last event, and the last undisputed one; the taste."""
         self._model.eval()
         graph, user_node = self._full_graph, users
         if self._source is not None and graph is None:
