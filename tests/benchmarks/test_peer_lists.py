@@ -164,9 +164,7 @@ def test_settings_in_place_of_the_grids(environments):
     peer = peer_lists.Peer("walker", environments)
     overrides = peer_lists.parsed(("shift=7",), "walker")
     assert peer.combinations(1, 5, overrides) == [{"shift": 7, "seed": 5, "epochs": [1]}]
-    with pytest.raises(
-        click.UsageError, match=r"--set step=7: walker has no 'step' \(one of: sh"
-    ):
+    with pytest.raises(click.UsageError, match=r"--set step=7: walker has no 'step' \(one of: sh"):
         peer_lists.parsed(("step=7",), "walker")
     with pytest.raises(click.UsageError, match="--set shift=x: 'x' is no JSON value"):
         peer_lists.parsed(("shift=x",), "walker")
