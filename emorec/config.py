@@ -318,6 +318,11 @@ def _check_values(config: Config) -> None:
             "model.polarity is 'item', which judges by a user's events and needs sequence.layers "
             "of at least 1, got 0"
         )
+    if config.model.neighbours and config.sequence.layers == 0:
+        raise ConfigError(
+            f"model.neighbours is {config.model.neighbours}, whose votes are of a user's events "
+            "and need sequence.layers of at least 1, got 0"
+        )
     if config.model.aversion and config.model.polarity != "item":
         raise ConfigError(
             f"model.aversion is {config.model.aversion}, which needs model.polarity 'item', "

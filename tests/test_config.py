@@ -221,6 +221,17 @@ class TestErrors:
         config = load_config("emo-sage-thp", settings=("graph.half_life=7", "model.backend=torch"))
         assert build_model(config, num_users=3, num_items=4).graph_encoder.half_life == 7
 
+    @pytest.mark.parametrize(
+        ("setting", "message"),
+        [
+            ('polarity = "item"', "model.polarity is 'item', which judges by a user's events"),
+            ("neighbours = 5", "model.neighbours is 5, whose votes are of a user's events"),
+        ],
+    )
+    def test_what_looks_at_events_needs_a_sequence_encoder(self, tmp_path, setting, message):
+        with pytest.raises(ConfigError, match=f"{message} and needs? sequence.layers"):
+            load_text(tmp_path, f'preset = "emo-gat"\n[model]\n{setting}')
+
     def test_signs_need_negative_relations(self, tmp_path):
         with pytest.raises(ConfigError, match="graph.signed needs graph.feedback_nodes"):
             load_text(tmp_path, "[graph]\nsigned = true\nfeedback_nodes = false")
