@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ import click
 import numpy as np
 import torch
 from peer_lists import read_top_k
+from quality_report import CAREFUL, NEIGHBOURS, K, Results, write
 
 from emorec.baselines import EASE, ItemKNN, MostPop, Random
 from emorec.checkpoint import EpochRecord
@@ -36,12 +35,10 @@ from emorec.data.datasets import load_dataset
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import SequenceBatch
 from emorec.data.splits import Split, split_interactions
-from emorec.evaluation.plots import plane_svg
 from emorec.evaluation.polarity import polarity_auc
-from emorec.evaluation.ranking import Evaluation, evaluate, recommend_top_k
+from emorec.evaluation.ranking import evaluate, recommend_top_k
 from emorec.evaluation.responsiveness import judge_responsiveness
 from emorec.evaluation.scores import Scorer
-from emorec.evaluation.tables import comparison_markdown
 from emorec.experiment import judge, train_run
 from emorec.files import load_tensors, write_text
 from emorec.memory import peak_memory_gib
@@ -51,14 +48,9 @@ from emorec.run_folder import read_config, save_split
 from emorec.scoring import ModelScorer
 from emorec.training import build_model
 
-HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
-K = 10
 FIRST_SEED = 1
 AVERSIONS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
 MOST_DISLIKED = 0.25  # share of dislikes among judged hits that "careful" must keep to
-CAREFUL = "emorec, careful"
-NEIGHBOURS = 20  # of a disliked item, for responsiveness
 RESPONSIVE_USERS = 500
 
 dataset_options = [
@@ -139,21 +131,6 @@ def table(
         add_peer(results, split, path, path.stem.removeprefix(f"{dataset}-"))
     add_flagship(results, split, run_folders(runs, dataset, holdout))
     write(results, dataset, holdout)
-
-
-@dataclass
-class Results:
-    """What the table shows.
-
-    Attributes:
-        models: Evaluations on the test part, one per seed, by name.
-        facts: What else is known of each: settings, seconds, PolAUC.
-        frontier: Summaries of the flagship's first seed at each of `AVERSIONS`.
-    """
-
-    models: dict[str, list[Evaluation]] = field(default_factory=dict)
-    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    frontier: list[dict[str, float]] = field(default_factory=list)
 
 
 def run_folder(runs: Path, dataset: str, holdout: int, seed: int) -> Path:
@@ -332,89 +309,6 @@ def flagship_facts(
 def mean_auc(scorer: Scorer, split: Split) -> float:
     """PolAUC on the test part."""
     return round(float(polarity_auc(scorer, np.unique(split.test.user), split.test).mean()), 4)
-
-
-def write(results: Results, dataset: str, holdout: int) -> None:
-    """The table, the figures behind it, and the plane of likes and dislikes."""
-    name = dataset if holdout == K else f"{dataset}-leave-{holdout}"
-    target = HERE / "results" / f"quality-{name}"
-    means = {
-        name: {
-            key: float(np.mean([run.summary()[key] for run in runs])) for key in runs[0].summary()
-        }
-        for name, runs in results.models.items()
-    }
-    comparison = comparison_markdown(results.models, K, "emorec", no_peers=("Random", CAREFUL))
-    write_text(
-        target.with_suffix(".md"), "\n".join(markdown(results, dataset, holdout, comparison)) + "\n"
-    )
-    data = {
-        "models": {name: [run.summary() for run in runs] for name, runs in results.models.items()},
-        "facts": results.facts,
-        "frontier": results.frontier,
-    }
-    write_text(target.with_suffix(".json"), json.dumps(data, indent=1) + "\n")
-    svg = plane_svg(
-        {name: mean for name, mean in means.items() if name != "Random"},
-        K,
-        curves={"emorec at growing aversion": results.frontier},
-        standalone=True,
-    )
-    write_text(target.with_suffix(".svg"), svg)
-    readme = README.read_text(encoding="utf-8")
-    block = re.compile(rf"(<!-- quality:{name} -->\n).*?(<!-- end -->)", re.DOTALL)
-    rows = "\n".join(short_rows(means)) + "\n"
-    write_text(README, block.sub(lambda match: match[1] + rows + match[2], readme))
-    click.echo(f"wrote {target}.md, .json, .svg")
-
-
-def markdown(results: Results, dataset: str, holdout: int, comparison: str) -> Iterator[str]:
-    """The page."""
-    yield f"# Quality on {dataset}\n"
-    yield (
-        f"Full ranking at k = {K}; held out of each user: the last {holdout} events. Everything is "
-        "chosen on validation and the test part looked at once. Made by `python "
-        f"benchmarks/quality.py table --dataset {dataset} --holdout {holdout} --data-dir DATA`, "
-        "after its `train` and `peer_lists.py`.\n"
-    )
-    if holdout < K:
-        ideal = sum(1 / math.log2(rank + 1) for rank in range(1, K + 1))
-        best = sum(1 / math.log2(rank + 1) for rank in range(1, holdout + 1))
-        yield (
-            f"NDCG is out of {K} relevant items, of which only {holdout} can be had: times "
-            f"{ideal / best:.4f} it is the usual figure.\n"
-        )
-    yield comparison + "\n"
-    yield "## emorec at growing aversion\n"
-    keys = ("recall_any", "ndcg_any", "recall_likes", "ndcg_likes", "disliked_share", "delta_ndcg")
-    yield "| aversion | " + " | ".join(keys) + " |\n|" + " ---: |" * (len(keys) + 1)
-    for row in results.frontier:
-        yield f"| {row['aversion']:g} | " + " | ".join(f"{row[key]:.4f}" for key in keys) + " |"
-    yield "\n## Settings, cost, and what else was measured\n"
-    yield (
-        "PolAUC: the chance that a held-out like outscores a held-out dislike of the same user. "
-        f"Responsiveness: the share of a disliked item's {NEIGHBOURS} nearest that leaves the "
-        "list; locality: the share of all others that stays. Training seconds are of a shared "
-        "machine.\n"
-    )
-    for name, facts in results.facts.items():
-        yield f"* **{name}**: `{json.dumps(facts)}`"
-
-
-def short_rows(means: dict[str, dict[str, float]]) -> Iterator[str]:
-    """The README's table."""
-    keys = {
-        "recall_any": "Recall any",
-        "ndcg_any": "NDCG any",
-        "recall_likes": "Recall likes",
-        "ndcg_likes": "NDCG likes",
-        "recall_dislikes": "Recall dislikes",
-        "disliked_share": "disliked share",
-    }
-    yield "| | " + " | ".join(keys.values()) + " |"
-    yield "| --- |" + " ---: |" * len(keys)
-    for name, mean in means.items():
-        yield f"| {name} | " + " | ".join(f"{mean[key]:.4f}" for key in keys) + " |"
 
 
 if __name__ == "__main__":

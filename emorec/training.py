@@ -41,7 +41,7 @@ _TARGETS = {
     "positive": {Feedback.EXPLICIT_POSITIVE, Feedback.IMPLICIT_POSITIVE},
     "explicit_positive": {Feedback.EXPLICIT_POSITIVE},
 }
-_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)  # of the neighbours' vote
+_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # of the neighbours' vote
 _WEIGHING_USERS = 2000  # at most, who choose among them
 
 

@@ -463,7 +463,7 @@ class TestNeighbours:
         asked = SPLIT.valid_targets.select(np.isin(SPLIT.valid_targets.user, users))
         scores = {}
         chosen = model.neighbours.weight.item()
-        for weight in (0.0, 0.5, 1.0, 2.0, 4.0):
+        for weight in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0):
             model.neighbours.weight.fill_(weight)
             topk = recommend_top_k(ModelScorer(model, SPLIT.train), users, SPLIT.train, 10)
             scores[weight] = evaluate(topk, users, asked, 10).summary()["ndcg_any"]

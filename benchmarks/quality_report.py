@@ -1,0 +1,123 @@
+"""The pages of `quality.py`: a table per data set, the figures behind it, and the README's rows."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from emorec.evaluation.plots import plane_svg
+from emorec.evaluation.ranking import Evaluation
+from emorec.evaluation.tables import comparison_markdown
+from emorec.files import write_text
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+K = 10
+NEIGHBOURS = 20  # of a disliked item, for responsiveness
+CAREFUL = "emorec, careful"
+
+
+@dataclass
+class Results:
+    """What the table shows.
+
+    Attributes:
+        models: Evaluations on the test part, one per seed, by name.
+        facts: What else is known of each: settings, seconds, PolAUC.
+        frontier: Summaries of the flagship's first seed at each of `AVERSIONS`.
+    """
+
+    models: dict[str, list[Evaluation]] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    frontier: list[dict[str, float]] = field(default_factory=list)
+
+
+def write(results: Results, dataset: str, holdout: int) -> None:
+    """The table, the figures behind it, and the plane of likes and dislikes."""
+    name = dataset if holdout == K else f"{dataset}-leave-{holdout}"
+    target = HERE / "results" / f"quality-{name}"
+    means = {
+        name: {
+            key: float(np.mean([run.summary()[key] for run in runs])) for key in runs[0].summary()
+        }
+        for name, runs in results.models.items()
+    }
+    comparison = comparison_markdown(results.models, K, "emorec", no_peers=("Random", CAREFUL))
+    write_text(
+        target.with_suffix(".md"), "\n".join(markdown(results, dataset, holdout, comparison)) + "\n"
+    )
+    data = {
+        "models": {name: [run.summary() for run in runs] for name, runs in results.models.items()},
+        "facts": results.facts,
+        "frontier": results.frontier,
+    }
+    write_text(target.with_suffix(".json"), json.dumps(data, indent=1) + "\n")
+    svg = plane_svg(
+        {name: mean for name, mean in means.items() if name != "Random"},
+        K,
+        curves={"emorec at growing aversion": results.frontier},
+        standalone=True,
+    )
+    write_text(target.with_suffix(".svg"), svg)
+    readme = README.read_text(encoding="utf-8")
+    block = re.compile(rf"(<!-- quality:{name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    rows = "\n".join(short_rows(means)) + "\n"
+    write_text(README, block.sub(lambda match: match[1] + rows + match[2], readme))
+    click.echo(f"wrote {target}.md, .json, .svg")
+
+
+def markdown(results: Results, dataset: str, holdout: int, comparison: str) -> Iterator[str]:
+    """The page."""
+    yield f"# Quality on {dataset}\n"
+    yield (
+        f"Full ranking at k = {K}; held out of each user: the last {holdout} events. Everything is "
+        "chosen on validation and the test part looked at once. Made by `python "
+        f"benchmarks/quality.py table --dataset {dataset} --holdout {holdout} --data-dir DATA`, "
+        "after its `train` and `peer_lists.py`.\n"
+    )
+    if holdout < K:
+        ideal = sum(1 / math.log2(rank + 1) for rank in range(1, K + 1))
+        best = sum(1 / math.log2(rank + 1) for rank in range(1, holdout + 1))
+        yield (
+            f"NDCG is out of {K} relevant items, of which only {holdout} can be had: times "
+            f"{ideal / best:.4f} it is the usual figure.\n"
+        )
+    yield comparison + "\n"
+    yield "## emorec at growing aversion\n"
+    keys = ("recall_any", "ndcg_any", "recall_likes", "ndcg_likes", "disliked_share", "delta_ndcg")
+    yield "| aversion | " + " | ".join(keys) + " |\n|" + " ---: |" * (len(keys) + 1)
+    for row in results.frontier:
+        yield f"| {row['aversion']:g} | " + " | ".join(f"{row[key]:.4f}" for key in keys) + " |"
+    yield "\n## Settings, cost, and what else was measured\n"
+    yield (
+        "PolAUC: the chance that a held-out like outscores a held-out dislike of the same user. "
+        f"Responsiveness: the share of a disliked item's {NEIGHBOURS} nearest that leaves the "
+        "list; locality: the share of all others that stays. Training seconds are of a shared "
+        "machine.\n"
+    )
+    for name, facts in results.facts.items():
+        yield f"* **{name}**: `{json.dumps(facts)}`"
+
+
+def short_rows(means: dict[str, dict[str, float]]) -> Iterator[str]:
+    """The README's table."""
+    keys = {
+        "recall_any": "Recall any",
+        "ndcg_any": "NDCG any",
+        "recall_likes": "Recall likes",
+        "ndcg_likes": "NDCG likes",
+        "recall_dislikes": "Recall dislikes",
+        "disliked_share": "disliked share",
+    }
+    yield "| | " + " | ".join(keys.values()) + " |"
+    yield "| --- |" + " ---: |" * len(keys)
+    for name, mean in means.items():
+        yield f"| {name} | " + " | ".join(f"{mean[key]:.4f}" for key in keys) + " |"
