@@ -161,6 +161,13 @@ def best_epoch(folder: Path) -> int:
     return max(valid, key=lambda record: record.valid[select]).epoch
 
 
+def learning_curve(folder: Path) -> list[tuple[float, float]]:
+    """Seconds of training, and NDCG any on validation, after each epoch of a run."""
+    valid = [record for record in records_of(folder) if record.valid]
+    seconds = np.cumsum([record.seconds for record in valid])
+    return [(round(s, 1), r.valid["ndcg"]) for s, r in zip(seconds.tolist(), valid, strict=True)]
+
+
 def baselines() -> dict[str, list[Callable[[], Any]]]:
     """The simple recommenders, each with what validation may choose from."""
 
@@ -213,6 +220,7 @@ def add_peer(results: Results, split: Split, path: Path, name: str) -> None:
     facts = json.loads(path.with_suffix(".json").read_text())
     kept = ("settings", "epochs", "training_seconds", "tuning_seconds")
     results.facts[name] = {key: facts[key] for key in kept}
+    results.reached[name] = max(one["score"] for one in facts["tries"])
 
 
 class Remembering(ModelScorer):
@@ -234,6 +242,7 @@ def add_flagship(results: Results, split: Split, folders: list[Path]) -> None:
     models = [EmoRec.load(folder).model for folder in folders]
     scorers = [Remembering(model, split.history) for model in models]
     own = models[0].aversion
+    results.curve = learning_curve(folders[0])
     careful = least_careful(split, folders[0], models[0])
     for aversion in sorted({*AVERSIONS, own}):
         named = aversion in (own, careful)  # one row where the preset is careful enough

@@ -32,12 +32,16 @@ class Results:
     Attributes:
         models: Evaluations on the test part, one per seed, by name.
         facts: What else is known of each: settings, seconds, PolAUC.
-        frontier: Summaries of the flagship's first seed at each of `AVERSIONS`.
+        frontier: Summaries of the flagship's first seed, aversion by aversion.
+        reached: NDCG any that peers reached on validation, by name.
+        curve: Seconds of training, and that NDCG, after each epoch of the flagship's first seed.
     """
 
     models: dict[str, list[Evaluation]] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     frontier: list[dict[str, float]] = field(default_factory=list)
+    reached: dict[str, float] = field(default_factory=dict)
+    curve: list[tuple[float, float]] = field(default_factory=list)
 
 
 def write(results: Results, dataset: str, holdout: int) -> None:
@@ -58,6 +62,7 @@ def write(results: Results, dataset: str, holdout: int) -> None:
         "models": {name: [run.summary() for run in runs] for name, runs in results.models.items()},
         "facts": results.facts,
         "frontier": results.frontier,
+        "curve": results.curve,
     }
     write_text(target.with_suffix(".json"), json.dumps(data, indent=1) + "\n")
     svg = plane_svg(
@@ -96,6 +101,7 @@ def markdown(results: Results, dataset: str, holdout: int, comparison: str) -> I
     yield "| aversion | " + " | ".join(keys) + " |\n|" + " ---: |" * (len(keys) + 1)
     for row in results.frontier:
         yield f"| {row['aversion']:g} | " + " | ".join(f"{row[key]:.4f}" for key in keys) + " |"
+    yield from times_to_quality(results)
     yield "\n## Settings, cost, and what else was measured\n"
     yield (
         "PolAUC: the chance that a held-out like outscores a held-out dislike of the same user. "
@@ -105,6 +111,23 @@ def markdown(results: Results, dataset: str, holdout: int, comparison: str) -> I
     )
     for name, facts in results.facts.items():
         yield f"* **{name}**: `{json.dumps(facts)}`"
+
+
+def times_to_quality(results: Results) -> Iterator[str]:
+    """How soon the flagship was as good as each peer became."""
+    if not results.reached:
+        return
+    yield "\n## Time to the peers' quality\n"
+    yield (
+        "NDCG any on validation, and the seconds of training after which it was reached: the "
+        "peer's CPU seconds to its chosen epoch, and wall seconds of the flagship's first seed to "
+        "the first epoch that was as good, validations included.\n"
+    )
+    yield "| | its NDCG | its seconds | emorec's seconds |\n| --- | ---: | ---: | ---: |"
+    for name, score in results.reached.items():
+        seconds = next((s for s, ndcg in results.curve if ndcg >= score), None)
+        ours = "not reached" if seconds is None else f"{seconds:.0f}"
+        yield f"| {name} | {score:.4f} | {results.facts[name]['training_seconds']:.0f} | {ours} |"
 
 
 def short_rows(means: dict[str, dict[str, float]]) -> Iterator[str]:
