@@ -47,7 +47,12 @@ HOLDOUT = 10
 DEPTHS = range(1, 9)
 TRAINED_DEPTHS = (1, 2, 4, 8)
 DEPTH_EPOCHS = 3
-DEPTH_PRESETS = {"emo-gat": "unsigned", "diff-gat": "signed"}
+AGGREGATIONS = {  # preset, and what is done to vectors between its layers
+    "emo-gat": "unsigned",
+    "diff-gat": "signed",
+    "emo-gat+residual": "unsigned, residual",
+    "emo-gat+pairnorm": "unsigned, PairNorm",
+}
 READING = "## Reading"
 MEASURES = {
     "ndcg_any": "NDCG any",
@@ -146,15 +151,16 @@ def main(dataset: str, data_dir: Path | None, seeds: int, epochs: int, only: str
                 write(done, target, dataset)
                 click.echo(f"{key} {seed}: {json.dumps(kept[str(seed)])}")
     for trained in (False, True) if only in "Q2. Over-smoothing" else ():
-        for depth, preset in itertools.product(
-            TRAINED_DEPTHS if trained else DEPTHS, DEPTH_PRESETS
-        ):
-            kept = done["depths"].setdefault(f"{preset} {depth}", {})
+        for depth, name in itertools.product(TRAINED_DEPTHS if trained else DEPTHS, AGGREGATIONS):
+            kept = done["depths"].setdefault(f"{name} {depth}", {})
             if ("trained" if trained else "start") not in kept:
-                row = Row(preset, (f"graph.layers={depth}",))
-                kept |= smoothed(config_of(row, dataset, 1, DEPTH_EPOCHS), split, trained)
+                preset, _, cure = name.partition("+")
+                config = config_of(
+                    Row(preset, (f"graph.layers={depth}",)), dataset, 1, DEPTH_EPOCHS
+                )
+                kept |= smoothed(config, split, trained, cure)
                 write(done, target, dataset)
-                click.echo(f"{preset} {depth}: {json.dumps(kept)}")
+                click.echo(f"{name} {depth}: {json.dumps(kept)}")
     write(done, target, dataset)
 
 
@@ -206,9 +212,12 @@ def judged(scorer: Scorer, split: Split) -> dict[str, float]:
     return {key: auc if key == "polarity_auc" else summary[key] for key in MEASURES}
 
 
-def smoothed(config: Config, split: Split, trained: bool) -> dict[str, Any]:
+def smoothed(config: Config, split: Split, trained: bool, cure: str) -> dict[str, Any]:
     """How alike the graph's vectors are, before training or after a little of it."""
     model = build_model(config, split.train.num_users, split.train.num_items)
+    assert model.graph_encoder is not None
+    for layer in model.graph_encoder.layers if cure else ():
+        layer.register_forward_hook(CURES[cure])
     if not trained:
         return {"start": likeness(model, split)}
     started = time.perf_counter()
@@ -218,6 +227,37 @@ def smoothed(config: Config, split: Split, trained: bool) -> dict[str, Any]:
         "ndcg_any": round(judged(ModelScorer(model, split.train), split)["ndcg_any"], 5),
         "seconds": round(time.perf_counter() - started, 1),
     }
+
+
+def add_inputs(layer: nn.Module, arguments: tuple[Any, ...], vectors: Any) -> dict[str, Tensor]:
+    """A residual connection around a layer, for types of nodes that had vectors before it."""
+    before = arguments[2]
+    return {
+        name: vector + before[name] if name in before and vector is not before[name] else vector
+        for name, vector in vectors.items()
+    }
+
+
+def pair_norm(layer: nn.Module, arguments: tuple[Any, ...], vectors: Any) -> dict[str, Tensor]:
+    """PairNorm: ``x = sqrt(D) y / sqrt(mean |y|^2)`` with ``y = x - mean x``, per type of node.
+
+    References:
+        L. Zhao and L. Akoglu: PairNorm: Tackling Oversmoothing in GNNs, ICLR 2020,
+        arXiv:1909.12223.
+    """
+
+    def scaled(x: Tensor) -> Tensor:
+        y = x - x.mean(0)
+        return y / y.square().mean().add(1e-6).sqrt()
+
+    before = arguments[2]
+    return {
+        name: vector if vector is before.get(name) else scaled(vector)
+        for name, vector in vectors.items()
+    }
+
+
+CURES = {"residual": add_inputs, "pairnorm": pair_norm}
 
 
 @torch.inference_mode()
@@ -327,13 +367,15 @@ def depth_markdown(depths: dict[str, Any]) -> Iterator[str]:
     yield "| layers | aggregation | " + " | ".join(names.values()) + " | NDCG any |"
     yield "| ---: | --- |" + " ---: |" * (len(names) + 1)
     for key, figures in sorted(depths.items(), key=lambda entry: int(entry[0].split()[1])):
-        preset, depth = key.split()
+        name, depth = key.split()
         cells = [
-            " → ".join(f"{figures[at][name]:.3f}" for at in ("start", "trained") if at in figures)
-            for name in names
+            " → ".join(
+                f"{figures[at][measure]:.3f}" for at in ("start", "trained") if at in figures
+            )
+            for measure in names
         ]
         ndcg = f"{figures['ndcg_any']:.4f}" if "trained" in figures else "–"
-        yield f"| {depth} | {DEPTH_PRESETS[preset]} | {' | '.join(cells)} | {ndcg} |"
+        yield f"| {depth} | {AGGREGATIONS[name]} | {' | '.join(cells)} | {ndcg} |"
     yield ""
 
 
