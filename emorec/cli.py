@@ -70,7 +70,8 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 @click.option(
     "--preset",
     type=click.Choice(preset_names()),
-    help="Named model. All but emorec are the paper's.  [default: emorec]",
+    metavar="NAME",
+    help=f"Model: {', '.join(preset_names())}. All but emorec are the paper's.  [default: emorec]",
 )
 @click.option(
     "--dataset",
@@ -135,7 +136,7 @@ def train(
     quiet: bool,
     **flags: Any,
 ) -> None:
-    r"""Trains a recommender and judges it on held-out events, beside simple baselines.
+    """Trains a recommender and judges it on held-out events, beside simple baselines.
 
     Without options it trains the flagship on a generated log, in a minute or two. Everything is
     written into one run folder; emorec-evaluate and emorec-recommend take that folder.
@@ -143,10 +144,10 @@ def train(
     \b
     Examples:
       emorec-train
-      emorec-train --dataset ml-1m --data-dir data --preset diff-gat-thp-polarity
-      emorec-train --dataset ratings.csv --set data.user_column=userId --epochs 5
+      emorec-train --dataset ml-1m --preset diff-gat-thp-polarity
+      emorec-train --dataset ratings.csv --set data.user_column=userId
       emorec-train --resume runs/ml-1m-emorec-20260102-030405
-    """
+    """  # noqa: D301 (click's mark for text that is not to be wrapped)
     progress = not quiet and sys.stderr.isatty()
     flags = {name: value for name, value in flags.items() if value is not None}
     if resume is not None:
@@ -222,16 +223,17 @@ def train(
 def evaluate(
     run: Path, k: int | None, backend: str | None, aversion: float | None, as_json: bool
 ) -> None:
-    r"""Judges a trained RUN on its test part, beside simple baselines.
+    """Judges a trained RUN on its test part, beside simple baselines.
 
     \b
     any       every held-out item counts as relevant
     likes     only those with positive feedback count
-    dislikes  held-out items with negative feedback: recommended ones count against a model;
-              their share is that of dislikes among all held-out items that were recommended,
-              and nDCL weighs them by rank and strength, 1 being the worst list there is
+    dislikes  held-out items with negative feedback: recommended ones count
+              against a model; their share is that of dislikes among all
+              held-out items that were recommended, and nDCL weighs them by
+              rank and strength, 1 being the worst list there is
     both      NDCG of likes less that of dislikes
-    """
+    """  # noqa: D301
     recommender = _loaded(run, backend, aversion)
     split = recommender.split
     if len(split.test) == 0:

@@ -559,3 +559,15 @@ def test_help(command):
     assert result.exit_code == 0
     assert "Usage:" in result.stdout
     assert "--backend [dgl|torch]" in result.stdout
+    assert "\\b" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (cli.train, "  Examples:\n    emorec-train\n    emorec-train --dataset ml-1m"),
+        (cli.evaluate, "as relevant\n  likes     only those with positive feedback count\n"),
+    ],
+)
+def test_help_keeps_lines_of_examples_and_lists_apart(command, text):
+    assert text in call(command, "--help").stdout
