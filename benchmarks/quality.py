@@ -26,7 +26,7 @@ import click
 import numpy as np
 import torch
 from peer_lists import read_top_k
-from quality_report import CAREFUL, NEIGHBOURS, K, Results, write
+from quality_report import CAREFUL, NEIGHBOURS, Holdout, K, Results, write
 
 from emorec.baselines import EASE, ItemKNN, MostPop, Random
 from emorec.checkpoint import EpochRecord
@@ -34,7 +34,7 @@ from emorec.config import Config, load_config
 from emorec.data.datasets import load_dataset
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import SequenceBatch
-from emorec.data.splits import Split, split_interactions
+from emorec.data.splits import Split
 from emorec.evaluation.polarity import polarity_auc
 from emorec.evaluation.ranking import evaluate, recommend_top_k
 from emorec.evaluation.responsiveness import judge_responsiveness
@@ -59,7 +59,13 @@ dataset_options = [
     click.option(
         "--runs", type=click.Path(path_type=Path), default=Path("runs/quality"), show_default=True
     ),
-    click.option("--holdout", default=10, show_default=True, help="Events held out per user."),
+    click.option(
+        "--holdout",
+        default=Holdout().option,
+        show_default=True,
+        callback=lambda context, parameter, text: Holdout.parse(text),
+        help='Events held out of each user, or "time" for the last tenth of the log.',
+    ),
 ]
 
 
@@ -83,14 +89,14 @@ def train(
     dataset: str,
     data_dir: Path | None,
     runs: Path,
-    holdout: int,
+    holdout: Holdout,
     seed: int,
     settings: tuple[str, ...],
 ) -> None:
     """Trains the flagship with one seed; a run that was killed goes on."""
     torch.set_num_threads(1)
     folder = run_folder(runs, dataset, holdout, seed)
-    split = split_interactions(load_dataset(dataset, data_dir), n=holdout)
+    split = holdout.split(load_dataset(dataset, data_dir))
     if seed == FIRST_SEED:
         config = load_config(settings=(f"data.dataset={dataset}", *settings))
     else:
@@ -98,7 +104,7 @@ def train(
             raise click.UsageError(f"--set belongs to seed {FIRST_SEED}; others follow it")
         first = run_folder(runs, dataset, holdout, FIRST_SEED)
         config = read_config(first).updated({"training": {"epochs": best_epoch(first)}}, "")
-    config = config.updated({"training": {"seed": seed}, "split": {"n": holdout}}, "--seed")
+    config = config.updated({"training": {"seed": seed}, "split": holdout.settings}, "--seed")
     write_text(folder / "config.toml", config.to_toml())
     save_split(folder, split)
     progress = sys.stderr.isatty()
@@ -116,29 +122,29 @@ def table(
     dataset: str,
     data_dir: Path | None,
     runs: Path,
-    holdout: int,
+    holdout: Holdout,
     lists: Path,
     without: tuple[str, ...],
 ) -> None:
     """Judges everything that is there and writes the table."""
     torch.set_num_threads(1)
-    split = split_interactions(load_dataset(dataset, data_dir), n=holdout)
+    split = holdout.split(load_dataset(dataset, data_dir))
     results = Results()
     for name, grid in baselines().items():
         if name not in without:
             add_baseline(results, split, name, grid)
-    for path in sorted(lists.glob(f"{dataset}-*.npz")) if holdout == K else []:
+    for path in sorted(lists.glob(f"{dataset}-*.npz")) if holdout == Holdout() else []:
         add_peer(results, split, path, path.stem.removeprefix(f"{dataset}-"))
     add_flagship(results, split, run_folders(runs, dataset, holdout))
     write(results, dataset, holdout)
 
 
-def run_folder(runs: Path, dataset: str, holdout: int, seed: int) -> Path:
+def run_folder(runs: Path, dataset: str, holdout: Holdout, seed: int) -> Path:
     """Where a run of the flagship is."""
-    return runs / f"{dataset}-leave-{holdout}-seed-{seed}"
+    return runs / f"{dataset}-{holdout.name}-seed-{seed}"
 
 
-def run_folders(runs: Path, dataset: str, holdout: int) -> list[Path]:
+def run_folders(runs: Path, dataset: str, holdout: Holdout) -> list[Path]:
     """The finished runs, the first seed's first."""
     pattern = run_folder(runs, dataset, holdout, 0).name.removesuffix("0") + "*"
     finished = [path.parent for path in runs.glob(f"{pattern}/model.safetensors")]

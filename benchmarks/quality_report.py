@@ -1,4 +1,4 @@
-"""The pages of `quality.py`: a table per data set, the figures behind it, and the README's rows."""
+"""What `quality.py` holds out, and its pages: tables, the figures behind them, README's rows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any
 import click
 import numpy as np
 
+from emorec.data.interactions import Interactions
+from emorec.data.splits import Split, split_interactions
 from emorec.evaluation.plots import plane_svg
 from emorec.evaluation.ranking import Evaluation
 from emorec.evaluation.tables import comparison_markdown
@@ -23,6 +25,49 @@ README = HERE.parent / "README.md"
 K = 10
 NEIGHBOURS = 20  # of a disliked item, for responsiveness
 CAREFUL = "emorec, careful"
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """What is held out: the last ``n`` events of each user or, where ``n`` is 0, of the log.
+
+    Of the log it is a tenth, after one moment for all; then no model has seen anybody's future.
+    """
+
+    n: int = K
+
+    @classmethod
+    def parse(cls, text: str) -> Holdout:
+        """From "time" or a number of events.
+
+        Raises:
+            click.BadParameter: If it is neither.
+        """
+        if text != "time" and not (text.isdecimal() and int(text) > 0):
+            raise click.BadParameter(f"expected 'time' or a number of events, got {text!r}")
+        return cls(0 if text == "time" else int(text))
+
+    @property
+    def option(self) -> str:
+        """As `parse` reads it."""
+        return str(self.n) if self.n else "time"
+
+    @property
+    def name(self) -> str:
+        """In names of files."""
+        return f"leave-{self.n}" if self.n else "time"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The section ``split`` of a run's configuration."""
+        return {"method": "leave_last_out", "n": self.n} if self.n else {"method": "time"}
+
+    def split(self, log: Interactions) -> Split:
+        """The log's parts."""
+        return split_interactions(log, **self.settings)
+
+    def __str__(self) -> str:
+        return f"the last {self.n} events of each user" if self.n else "the last tenth of the log"
 
 
 @dataclass
@@ -44,9 +89,9 @@ class Results:
     curve: list[tuple[float, float]] = field(default_factory=list)
 
 
-def write(results: Results, dataset: str, holdout: int) -> None:
+def write(results: Results, dataset: str, holdout: Holdout) -> None:
     """The table, the figures behind it, and the plane of likes and dislikes."""
-    name = dataset if holdout == K else f"{dataset}-leave-{holdout}"
+    name = dataset if holdout == Holdout() else f"{dataset}-{holdout.name}"
     target = HERE / "results" / f"quality-{name}"
     means = {
         name: {
@@ -56,7 +101,8 @@ def write(results: Results, dataset: str, holdout: int) -> None:
     }
     comparison = comparison_markdown(results.models, K, "emorec", no_peers=("Random", CAREFUL))
     write_text(
-        target.with_suffix(".md"), "\n".join(markdown(results, dataset, holdout, comparison)) + "\n"
+        target.with_suffix(".md"),
+        "\n".join(markdown(results, dataset, holdout, comparison)) + "\n",
     )
     data = {
         "models": {name: [run.summary() for run in runs] for name, runs in results.models.items()},
@@ -79,20 +125,20 @@ def write(results: Results, dataset: str, holdout: int) -> None:
     click.echo(f"wrote {target}.md, .json, .svg")
 
 
-def markdown(results: Results, dataset: str, holdout: int, comparison: str) -> Iterator[str]:
+def markdown(results: Results, dataset: str, holdout: Holdout, comparison: str) -> Iterator[str]:
     """The page."""
     yield f"# Quality on {dataset}\n"
+    options = f"--dataset {dataset} --holdout {holdout.option} --data-dir DATA"
     yield (
-        f"Full ranking at k = {K}; held out of each user: the last {holdout} events. Everything is "
-        "chosen on validation and the test part looked at once. Made by `python "
-        f"benchmarks/quality.py table --dataset {dataset} --holdout {holdout} --data-dir DATA`, "
-        "after its `train` and `peer_lists.py`.\n"
+        f"Full ranking at k = {K}; held out: {holdout}. Everything is chosen on validation and the "
+        f"test part looked at once. Made by `python benchmarks/quality.py table {options}`, after "
+        "its `train` and `peer_lists.py`.\n"
     )
-    if holdout < K:
+    if 0 < holdout.n < K:
         ideal = sum(1 / math.log2(rank + 1) for rank in range(1, K + 1))
-        best = sum(1 / math.log2(rank + 1) for rank in range(1, holdout + 1))
+        best = sum(1 / math.log2(rank + 1) for rank in range(1, holdout.n + 1))
         yield (
-            f"NDCG is out of {K} relevant items, of which only {holdout} can be had: times "
+            f"NDCG is out of {K} relevant items, of which only {holdout.n} can be had: times "
             f"{ideal / best:.4f} it is the usual figure.\n"
         )
     yield comparison + "\n"
