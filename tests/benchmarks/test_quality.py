@@ -31,7 +31,7 @@ def test_holdout_refuses_other_texts(text):
 
 
 def test_holdout_by_time_leaves_the_future_to_the_test_part():
-    log = generate(num_users=40, num_items=80).interactions
+    log = generate(num_users=40, num_items=200).interactions
     split = Holdout.parse("time").split(log)
     assert split.history.time.max() < split.test.time.min()
     assert len(split.test) + split.dropped == pytest.approx(len(log) / 10, rel=0.1)
