@@ -24,3 +24,9 @@ import emorec
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert run.stdout.split() == [expected]  # as it was when PyTorch was asked for
+
+
+@pytest.mark.parametrize("module", ["torch._dynamo", "dgl", "matplotlib", "sklearn"])
+def test_the_commands_start_without_what_most_of_them_never_need(module):
+    code = f"import sys, emorec.cli; sys.exit({module!r} in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

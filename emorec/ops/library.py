@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import importlib.machinery
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,6 +20,8 @@ from emorec.ops import build, fused
 __all__ = ["load", "problem", "say_once"]
 
 logger = logging.getLogger("emorec")
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 REMEDY = "`emorec doctor --build` compiles it, `emorec doctor` says what is missing"
 
@@ -59,13 +63,19 @@ def find(name: str) -> Path | None:
     return None
 
 
-@torch.compiler.assume_constant_result
+def _constant(function: Function) -> Function:
+    """`torch.compiler.assume_constant_result`, which imports TorchDynamo: a third of our start."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@_constant
 def problem(device: str) -> str | None:
     """Why the fused kernels cannot run on a kind of device; None if they can."""
     return load().get(device) if device in build.LIBRARIES else f"no fused kernels for {device}"
 
 
-@torch.compiler.assume_constant_result
+@_constant
 @functools.cache
 def say_once(reason: str) -> None:
     """Logs, once per process, that the reference runs and why."""
