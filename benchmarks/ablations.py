@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from emorec import scoring, training
 from emorec.baselines import MostPop
 from emorec.batches import GraphSource
+from emorec.building import build_model
 from emorec.config import Config, load_config
 from emorec.data.datasets import load_dataset
 from emorec.data.sequences import EventSequences
@@ -39,7 +40,7 @@ from emorec.evaluation.smoothing import dirichlet_energy, mean_average_distance
 from emorec.files import write_text
 from emorec.nn.model import Recommender
 from emorec.scoring import ModelScorer, graph_source
-from emorec.training import build_model, train
+from emorec.training import train
 
 HERE = Path(__file__).parent
 K = 10

@@ -29,6 +29,7 @@ from peer_lists import read_top_k
 from quality_report import CAREFUL, NEIGHBOURS, Holdout, K, Results, write
 
 from emorec.baselines import EASE, ItemKNN, MostPop, Random
+from emorec.building import build_model
 from emorec.checkpoint import EpochRecord
 from emorec.config import Config, load_config
 from emorec.data.datasets import load_dataset
@@ -46,7 +47,6 @@ from emorec.nn.model import Recommender
 from emorec.recommender import EmoRec
 from emorec.run_folder import read_config, save_split
 from emorec.scoring import ModelScorer
-from emorec.training import build_model
 
 FIRST_SEED = 1
 AVERSIONS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0)

@@ -26,13 +26,14 @@ import numpy as np
 import torch
 from machine import machine
 
+from emorec.building import build_model
 from emorec.config import load_config
 from emorec.data.datasets import load_dataset
 from emorec.data.interactions import Interactions
 from emorec.data.splits import split_interactions
 from emorec.files import write_text
 from emorec.memory import peak_memory_gib
-from emorec.training import build_model, train
+from emorec.training import train
 
 OURS = {
     "emorec": (),

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from emorec.baselines import ItemKNN, MostPop
+from emorec.building import build_model
 from emorec.checkpoint import EpochRecord
 from emorec.config import Config, ConfigError, DataConfig
 from emorec.data.datasets import DATASETS, read_dataset
@@ -27,7 +28,6 @@ from emorec.files import write_text
 from emorec.memory import peak_memory_gib
 from emorec.recommender import EmoRec
 from emorec.run_folder import save_split
-from emorec.training import build_model
 
 __all__ = [
     "data_card",

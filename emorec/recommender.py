@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from emorec.baselines import MostPop
+from emorec.building import build_model
 from emorec.checkpoint import EpochRecord
 from emorec.config import Config, load_config
 from emorec.data.interactions import Interactions
@@ -22,7 +23,7 @@ from emorec.files import FileError, load_tensors, save_tensors, write_text
 from emorec.nn.model import Recommender
 from emorec.run_folder import existing_file, load_split, read_config, save_split
 from emorec.scoring import ModelScorer
-from emorec.training import build_model, train
+from emorec.training import train
 
 __all__ = ["EmoRec", "NotFittedError"]
 

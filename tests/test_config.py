@@ -5,9 +5,9 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 
+from emorec.building import build_model
 from emorec.config import Config, ConfigError, load_config, preset_names
 from emorec.data.graph import schema
-from emorec.training import build_model
 
 PAPER = {
     "base-gat",

@@ -21,6 +21,7 @@ LEVELS = {
     "emorec.presets": 0,
     "emorec.data": 1,
     "emorec.batches": 2,
+    "emorec.building": 3,
     "emorec.config": 2,
     "emorec.doctor": 2,
     "emorec.nn": 2,

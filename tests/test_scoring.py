@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from emorec.baselines import ItemKNN
+from emorec.building import build_model
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
 from emorec.data.synthetic import generate
 from emorec.scoring import ModelScorer, graph_source
-from emorec.training import build_model
 from tests.small import small_config, small_log
 
 LOG = generate(num_users=30, num_items=50, num_topics=8, events_per_user=10).interactions

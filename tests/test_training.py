@@ -9,6 +9,7 @@ import torch
 
 from emorec import training
 from emorec.baselines import ItemKNN, MostPop
+from emorec.building import build_model
 from emorec.config import load_config
 from emorec.data.feedback import Feedback
 from emorec.data.sequences import EventSequences
@@ -18,7 +19,7 @@ from emorec.evaluation.ranking import evaluate, recommend_top_k
 from emorec.files import FileError, save_tensors
 from emorec.nn.neighbours import Neighbours
 from emorec.scoring import ModelScorer
-from emorec.training import TrainingError, build_model, train
+from emorec.training import TrainingError, train
 from tests.small import small_config, small_log
 
 LOG = generate(num_users=60, num_items=50, num_topics=8, events_per_user=12).interactions

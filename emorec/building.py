@@ -1,0 +1,68 @@
+"""A model from its configuration."""
+
+from __future__ import annotations
+
+import torch
+
+from emorec.config import Config
+from emorec.data.graph import schema
+from emorec.nn.graph_encoder import GraphEncoder
+from emorec.nn.model import Recommender
+from emorec.nn.neighbours import Neighbours
+from emorec.nn.polarity import ItemPolarity, NextPolarity
+from emorec.nn.sequence_encoder import SequenceEncoder
+
+__all__ = ["build_model"]
+
+
+def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
+    """Makes an untrained model; the seed decides its parameters."""
+    model, graph, sequence = config.model, config.graph, config.sequence
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        graph_encoder = sequence_encoder = None
+        if graph.conv != "none":
+            graph_encoder = GraphEncoder(
+                schema(graph.feedback_nodes),
+                num_users if graph.user_embeddings else None,
+                model.embedding_size,
+                conv=graph.conv,
+                num_layers=graph.layers,
+                num_heads=graph.heads,
+                signed=graph.signed,
+                dropout=graph.dropout,
+                half_life=graph.half_life,
+                backend=model.backend,
+            )
+        if sequence.layers:
+            sequence_encoder = SequenceEncoder(
+                model.embedding_size,
+                sequence.max_length,
+                num_layers=sequence.layers,
+                num_heads=sequence.heads,
+                window=sequence.window,
+                decay=sequence.decay,
+                half_lives=(sequence.shortest_half_life, sequence.longest_half_life),
+                projections=sequence.projections,
+                feedback_input=sequence.feedback_input,
+                dropout=sequence.dropout,
+                attention=sequence.attention,
+            )
+        return Recommender(
+            num_items,
+            model.embedding_size,
+            graph_encoder,
+            sequence_encoder,
+            _polarity_head(config, num_items),
+            graph.gated,
+            graph.informs,
+            model.aversion,
+            Neighbours(num_items, 1 + model.neighbours) if model.neighbours else None,
+        )
+
+
+def _polarity_head(config: Config, num_items: int) -> NextPolarity | ItemPolarity | None:
+    size, kind = config.model.embedding_size, config.model.polarity
+    if kind == "none":
+        return None
+    return NextPolarity(size) if kind == "next" else ItemPolarity(num_items, size)
