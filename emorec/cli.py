@@ -168,9 +168,7 @@ def train(
             )
         if dataset is not None:
             config = config.updated({"data": {"dataset": dataset}}, "--dataset")
-        config = _with_flags(config, flags)
-        for setting in settings:
-            config = config.with_setting(setting)
+        config = _with_flags(config, flags).with_settings(*settings)
         folder = run_dir or _new_folder(config)
         if folder.exists() and any(folder.iterdir()):
             raise click.UsageError(

@@ -157,21 +157,25 @@ class Config:
         """
         return _updated(self, values, source, path="")
 
-    def with_setting(self, setting: str) -> Config:
-        """A copy with one ``section.key=value`` replaced.
+    def with_settings(self, *settings: str) -> Config:
+        """A copy with values replaced, all at once, so that their order does not matter.
+
+        Args:
+            settings: ``section.key=value`` texts; of two for the same key the later one wins.
 
         Raises:
-            ConfigError: If the setting cannot be understood or does not fit.
+            ConfigError: If a setting cannot be understood, or they do not fit.
         """
-        source = f"--set {setting}"
-        path, equals, text = setting.partition("=")
-        keys = path.strip().split(".")
-        if not equals or len(keys) != 2:
-            raise ConfigError(
-                f"{source}: must look like section.key=value, e.g. training.epochs=20"
-            )
-        values: dict[str, Any] = {keys[0]: {keys[1]: _parse_value(text.strip())}}
-        return self.updated(values, source)
+        values: dict[str, dict[str, Any]] = {}
+        for setting in settings:
+            path, equals, text = setting.partition("=")
+            section, _, key = path.strip().partition(".")
+            if not equals or not key or "." in key:
+                raise ConfigError(
+                    f"--set {setting}: must look like section.key=value, e.g. training.epochs=20"
+                )
+            values.setdefault(section, {})[key] = _parse_value(text.strip())
+        return self.updated(values, " ".join(f"--set {setting}" for setting in settings))
 
     def to_toml(self) -> str:
         """The configuration as TOML, every value written out."""
@@ -214,10 +218,7 @@ def load_config(
         raise ConfigError(f"preset {preset!r} is unknown{_nearest(preset, preset_names())}")
     text = resources.files("emorec.presets").joinpath(f"{preset}.toml").read_text(encoding="utf-8")
     config = Config(preset=preset).updated(tomllib.loads(text), f"preset {preset}")
-    config = config.updated(values, str(file))
-    for setting in settings:
-        config = config.with_setting(setting)
-    return config
+    return config.updated(values, str(file)).with_settings(*settings)
 
 
 def _updated(node: Any, values: dict[str, Any], source: str, path: str) -> Any:

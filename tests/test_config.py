@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import tomllib
 from dataclasses import fields, is_dataclass
 
@@ -111,10 +112,10 @@ class TestLoad:
             if isinstance(value, (bool, int, float)) and name != "graph.feedback_nodes"
         }
         for needed in ("model.polarity=item", "graph.conv=sage"):  # by aversion, by half-lives
-            config = config.with_setting(needed)
+            config = config.with_settings(needed)
         for name, value in changes.items():
-            config = config.with_setting(f"{name}={str(different_value(value)).lower()}")
-        config = config.with_setting('data.dataset="Zoë\'s \\"log\\".csv"')
+            config = config.with_settings(f"{name}={str(different_value(value)).lower()}")
+        config = config.with_settings('data.dataset="Zoë\'s \\"log\\".csv"')
         file = tmp_path / "config.toml"
         file.write_text(config.to_toml(), encoding="utf-8")
         assert load_config(file=file) == config
@@ -253,14 +254,14 @@ class TestSettings:
         ],
     )
     def test_values(self, setting, name, value):
-        assert flat(Config().with_setting(setting))[name] == value
+        assert flat(Config().with_settings(setting))[name] == value
 
     @pytest.mark.parametrize(
         "setting", ["epochs=3", "training.epochs", "training.a.b=3", "preset=emorec", "", "="]
     )
     def test_malformed(self, setting):
         with pytest.raises(ConfigError, match="must look like section.key=value"):
-            Config().with_setting(setting)
+            Config().with_settings(setting)
 
     @pytest.mark.parametrize(
         ("setting", "message"),
@@ -273,4 +274,20 @@ class TestSettings:
     )
     def test_wrong(self, setting, message):
         with pytest.raises(ConfigError, match=message):
-            Config().with_setting(setting)
+            Config().with_settings(setting)
+
+    def test_are_taken_together_in_any_order(self):
+        settings = ("model.polarity=none", "model.aversion=0", "graph.conv=none")
+        for order in itertools.permutations(settings):
+            config = load_config(settings=order)
+            assert (config.model.polarity, config.model.aversion) == ("none", 0)
+        with pytest.raises(ConfigError, match="--set model.polarity=none: model.aversion is 0.5"):
+            load_config(settings=settings[:1])
+        with pytest.raises(
+            ConfigError, match="--set training.seed=1 --set training.epochs=0: training.epochs must"
+        ):
+            load_config(settings=("training.seed=1", "training.epochs=0"))
+
+    def test_the_later_of_two_wins(self):
+        config = load_config(settings=("training.epochs=3", "training.epochs=4"))
+        assert config.training.epochs == 4

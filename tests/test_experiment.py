@@ -167,7 +167,7 @@ class TestRun:
         config = config_for(csv)
         split, _ = prepare(config, tmp_path / "run")
         train_run(config, split, tmp_path / "run", progress=False)
-        longer = config.with_setting("training.epochs=3")
+        longer = config.with_settings("training.epochs=3")
         seen = []
         train_run(
             longer,
