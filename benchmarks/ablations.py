@@ -120,7 +120,7 @@ TABLES: dict[str, dict[str, Row]] = {
         "loss.polarity_decay=0",
         "training.averaging=0",
         "training.batch_size=64",
-        "model.polarity=none model.aversion=0 graph.conv=none",
+        "model.polarity=none model.aversion=0 graph.conv=none graph.informs=everything",
     ),
 }
 
