@@ -24,12 +24,12 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	@touch $@
 
 $(BUILT): $(STAMP) $(wildcard csrc/* csrc/*/*)
-	@echo "Compiling the attention, where there is a compiler."
+	@echo "Compiling the operators, where there is a compiler."
 	@$(BUILD) >$(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
 	@grep '^emorec:' $(VENV)/build.log || true
 	@touch $@
 
-build: $(STAMP) ## Compile the fused attention in place, where there is a compiler
+build: $(STAMP) ## Compile the operators in place, where there is a compiler
 	$(BUILD)
 
 train: $(BUILT) ## Train the flagship on the embedded data set, e.g. ARGS="--dataset ml-1m"

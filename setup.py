@@ -1,4 +1,4 @@
-"""Builds the package and, where it can, the compiled Hawkes attention.
+"""Builds the package and, where it can, the compiled operators.
 
 Everything static is in pyproject.toml. The compiled library is optional: without it the PyTorch
 reference runs. EMOREC_BUILD_EXT=1 makes it a must, =0 leaves it out; unset, it is built if PyTorch
@@ -34,7 +34,7 @@ def extension() -> dict:
     if importlib.util.find_spec("torch") is None:
         if required:
             sys.exit("EMOREC_BUILD_EXT=1 needs PyTorch: install it, then use --no-build-isolation")
-        print("emorec: no PyTorch to build with, so the compiled Hawkes attention is left out")
+        print("emorec: no PyTorch to build with, so the compiled operators are left out")
         return {}
 
     from torch.utils.cpp_extension import BuildExtension, CppExtension
@@ -52,7 +52,7 @@ def extension() -> dict:
             except Exception as error:  # compilers fail in many ways, none of them fatal here
                 if required or wanted("EMOREC_BUILD_CUDA"):
                     raise
-                print(f"emorec: the compiled Hawkes attention is left out: {error}")
+                print(f"emorec: the compiled operators are left out: {error}")
 
     extensions: list[Extension] = [
         CppExtension(

@@ -29,6 +29,8 @@
 
 #include <cstdint>
 
+#include "dtype.h"
+
 #if defined(__CUDACC__)
 #define HAWKES_INLINE __host__ __device__ __forceinline__
 #else
@@ -37,7 +39,6 @@
 
 namespace emorec {
 
-enum class Dtype { float32, float64, bfloat16 };
 enum class Decay { multiplicative, additive };
 
 // Vectors of all tokens and heads: element d of token i and head h is at

@@ -23,11 +23,12 @@ from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
 from emorec.evaluation.ranking import evaluate, recommend_top_k, seen_matrix
-from emorec.losses import bpr_loss, polarity_loss, softmax_loss
+from emorec.losses import bpr_loss, polarity_loss
 from emorec.memory import keep_freed_memory
 from emorec.nn.model import Recommender
 from emorec.nn.neighbours import Neighbours
 from emorec.nn.polarity import ItemPolarity
+from emorec.ops.softmax_loss import softmax_loss
 from emorec.sampling import ItemSampler
 from emorec.scoring import ModelScorer, graph_source
 

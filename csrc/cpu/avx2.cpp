@@ -15,7 +15,17 @@ namespace avx2 {
 #include "decay.inl"
 #include "far_field.inl"
 #include "attention.inl"
+#include "softmax_loss.inl"
 }  // namespace avx2
-const Kernels kAvx2Kernels = {"avx2", avx2::scratch_bytes, avx2::forward, avx2::backward};
+const Kernels kAvx2Kernels = {
+    "avx2",
+    avx2::scratch_bytes,
+    avx2::forward,
+    avx2::backward,
+    avx2::softmax_sizes,
+    avx2::softmax_pack,
+    avx2::softmax_states,
+    avx2::softmax_items,
+};
 }  // namespace emorec
 #endif

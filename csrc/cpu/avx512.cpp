@@ -15,7 +15,17 @@ namespace avx512 {
 #include "decay.inl"
 #include "far_field.inl"
 #include "attention.inl"
+#include "softmax_loss.inl"
 }  // namespace avx512
-const Kernels kAvx512Kernels = {"avx512", avx512::scratch_bytes, avx512::forward, avx512::backward};
+const Kernels kAvx512Kernels = {
+    "avx512",
+    avx512::scratch_bytes,
+    avx512::forward,
+    avx512::backward,
+    avx512::softmax_sizes,
+    avx512::softmax_pack,
+    avx512::softmax_states,
+    avx512::softmax_items,
+};
 }  // namespace emorec
 #endif

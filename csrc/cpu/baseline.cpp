@@ -21,6 +21,7 @@ namespace baseline {
 #include "decay.inl"
 #include "far_field.inl"
 #include "attention.inl"
+#include "softmax_loss.inl"
 }  // namespace baseline
 
 #if defined(__aarch64__)
@@ -28,6 +29,14 @@ namespace baseline {
 #else
 #define EMOREC_NAME "baseline"
 #endif
-const Kernels kBaselineKernels = {EMOREC_NAME, baseline::scratch_bytes, baseline::forward,
-                                  baseline::backward};
+const Kernels kBaselineKernels = {
+    EMOREC_NAME,
+    baseline::scratch_bytes,
+    baseline::forward,
+    baseline::backward,
+    baseline::softmax_sizes,
+    baseline::softmax_pack,
+    baseline::softmax_states,
+    baseline::softmax_items,
+};
 }  // namespace emorec

@@ -1,74 +1,21 @@
-// The operators on the CPU: picks the kernels of the processor and spreads the work over threads.
+// Hawkes attention on the CPU: what the kernels are told, and which part of the work is a task.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdlib>
-#include <cstring>
-#include <new>
-#include <string>
 #include <vector>
 
 #include "../hawkes_attention_params.h"
+#include "host.h"
 #include "kernels.h"
 
 namespace emorec {
 namespace {
 
-// The widest kernels that the processor can run; EMOREC_ISA names others, for tests.
-const Kernels& choose_kernels() {
-  std::vector<const Kernels*> usable;
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    usable.push_back(&kAvx512Kernels);
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    usable.push_back(&kAvx2Kernels);
-#endif
-  usable.push_back(&kBaselineKernels);
-  const char* wanted = std::getenv("EMOREC_ISA");
-  if (!wanted || !*wanted) return *usable.front();
-  std::string names;
-  for (const Kernels* kernels : usable) {
-    if (!std::strcmp(kernels->name, wanted)) return *kernels;
-    names += std::string(names.empty() ? "" : ", ") + kernels->name;
-  }
-  STD_TORCH_CHECK(false, "EMOREC_ISA=", wanted, " is not one of ", names);
-  return *usable.front();
-}
-
 // EMOREC_FAR_FIELD=0 sums every pair, for comparison.
 bool far_field_allowed() {
   const char* value = std::getenv("EMOREC_FAR_FIELD");
   return !value || std::strcmp(value, "0") != 0;
-}
-
-// A thread's memory, kept from call to call: fresh pages cost more than the arithmetic.
-class Scratch {
- public:
-  ~Scratch() { std::free(memory_); }
-
-  char* at_least(int64_t bytes) {
-    if (bytes > size_) {
-      std::free(memory_);
-      size_ = (bytes + 4095) / 4096 * 4096;
-      memory_ = static_cast<char*>(std::aligned_alloc(4096, static_cast<size_t>(size_)));
-      if (!memory_) {
-        size_ = 0;
-        throw std::bad_alloc();
-      }
-    }
-    return memory_;
-  }
-
- private:
-  char* memory_ = nullptr;
-  int64_t size_ = 0;
-};
-
-Scratch& thread_scratch() {
-  thread_local Scratch scratch;
-  return scratch;
 }
 
 int64_t longest(const HawkesForwardParams& p) {
@@ -103,18 +50,6 @@ std::vector<Task> make_tasks(const HawkesForwardParams& p, int64_t rows) {
   return tasks;
 }
 
-// Threads take the next task when they are done with one.
-template <typename Run>
-void run_tasks(const std::vector<Task>& tasks, int64_t scratch_bytes, Run run) {
-  std::atomic<size_t> next{0};
-  const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), tasks.size());
-  torch::stable::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
-    char* scratch = thread_scratch().at_least(scratch_bytes);
-    for (int64_t i = first; i < last; i++)
-      for (size_t task; (task = next.fetch_add(1)) < tasks.size();) run(tasks[task], scratch);
-  });
-}
-
 constexpr int64_t kForwardRows = 512;
 
 std::tuple<Tensor, Tensor> hawkes_attention_fwd(
@@ -127,8 +62,9 @@ std::tuple<Tensor, Tensor> hawkes_attention_fwd(
   const auto outputs = make_outputs(p, value);
   const Kernels& kernels = choose_kernels();
   const bool far_field = far_field_allowed();
-  run_tasks(make_tasks(p, kForwardRows), kernels.scratch_bytes(p, longest(p), false),
-            [&](Task task, char* scratch) { kernels.forward(p, task, scratch, far_field); });
+  const std::vector<Task> tasks = make_tasks(p, kForwardRows);
+  run_tasks(tasks.size(), kernels.scratch_bytes(p, longest(p), false),
+            [&](int64_t i, char* scratch) { kernels.forward(p, tasks[i], scratch, far_field); });
   return outputs;
 }
 
@@ -150,8 +86,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> hawkes_attention_bwd(
   const Kernels& kernels = choose_kernels();
   const bool far_field = far_field_allowed();
   const int64_t length = longest(p);
-  run_tasks(make_tasks(p, std::max<int64_t>(length, 1)), kernels.scratch_bytes(p, length, true),
-            [&](Task task, char* scratch) { kernels.backward(p, task, scratch, far_field); });
+  const std::vector<Task> tasks = make_tasks(p, std::max<int64_t>(length, 1));
+  run_tasks(tasks.size(), kernels.scratch_bytes(p, length, true),
+            [&](int64_t i, char* scratch) { kernels.backward(p, tasks[i], scratch, far_field); });
   Tensor grad_decay_rate = torch::stable::new_empty(decay_rate, {p.num_heads});
   double* total = static_cast<double*>(grad_decay_rate.data_ptr());
   for (int64_t h = 0; h < p.num_heads; h++) {
@@ -161,16 +98,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> hawkes_attention_bwd(
   return {grad_query, grad_key, grad_value, grad_decay_rate};
 }
 
-std::string instruction_set() { return choose_kernels().name; }
-
 }  // namespace
 }  // namespace emorec
 
 STABLE_TORCH_LIBRARY_IMPL(emorec, CPU, m) {
   m.impl("hawkes_attention_fwd", TORCH_BOX(&emorec::hawkes_attention_fwd));
   m.impl("hawkes_attention_bwd", TORCH_BOX(&emorec::hawkes_attention_bwd));
-}
-
-STABLE_TORCH_LIBRARY_IMPL(emorec, CompositeExplicitAutograd, m) {
-  m.impl("instruction_set", TORCH_BOX(&emorec::instruction_set));
 }

@@ -3,10 +3,11 @@
 #pragma once
 
 #include "../hawkes_attention.h"
+#include "../softmax_loss.h"
 
 namespace emorec {
 
-// What one call of a kernel works on. The forward takes any rows of a sequence, the backward whole
+// What one call of an attention kernel works on. The forward takes any rows of a sequence, the backward whole
 // sequences.
 struct Task {
   int64_t sequence;
@@ -14,14 +15,39 @@ struct Task {
   int64_t last_row;   // exclusive
 };
 
-// The kernels of one instruction set. Scratch is aligned to 64 bytes and of scratch_bytes(params, n,
-// backward) for sequences of up to n tokens; its contents do not matter. far_field allows sums over
-// distant keys in closed form.
+// Some states, or some items, of a loss.
+struct Range {
+  int64_t first;
+  int64_t last;  // exclusive
+};
+
+// Memory that a loss needs, and how much of it is one task.
+struct SoftmaxSizes {
+  int64_t shared_bytes;
+  int64_t scratch_bytes;
+  int64_t states;
+  int64_t items;
+};
+
+// The kernels of one instruction set. Scratch and shared memory are aligned to 64 bytes; what they
+// hold at first does not matter.
 struct Kernels {
   const char* name;
+
+  // The attention: scratch is of scratch_bytes(params, n, backward) for sequences of up to n tokens.
+  // far_field allows sums over distant keys in closed form.
   int64_t (*scratch_bytes)(const HawkesForwardParams&, int64_t length, bool backward);
   void (*forward)(const HawkesForwardParams&, Task, char* scratch, bool far_field);
   void (*backward)(const HawkesBackwardParams&, Task, char* scratch, bool far_field);
+
+  // The loss: the items are packed once; then come, for each chunk of states, all tasks of its
+  // states and after them all tasks of the items.
+  SoftmaxSizes (*softmax_sizes)(const SoftmaxLossParams&);
+  void (*softmax_pack)(const SoftmaxLossParams&, char* shared);
+  void (*softmax_states)(const SoftmaxLossParams&, Range chunk, Range states, char* shared,
+                         char* scratch);
+  void (*softmax_items)(const SoftmaxLossParams&, Range chunk, Range items, char* shared,
+                        char* scratch);
 };
 
 extern const Kernels kBaselineKernels;

@@ -1,7 +1,7 @@
-"""The compiled Hawkes attention: shapes and gradients of its operators, and the call.
+"""The compiled operators' shapes and gradients, and the call of the attention.
 
-The operators are ``torch.ops.emorec.hawkes_attention_fwd`` and ``_bwd``; schemas and kernels are in
-csrc. See `emorec.ops.hawkes_attention` for the formula and the public function.
+The attention's are ``torch.ops.emorec.hawkes_attention_fwd`` and ``_bwd``; schemas and kernels are
+in csrc. See `emorec.ops.hawkes_attention` for the formula and the public function.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def register() -> None:
     """Tells PyTorch the operators' shapes and gradients; the library must be loaded."""
     torch.library.register_fake(FORWARD, _fake_forward)
     torch.library.register_fake(BACKWARD, _fake_backward)
+    torch.library.register_fake("emorec::softmax_loss", _fake_softmax_loss)
     torch.library.register_autograd(FORWARD, _backward, setup_context=_save)
 
 
@@ -141,6 +142,13 @@ def _fake_backward(
     grad_query = query.new_empty(query.shape)
     grad_key = query.new_empty(0) if key is None else query.new_empty(query.shape)
     return grad_query, grad_key, value.new_empty(value.shape), torch.empty_like(decay_rate)
+
+
+def _fake_softmax_loss(
+    state: Tensor, items: Tensor, target: Tensor, wanted: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    loss = state.new_empty((), dtype=torch.float64)
+    return loss, torch.empty_like(state), torch.empty_like(items)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

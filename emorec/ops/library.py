@@ -40,7 +40,7 @@ def load() -> dict[str, str]:
         elif "cpu" in problems:  # holds the schemas
             problems[device] = problems["cpu"]
         elif (path := find(name)) is None:
-            problems[device] = f"the compiled Hawkes attention for {device} is not built; {REMEDY}"
+            problems[device] = f"the compiled operators for {device} are not built; {REMEDY}"
         else:
             try:
                 torch.ops.load_library(str(path))
@@ -79,4 +79,4 @@ def problem(device: str) -> str | None:
 @functools.cache
 def say_once(reason: str) -> None:
     """Logs, once per process, that the reference runs and why."""
-    logger.warning("Hawkes attention runs its slower PyTorch reference: %s", reason)
+    logger.warning("The slower PyTorch reference runs: %s", reason)

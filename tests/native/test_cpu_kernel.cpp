@@ -1,6 +1,7 @@
-// Runs the CPU kernel without PyTorch, for processors that are not at hand: the output against the
-// formula of csrc/hawkes_attention.h, gradients against differences of the output, float against
-// double.
+// Runs the CPU kernels without PyTorch, for processors that are not at hand. Attention: the output
+// against the formula of csrc/hawkes_attention.h, gradients against differences of the output, float
+// against double. Loss: against the formula of csrc/softmax_loss.h.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -101,6 +102,75 @@ bool close(const char* what, const std::vector<double>& got, const std::vector<d
   return good;
 }
 
+constexpr int kStates = 41, kItems = 53, kTargets = 2;
+
+struct Loss {
+  std::vector<double> loss, grad_state, grad_items;
+};
+
+template <typename C>
+Loss run_loss(Dtype dtype, const std::vector<double>& state, const std::vector<double>& items,
+              const std::vector<int64_t>& target, const bool* wanted, int64_t num_wanted) {
+  const std::vector<C> x = converted<C>(state), v = converted<C>(items);
+  std::vector<C> grad_x(x.size()), grad_v(v.size());
+  Loss result{std::vector<double>(kStates), {}, {}};
+  SoftmaxLossParams p{};
+  p.num_states = kStates, p.num_items = kItems, p.num_targets = kTargets, p.size = kSize;
+  p.dtype = dtype, p.state = x.data(), p.items = v.data();
+  p.target = target.data(), p.wanted = wanted, p.num_wanted = num_wanted;
+  p.chunk = 30;
+  p.loss = result.loss.data(), p.grad_state = grad_x.data(), p.grad_items = grad_v.data();
+  const Kernels& kernels = kBaselineKernels;
+  const SoftmaxSizes sizes = kernels.softmax_sizes(p);
+  const auto memory = [](int64_t bytes) {
+    return static_cast<char*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
+  };
+  char *shared = memory(sizes.shared_bytes), *scratch = memory(sizes.scratch_bytes);
+  kernels.softmax_pack(p, shared);
+  for (Range chunk{0, p.chunk}; chunk.first < kStates; chunk = {chunk.last, kStates}) {
+    for (int64_t t = chunk.first; t < chunk.last; t += sizes.states)
+      kernels.softmax_states(p, chunk, {t, std::min(t + sizes.states, chunk.last)}, shared,
+                             scratch);
+    for (int64_t i = 0; i < kItems; i += sizes.items)
+      kernels.softmax_items(p, chunk, {i, std::min<int64_t>(i + sizes.items, kItems)}, shared,
+                            scratch);
+  }
+  std::free(shared);
+  std::free(scratch);
+  result.grad_state.assign(grad_x.begin(), grad_x.end());
+  result.grad_items.assign(grad_v.begin(), grad_v.end());
+  return result;
+}
+
+Loss loss_formula(const std::vector<double>& state, const std::vector<double>& items,
+                  const std::vector<int64_t>& target, const bool* wanted, int64_t num_wanted) {
+  Loss result{std::vector<double>(kStates), std::vector<double>(state.size()),
+              std::vector<double>(items.size())};
+  for (int t = 0; t < kStates; t++) {
+    std::vector<double> score(kItems);
+    double sum = 0, count = 0;
+    for (int i = 0; i < kItems; i++) {
+      for (int d = 0; d < kSize; d++) score[i] += state[t * kSize + d] * items[i * kSize + d];
+      sum += std::exp(score[i]);
+    }
+    for (int k = 0; k < kTargets; k++) {
+      if (!wanted[t * kTargets + k]) continue;
+      count++;
+      result.loss[t] += std::log(sum) - score[target[t * kTargets + k]];
+    }
+    for (int i = 0; i < kItems; i++) {
+      double error = count * std::exp(score[i]) / sum;
+      for (int k = 0; k < kTargets; k++)
+        error -= wanted[t * kTargets + k] && target[t * kTargets + k] == i;
+      for (int d = 0; d < kSize; d++) {
+        result.grad_state[t * kSize + d] += error / num_wanted * items[i * kSize + d];
+        result.grad_items[i * kSize + d] += error / num_wanted * state[t * kSize + d];
+      }
+    }
+  }
+  return result;
+}
+
 }  // namespace
 
 int main() {
@@ -151,5 +221,21 @@ int main() {
     good &= close("grad_value", narrow.grad_value, wide.grad_value, 1e-5);
     good &= close("grad_rate", narrow.grad_rate, wide.grad_rate, 1e-5);
   }
+  const std::vector<double> state = draw(kStates * kSize), items = draw(kItems * kSize);
+  std::vector<int64_t> target(kStates * kTargets);
+  bool wanted[kStates * kTargets];
+  int64_t num_wanted = 0;
+  for (int k = 0; k < kStates * kTargets; k++) {
+    target[k] = random() % kItems;
+    num_wanted += wanted[k] = k % kTargets == 0 || random() % 2;
+  }
+  const Loss want = loss_formula(state, items, target, wanted, num_wanted);
+  const auto compare = [&](const Loss& got, double tolerance) {
+    good &= close("loss", got.loss, want.loss, tolerance);
+    good &= close("grad_state", got.grad_state, want.grad_state, tolerance);
+    good &= close("grad_items", got.grad_items, want.grad_items, tolerance);
+  };
+  compare(run_loss<double>(Dtype::float64, state, items, target, wanted, num_wanted), 1e-12);
+  compare(run_loss<float>(Dtype::float32, state, items, target, wanted, num_wanted), 1e-5);
   return !good;
 }

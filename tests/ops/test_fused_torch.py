@@ -240,7 +240,7 @@ def test_absent_library_is_said_once_and_refused_on_request(
         output = call(inputs, "auto")
         call(inputs, "auto")
     assert [record.getMessage() for record in caplog.records] == [
-        "Hawkes attention runs its slower PyTorch reference: it is not built (a test)"
+        "The slower PyTorch reference runs: it is not built (a test)"
     ]
     assert torch.equal(output, call(inputs, "reference"))
     with pytest.raises(RuntimeError, match="backend='fused': it is not built"):

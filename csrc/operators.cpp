@@ -13,5 +13,7 @@ STABLE_TORCH_LIBRARY(emorec, m) {
   m.def("hawkes_attention_bwd(Tensor grad_output, Tensor log_sum, " EMOREC_HAWKES_INPUTS
         ", " EMOREC_HAWKES_OPTIONS
         ") -> (Tensor grad_query, Tensor grad_key, Tensor grad_value, Tensor grad_decay_rate)");
+  m.def("softmax_loss(Tensor state, Tensor items, Tensor target, Tensor wanted)"
+        " -> (Tensor loss, Tensor grad_state, Tensor grad_items)");
   m.def("instruction_set() -> str");
 }

@@ -1,0 +1,59 @@
+// What the operators on the CPU share: the kernels of the processor, memory and threads.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "kernels.h"
+
+namespace emorec {
+
+// The widest kernels that the processor can run; EMOREC_ISA names others, for tests.
+const Kernels& choose_kernels();
+
+// A thread's memory, kept from call to call: fresh pages cost more than the arithmetic.
+class Scratch {
+ public:
+  ~Scratch() { std::free(memory_); }
+
+  char* at_least(int64_t bytes) {
+    if (bytes > size_) {
+      std::free(memory_);
+      size_ = (bytes + 4095) / 4096 * 4096;
+      memory_ = static_cast<char*>(std::aligned_alloc(4096, static_cast<size_t>(size_)));
+      if (!memory_) {
+        size_ = 0;
+        throw std::bad_alloc();
+      }
+    }
+    return memory_;
+  }
+
+ private:
+  char* memory_ = nullptr;
+  int64_t size_ = 0;
+};
+
+inline Scratch& thread_scratch() {
+  thread_local Scratch scratch;
+  return scratch;
+}
+
+// Calls run(task, scratch) for the tasks 0 to num_tasks - 1. Threads take the next task when they
+// are done with one.
+template <typename Run>
+void run_tasks(int64_t num_tasks, int64_t scratch_bytes, Run run) {
+  std::atomic<int64_t> next{0};
+  const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), num_tasks);
+  torch::stable::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
+    char* scratch = thread_scratch().at_least(scratch_bytes);
+    for (int64_t i = first; i < last; i++)
+      for (int64_t task; (task = next.fetch_add(1)) < num_tasks;) run(task, scratch);
+  });
+}
+
+}  // namespace emorec
