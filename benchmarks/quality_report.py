@@ -67,7 +67,13 @@ class Holdout:
         return split_interactions(log, **self.settings)
 
     def __str__(self) -> str:
-        return f"the last {self.n} events of each user" if self.n else "the last tenth of the log"
+        if not self.n:
+            return "the last tenth of the log"
+        return (
+            "the last event of each user"
+            if self.n == 1
+            else f"the last {self.n} events of each user"
+        )
 
 
 @dataclass
