@@ -23,11 +23,11 @@ def report() -> str:
         "python": f"{platform.python_version()} on {platform.platform()}",
         "torch": f"{torch.__version__}, {torch.get_num_threads()} threads, {_devices()}",
         "dgl": _try(_dgl),
-        "attention": _attention("cpu"),
+        "operators": _operators("cpu"),
     }
     if torch.version.cuda is not None:
-        lines["attention on cuda"] = _attention("cuda")
-    lines["compiler"] = shutil.which("c++") or "none: install g++ or clang to build the attention"
+        lines["operators on cuda"] = _operators("cuda")
+    lines["compiler"] = shutil.which("c++") or "none: install g++ or clang to build the operators"
     lines["ninja"] = shutil.which("ninja") or "none: pip install ninja, for `emorec doctor --build`"
     lines["build cache"] = str(build.cache_folder())
     width = max(map(len, lines))
@@ -52,11 +52,10 @@ def _try(state: Callable[[], str]) -> str:
         return f"missing: {str(error).splitlines()[0]}"
 
 
-def _attention(device: str) -> str:
+def _operators(device: str) -> str:
     if (problem := library.problem(device)) is not None:
-        return f"the PyTorch reference runs: {problem}"
+        return f"PyTorch references run: {problem}"
+    path = library.find(build.LIBRARIES[device])
     if device == "cpu":
-        return (
-            f"fused, {torch.ops.emorec.instruction_set()} ({library.find(build.LIBRARIES[device])})"
-        )
-    return f"fused ({library.find(build.LIBRARIES[device])})"
+        return f"compiled, {torch.ops.emorec.instruction_set()} ({path})"
+    return f"compiled ({path})"

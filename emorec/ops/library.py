@@ -24,6 +24,7 @@ logger = logging.getLogger("emorec")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 REMEDY = "`emorec doctor --build` compiles it, `emorec doctor` says what is missing"
+RENEWAL = "`make build` builds it anew"
 
 
 @functools.cache
@@ -48,9 +49,18 @@ def load() -> dict[str, str]:
                 reason = str(error).splitlines()[0]
                 problems[device] = f"{path} does not load ({reason}); {REMEDY}"
                 continue
-            if device == "cpu":
-                fused.register()
+            if device == "cpu" and (reason := _unregistered()) is not None:
+                problems[device] = f"{path} is not of these sources ({reason}); {RENEWAL}"
     return problems
+
+
+def _unregistered() -> str | None:
+    """Registers shapes and gradients; says why where the library lacks an operator."""
+    try:
+        fused.register()
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return None
 
 
 def find(name: str) -> Path | None:

@@ -247,6 +247,17 @@ def test_absent_library_is_said_once_and_refused_on_request(
         call(inputs, "fused")
 
 
+@pytest.mark.skipif(library.find("_C") is None, reason="no library to load")
+def test_a_library_of_older_sources_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def register() -> None:
+        torch.library.register_fake("emorec::not_in_this_library", lambda: None)
+
+    monkeypatch.setattr(library.fused, "register", register)
+    problem = library.load.__wrapped__()["cpu"]
+    assert "emorec::not_in_this_library does not exist" in problem
+    assert "`make build` builds it anew" in problem
+
+
 @pytest.mark.parametrize(
     ("dtype", "size", "reason"),
     [
