@@ -49,8 +49,8 @@ def load() -> dict[str, str]:
                 reason = str(error).splitlines()[0]
                 problems[device] = f"{path} does not load ({reason}); {REMEDY}"
                 continue
-            if device == "cpu" and (reason := _unregistered()) is not None:
-                problems[device] = f"{path} is not of these sources ({reason}); {RENEWAL}"
+            if device == "cpu" and (lack := _unregistered()) is not None:
+                problems[device] = f"{path} is not of these sources ({lack}); {RENEWAL}"
     return problems
 
 
