@@ -7,8 +7,8 @@
 
 namespace emorec {
 
-// What one call of an attention kernel works on. The forward takes any rows of a sequence, the backward whole
-// sequences.
+// What one call of an attention kernel works on. The forward takes any rows of a sequence, the
+// backward whole sequences.
 struct Task {
   int64_t sequence;
   int64_t first_row;  // within the sequence
