@@ -15,7 +15,7 @@ from tests.small import small_log
     ("text", "name", "meaning"),
     [
         ("10", "leave-10", "the last 10 events of each user"),
-        ("1", "leave-1", "the last 1 events of each user"),
+        ("1", "leave-1", "the last event of each user"),
         ("time", "time", "the last tenth of the log"),
     ],
 )
