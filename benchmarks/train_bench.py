@@ -34,7 +34,7 @@ from emorec.data.interactions import Interactions
 from emorec.data.splits import split_interactions
 from emorec.files import write_text
 from emorec.memory import peak_memory_gib
-from emorec.ops.hawkes_attention import Backend
+from emorec.ops.library import Backend
 from emorec.ops.softmax_loss import softmax_loss
 from emorec.training import train
 

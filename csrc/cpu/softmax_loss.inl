@@ -125,13 +125,16 @@ static void softmax_items_of(const SoftmaxLossParams& p, Range chunk, Range item
     }
 }
 
+template <typename C>
+static SoftmaxSizes softmax_sizes_of(const SoftmaxLossParams& p) {
+  const SoftmaxArrays<C> of(p, nullptr);
+  const int64_t scratch = maximum(kTaskStates, kTaskItems) * of.width * sizeof(C);
+  return {of.bytes, scratch, kTaskStates, kTaskItems};
+}
+
 // Picks the instance for a call's precision.
 static SoftmaxSizes softmax_sizes(const SoftmaxLossParams& p) {
-  const bool wide = p.dtype == Dtype::float64;
-  const int64_t width = round_up(p.size, wide ? kLanes<double> : kLanes<float>);
-  const int64_t number = wide ? sizeof(double) : sizeof(float);
-  return {wide ? SoftmaxArrays<double>(p, nullptr).bytes : SoftmaxArrays<float>(p, nullptr).bytes,
-          maximum(kTaskStates, kTaskItems) * width * number, kTaskStates, kTaskItems};
+  return (p.dtype == Dtype::float64 ? softmax_sizes_of<double> : softmax_sizes_of<float>)(p);
 }
 
 static void softmax_pack(const SoftmaxLossParams& p, char* shared) {

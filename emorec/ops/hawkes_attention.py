@@ -23,8 +23,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from emorec.ops import fused, library
+from emorec.ops import fused
 from emorec.ops.arguments import Arguments
+from emorec.ops.library import Backend, runs_fused
 
 __all__ = [
     "Backend",
@@ -35,7 +36,6 @@ __all__ = [
 ]
 
 Decay = Literal["multiplicative", "additive"]
-Backend = Literal["auto", "reference", "fused"]
 
 
 def hawkes_attention(
@@ -111,16 +111,8 @@ def hawkes_attention(
         sum_heads,
     )
     arguments.check()
-    if backend not in ("auto", "reference", "fused"):
-        raise ValueError(f"backend must be 'auto', 'reference' or 'fused', got {backend!r}")
-    if backend == "reference":
-        return hawkes_attention_ref(arguments)
-    problem = library.problem(value.device.type) or fused.unsupported(arguments)
-    if problem is None:
+    if runs_fused(backend, value.device.type, fused.unsupported(arguments)):
         return fused.hawkes_attention(arguments)
-    if backend == "fused":
-        raise RuntimeError(f"backend='fused': {problem}")
-    library.say_once(problem)
     return hawkes_attention_ref(arguments)
 
 

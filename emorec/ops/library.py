@@ -11,16 +11,17 @@ import importlib.machinery
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 
 from emorec.ops import build, fused
 
-__all__ = ["load", "problem", "say_once"]
+__all__ = ["Backend", "load", "problem", "runs_fused", "say_once"]
 
 logger = logging.getLogger("emorec")
 
+Backend = Literal["auto", "reference", "fused"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 REMEDY = "`emorec doctor --build` compiles it, `emorec doctor` says what is missing"
@@ -90,3 +91,28 @@ def problem(device: str) -> str | None:
 def say_once(reason: str) -> None:
     """Logs, once per process, that the reference runs and why."""
     logger.warning("The slower PyTorch reference runs: %s", reason)
+
+
+def runs_fused(backend: Backend, device: str, unsupported: str | None = None) -> bool:
+    """Whether the compiled operator is to run, or the reference; "auto" says why it is that one.
+
+    Args:
+        backend: What was asked for.
+        device: Kind of device of the arguments.
+        unsupported: Why the operator does not take the arguments, if it does not.
+
+    Raises:
+        ValueError: If there is no such backend.
+        RuntimeError: If "fused" is asked for and not there.
+    """
+    if backend not in ("auto", "reference", "fused"):
+        raise ValueError(f"backend must be 'auto', 'reference' or 'fused', got {backend!r}")
+    if backend == "reference":
+        return False
+    reason = problem(device) or unsupported
+    if reason is None:
+        return True
+    if backend == "fused":
+        raise RuntimeError(f"backend='fused': {reason}")
+    say_once(reason)
+    return False

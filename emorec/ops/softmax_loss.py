@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emorec.ops import library
-from emorec.ops.hawkes_attention import Backend
+from emorec.ops.library import Backend, runs_fused
 
 __all__ = ["softmax_loss"]
 
@@ -46,22 +45,19 @@ def softmax_loss(
         A scalar, the mean over the targets that count; differentiable once.
 
     Raises:
+        ValueError: If there is no such backend.
         RuntimeError: If ``backend="fused"`` is asked for and not there.
     """
     return _SoftmaxLoss.apply(state, items, target, wanted, _is_fused(state, backend))
 
 
 def _is_fused(state: Tensor, backend: Backend) -> bool:
-    if backend == "reference":
-        return False
-    problem = None
+    unsupported = None
     if state.device.type != "cpu" or state.dtype not in (torch.float32, torch.float64):
-        problem = f"the compiled loss does not take {state.dtype} on {state.device.type}"
-    elif (problem := library.problem("cpu")) is not None and backend == "auto":
-        library.say_once(problem)
-    if problem is not None and backend == "fused":
-        raise RuntimeError(f"backend='fused': {problem}")
-    return problem is None
+        unsupported = f"the compiled loss does not take {state.dtype} on {state.device.type}"
+        if backend == "auto":  # nothing is amiss: there the reference is all there is
+            return False
+    return runs_fused(backend, "cpu", unsupported)
 
 
 class _SoftmaxLoss(torch.autograd.Function):
