@@ -12,6 +12,7 @@ same parameters and draw the same batches, so that their losses must agree.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -133,6 +134,8 @@ def one(
 ) -> None:
     """Trains one epoch and prints what it cost, as JSON."""
     torch.set_num_threads(threads)
+    # An optimizer's first step imports it: seconds once per process, and none of an epoch's.
+    importlib.import_module("torch._dynamo")
     if dataset is not None:
         log = split_interactions(load_dataset(dataset, data_dir)).train
     else:
