@@ -175,23 +175,27 @@ def once(
 def floor(ours: Any, graph: FeedbackGraph, case: Case) -> dict[str, dict[str, float]]:
     """Milliseconds that arithmetic and memory demand, from rates measured here.
 
-    * Projections: ``2 D^2`` FLOP per row that a needed relation or self term maps, and twice that
-      again in the backward, at the speed of one float32 product of all feedback nodes at once
-      (``X W`` for the vectors and their gradients, ``X^T X`` for the gradient of the weights).
+    * Projections: ``2 D^2`` FLOP per row that a needed relation or self term maps, with SAGE after
+      its means and with GAT before its sums, and twice that again in the backward, at the speed of
+      one float32 product of all feedback nodes at once (``X W`` for the vectors and their
+      gradients, ``X^T X`` for the gradient of the weights).
     * Gathers: ``D`` numbers per event and sum, at the speed of `embedding_bag` over uniform random
-      rows of a table of the size at hand: one sum forward and one backward, with GAT per head, and
-      per head another backward for the products at the edges. The softmax counts as free.
+      rows of a table of the size at hand: one sum forward and one backward. With GAT the rows of
+      items are those of items in a kind of feedback. The softmax counts as free.
     * Node-wise: ELU and LayerNorm, as measured on as many rows.
     """
     nodes, num_events = len(graph.owner), len(graph.events.item)
     rows = {"item": case.items, "feedback": nodes, "user": case.users}
+    pairs = case.items * len(KINDS)
+    mapped = {"item": pairs, "feedback": nodes, "user": nodes}  # for the messages to each type
+    if case.conv == "gat":
+        mapped |= {"item": nodes, "feedback": pairs}
     products = elementwise = 0
     into = back = 0
     last = len(ours.layers) - 1
     for depth, layer in enumerate(ours.layers):
         for name in layer.norms:
-            reached = {"item": case.items * len(KINDS), "feedback": nodes, "user": nodes}[name]
-            products += reached + (rows[name] if name in layer.selves else 0)
+            products += mapped[name] + (rows[name] if name in layer.selves else 0)
             elementwise += rows[name] if depth < last else 0
             into, back = into + (name == "feedback"), back + (name == "item")
     x = torch.randn(nodes, SIZE, requires_grad=True)
@@ -201,12 +205,11 @@ def floor(ours: Any, graph: FeedbackGraph, case: Case) -> dict[str, dict[str, fl
     gradient = median(lambda: x.detach().T @ x.detach()) / nodes
     wise_forward = median(lambda: norm(F.elu(x))) / nodes
     wise_both = median(lambda: norm(F.elu(x)).sum().backward()) / nodes
-    from_items = gather(case.items, nodes, num_events)
-    from_nodes = gather(nodes, case.items, num_events)
-    heads = case.heads
-    forward = heads * (into * from_items + back * from_nodes)
-    backward = heads * (into * from_nodes + back * from_items)
-    at_edges = forward if case.conv == "gat" else 0.0
+    sources = pairs if case.conv == "gat" else case.items
+    from_items = gather(sources, nodes, num_events)
+    from_nodes = gather(nodes, sources, num_events)
+    forward = into * from_items + back * from_nodes
+    backward = into * from_nodes + back * from_items
     return {
         "forward": {
             "projections": products * product,
@@ -215,7 +218,7 @@ def floor(ours: Any, graph: FeedbackGraph, case: Case) -> dict[str, dict[str, fl
         },
         "both": {
             "projections": products * (2 * product + gradient),
-            "gathers": forward + backward + at_edges,
+            "gathers": forward + backward,
             "node-wise": elementwise * wise_both,
         },
     }

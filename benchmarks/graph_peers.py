@@ -214,7 +214,7 @@ def copy_sage(
     if group == "user":
         neighbour.weight.copy_(layer.to_user.weight[kind])
     else:
-        neighbour.weight.copy_(layer.convs[group].project[kind, 0])
+        neighbour.weight.copy_(layer.convs[group].project[kind])
     of_self: Any = layer.selves[group]
     k = kind if group == "feedback" else 0
     own.weight.copy_(of_self.weight[k])

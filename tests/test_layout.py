@@ -30,6 +30,7 @@ LEVELS = {
     "emorec.evaluation": 3,
     "emorec.run_folder": 3,
     "emorec.scoring": 3,
+    "emorec.similar_items": 3,
     "emorec.training": 4,
     "emorec.recommender": 5,
     "emorec.experiment": 6,

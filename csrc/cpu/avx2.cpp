@@ -16,6 +16,7 @@ namespace avx2 {
 #include "far_field.inl"
 #include "attention.inl"
 #include "softmax_loss.inl"
+#include "graph_attention.inl"
 }  // namespace avx2
 const Kernels kAvx2Kernels = {
     "avx2",
@@ -26,6 +27,11 @@ const Kernels kAvx2Kernels = {
     avx2::softmax_pack,
     avx2::softmax_states,
     avx2::softmax_items,
+    avx2::graph_sizes,
+    avx2::graph_pack,
+    avx2::graph_targets,
+    avx2::graph_pack_gradient,
+    avx2::graph_sources,
 };
 }  // namespace emorec
 #endif

@@ -16,6 +16,7 @@ namespace avx512 {
 #include "far_field.inl"
 #include "attention.inl"
 #include "softmax_loss.inl"
+#include "graph_attention.inl"
 }  // namespace avx512
 const Kernels kAvx512Kernels = {
     "avx512",
@@ -26,6 +27,11 @@ const Kernels kAvx512Kernels = {
     avx512::softmax_pack,
     avx512::softmax_states,
     avx512::softmax_items,
+    avx512::graph_sizes,
+    avx512::graph_pack,
+    avx512::graph_targets,
+    avx512::graph_pack_gradient,
+    avx512::graph_sources,
 };
 }  // namespace emorec
 #endif

@@ -22,6 +22,7 @@ namespace baseline {
 #include "far_field.inl"
 #include "attention.inl"
 #include "softmax_loss.inl"
+#include "graph_attention.inl"
 }  // namespace baseline
 
 #if defined(__aarch64__)
@@ -38,5 +39,10 @@ const Kernels kBaselineKernels = {
     baseline::softmax_pack,
     baseline::softmax_states,
     baseline::softmax_items,
+    baseline::graph_sizes,
+    baseline::graph_pack,
+    baseline::graph_targets,
+    baseline::graph_pack_gradient,
+    baseline::graph_sources,
 };
 }  // namespace emorec

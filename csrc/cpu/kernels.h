@@ -2,6 +2,7 @@
 // instruction set. No torch and no standard library below: see baseline.cpp for why.
 #pragma once
 
+#include "../graph_attention.h"
 #include "../hawkes_attention.h"
 #include "../softmax_loss.h"
 
@@ -15,7 +16,7 @@ struct Task {
   int64_t last_row;   // exclusive
 };
 
-// Some states, or some items, of a loss.
+// Some states or items of a loss, or some nodes of a graph.
 struct Range {
   int64_t first;
   int64_t last;  // exclusive
@@ -27,6 +28,12 @@ struct SoftmaxSizes {
   int64_t scratch_bytes;
   int64_t states;
   int64_t items;
+};
+
+// Memory that attention over a graph needs.
+struct GraphSizes {
+  int64_t shared_bytes;
+  int64_t scratch_bytes;
 };
 
 // The kernels of one instruction set. Scratch and shared memory are aligned to 64 bytes; what they
@@ -47,6 +54,16 @@ struct Kernels {
   void (*softmax_states)(const SoftmaxLossParams&, Range chunk, Range states, char* shared,
                          char* scratch);
   void (*softmax_items)(const SoftmaxLossParams&, Range chunk, Range items, char* shared,
+                        char* scratch);
+
+  // Attention over a graph: the rows that are gathered are packed once; then come, in the forward,
+  // all targets, and in the backward all sources.
+  GraphSizes (*graph_sizes)(const GraphAttentionParams&, bool backward);
+  void (*graph_pack)(const GraphAttentionParams&, char* shared);
+  void (*graph_targets)(const GraphAttentionForwardParams&, Range targets, char* shared,
+                        char* scratch);
+  void (*graph_pack_gradient)(const GraphAttentionBackwardParams&, char* shared);
+  void (*graph_sources)(const GraphAttentionBackwardParams&, Range sources, char* shared,
                         char* scratch);
 };
 

@@ -4,8 +4,10 @@ Both pass messages in two directions: from items to the nodes that events reach,
 nodes back to items, where the messages of all kinds are added. A node that nothing reaches gets
 zeros: a relation that does not reach a node says nothing to it, so neither has a bias.
 
-The projection comes after the sum over events, which are both linear: it then costs a product per
-node that is reached, and small graphs reach few nodes, but may draw on a large catalogue.
+Projections and sums over events are both linear. After a mean, a projection costs a product per
+node that is reached: small graphs reach few nodes, but may draw on a large catalogue. Before
+attention, it shares a node's vector out to the heads, and any number of them gathers one vector per
+event.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class SAGEConv(nn.Module):
 
     def __init__(self, num_kinds: int, size: int) -> None:
         super().__init__()
-        self.project = nn.Parameter(torch.empty(num_kinds, 1, size, size))
+        self.project = nn.Parameter(torch.empty(num_kinds, size, size))
         _init_linear(self.project)
 
     def to_nodes(
@@ -62,14 +64,15 @@ class SAGEConv(nn.Module):
         Returns:
             ``[F, D]``.
         """
-        return _per_kind(edges.mean(items)[:, None], self.project, sizes, add_to=add_to)
+        return _per_kind(edges.mean(items), self.project, sizes, add_to=add_to)
 
     def to_items(self, edges: Adjacency, items: Tensor, nodes: Tensor, sizes: list[int]) -> Tensor:
         """Messages from nodes to items, added over kinds: ``[I, D]``; see `to_nodes`.
 
         ``edges`` lead from nodes to pairs of an item and a kind.
         """
-        return _sum_of_kinds(edges.mean(nodes)[:, None], self.project)
+        means = edges.mean(nodes).view(len(items), *self.project.shape[:2])
+        return torch.einsum("ikd,knd->in", means, self.project)
 
 
 class GATConv(nn.Module):
@@ -114,19 +117,24 @@ class GATConv(nn.Module):
         add_to: Tensor | None = None,
     ) -> Tensor:
         """Messages from items to nodes, see `SAGEConv.to_nodes`."""
+        num_kinds, num_heads, width, size = self.project.shape
+        values = items @ self.project.view(-1, size).T  # of each kind
         left = _pair_logits(items, self._of_source())
         right = _node_logits(nodes, self.attend_target, sizes)
-        sums = edges.attend(items, left, right)
-        return _per_kind(sums, self.project, sizes, add_to=add_to)
+        messages = edges.attend(values.view(-1, num_heads, width), left, right).flatten(1)
+        return messages if add_to is None else add_to.add_(messages)
 
     def to_items(self, edges: Adjacency, items: Tensor, nodes: Tensor, sizes: list[int]) -> Tensor:
         """Messages from nodes to items, see `SAGEConv.to_items`."""
+        num_kinds, num_heads, width, size = self.project.shape
+        values = _per_kind(nodes, self.project.view(num_kinds, size, size), sizes)
         left = _node_logits(nodes, self._of_source(), sizes)
         right = _pair_logits(items, self.attend_target)
-        return _sum_of_kinds(edges.attend(nodes, left, right), self.project)
+        messages = edges.attend(values.view(-1, num_heads, width), left, right)
+        return messages.view(-1, num_kinds, size).sum(1)
 
     def _of_source(self) -> Tensor:
-        """``a_k W_k``, ``[R, H, D]``: with it no source has to be projected for its logit."""
+        """``a_k W_k``, ``[R, H, D]``: logits straight from the vectors."""
         return (self.attend_source[..., None] * self.project).sum(2)
 
 
@@ -159,8 +167,7 @@ class KindLinear(nn.Module):
             ``[F, D]``.
         """
         weight = self.weight if scale is None else self.weight * scale[:, None, None]
-        bias = None if self.bias is None else self.bias[:, None]
-        return _per_kind(x[:, None], weight[:, None], sizes, bias)
+        return _per_kind(x, weight, sizes, self.bias)
 
 
 def _init_linear(parameter: nn.Parameter) -> None:
@@ -176,21 +183,7 @@ def _pair_logits(items: Tensor, weight: Tensor) -> Tensor:
 
 def _node_logits(nodes: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:
     """Logits of nodes by their kind's ``weight`` ``[R, H, D]``: ``[F, H]``."""
-    return _per_kind(nodes[:, None], weight[:, None], sizes)
-
-
-def _sum_of_kinds(x: Tensor, weight: Tensor) -> Tensor:
-    """``sum_k W_k x_ik`` per head, concatenated.
-
-    Args:
-        x: Of each item and kind, ``[I * R, H, D]``.
-        weight: ``[R, H, N, D]``.
-
-    Returns:
-        ``[I, H * N]``.
-    """
-    x = x.view(-1, weight.shape[0], *x.shape[1:])
-    return torch.einsum("irhd,rhnd->ihn", x, weight).flatten(1)
+    return _per_kind(nodes, weight, sizes)
 
 
 def _per_kind(
@@ -200,17 +193,17 @@ def _per_kind(
     bias: Tensor | None = None,
     add_to: Tensor | None = None,
 ) -> Tensor:
-    """``W_k x_v + b_k`` per head, concatenated.
+    """``W_k x_v + b_k``.
 
     Args:
-        x: Vectors of nodes sorted by kind, ``[F, H, D]``.
-        weight: ``[R, H, N, D]``.
+        x: Vectors of nodes sorted by kind, ``[F, D]``.
+        weight: ``[R, N, D]``.
         sizes: Nodes of each kind.
-        bias: ``[R, H, N]`` or None.
-        add_to: Without a bias, add to this ``[F, H * N]`` in place, or None.
+        bias: ``[R, N]`` or None.
+        add_to: Without a bias, add to this ``[F, N]`` in place, or None.
 
     Returns:
-        ``[F, H * N]``.
+        ``[F, N]``.
     """
     return _KindProduct.apply(x, weight, bias, sizes, add_to)
 
@@ -231,12 +224,12 @@ class _KindProduct(torch.autograd.Function):
         ctx.sizes = sizes
         output = add_to
         if output is None:
-            output = x.new_empty(len(x), weight.shape[1] * weight.shape[2])
+            output = x.new_empty(len(x), weight.shape[1])
         else:
             ctx.mark_dirty(add_to)
-        blocks = _blocks(output.view(-1, *weight.shape[1:3]), sizes)
-        biases = [None] * len(blocks) if bias is None else _parts(bias)
-        for block, own, w, b in zip(blocks, _blocks(x, sizes), _parts(weight), biases, strict=True):
+        biases = [None] * len(sizes) if bias is None else bias.unbind()
+        blocks = zip(output.split(sizes), x.split(sizes), weight.unbind(), biases, strict=True)
+        for block, own, w, b in blocks:
             if add_to is not None:
                 torch.addmm(block, own, w.T, out=block)
             elif b is not None:
@@ -252,28 +245,18 @@ class _KindProduct(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor | None, None, Tensor | None]:
         x, weight = ctx.saved_tensors
         grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
-        blocks = _blocks(grad.reshape(-1, *weight.shape[1:3]), ctx.sizes)
+        blocks = grad.split(ctx.sizes)
         for block, own, w, grad_own, grad_w in zip(
             blocks,
-            _blocks(x, ctx.sizes),
-            _parts(weight),
-            _blocks(grad_x, ctx.sizes),
-            _parts(grad_weight),
+            x.split(ctx.sizes),
+            weight.unbind(),
+            grad_x.split(ctx.sizes),
+            grad_weight.unbind(),
             strict=True,
         ):
             torch.mm(block, w, out=grad_own)
             torch.mm(block.T, own, out=grad_w)
         grad_bias = None
         if ctx.needs_input_grad[2]:
-            grad_bias = torch.stack([block.sum(0) for block in blocks]).view(weight.shape[:3])
+            grad_bias = torch.stack([block.sum(0) for block in blocks])
         return grad_x, grad_weight, grad_bias, None, grad if ctx.needs_input_grad[4] else None
-
-
-def _blocks(x: Tensor, sizes: list[int]) -> list[Tensor]:
-    """The rows of each kind and head in ``x`` ``[F, H, D]``."""
-    return [block for part in x.split(sizes) for block in part.unbind(1)]
-
-
-def _parts(weight: Tensor) -> list[Tensor]:
-    """The same of a parameter, ``[R, H, ...]``."""
-    return [part for of_kind in weight.unbind() for part in of_kind.unbind()]

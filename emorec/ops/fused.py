@@ -26,6 +26,8 @@ def register() -> None:
     torch.library.register_fake(FORWARD, _fake_forward)
     torch.library.register_fake(BACKWARD, _fake_backward)
     torch.library.register_fake("emorec::softmax_loss", _fake_softmax_loss)
+    torch.library.register_fake("emorec::graph_attention_fwd", _fake_graph_forward)
+    torch.library.register_fake("emorec::graph_attention_bwd", _fake_graph_backward)
     torch.library.register_autograd(FORWARD, _backward, setup_context=_save)
 
 
@@ -149,6 +151,20 @@ def _fake_softmax_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     loss = state.new_empty((), dtype=torch.float64)
     return loss, torch.empty_like(state), torch.empty_like(items)
+
+
+def _fake_graph_forward(
+    x: Tensor, left: Tensor, right: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    num_targets, num_heads = right.shape
+    output = x.new_empty(num_targets, num_heads, x.shape[2])
+    return output, torch.empty_like(output), x.new_empty(num_targets, 3, num_heads)
+
+
+def _fake_graph_backward(
+    grad_output: Tensor, x: Tensor, left: Tensor, right: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(left), torch.empty_like(right)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

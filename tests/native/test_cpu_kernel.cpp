@@ -1,6 +1,7 @@
 // Runs the CPU kernels without PyTorch, for processors that are not at hand. Attention: the output
 // against the formula of csrc/hawkes_attention.h, gradients against differences of the output, float
-// against double. Loss: against the formula of csrc/softmax_loss.h.
+// against double. Loss and attention over a graph: against the formulas of csrc/softmax_loss.h and
+// csrc/graph_attention.h.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -171,6 +172,96 @@ Loss loss_formula(const std::vector<double>& state, const std::vector<double>& i
   return result;
 }
 
+constexpr int kSources = 70, kGraphTargets = 3, kEdges = 210, kGraphHeads = 5, kHeadSize = 6;
+constexpr double kSlope = 0.2;
+
+// Every target has every source, in both orders.
+struct Attended {
+  std::vector<double> output, grad_x, grad_left, grad_right;
+};
+
+template <typename C>
+Attended run_graph(Dtype dtype, const std::vector<double>& values, const std::vector<double>& left,
+                   const std::vector<double>& right, const std::vector<double>& upstream) {
+  const std::vector<C> x = converted<C>(values), l = converted<C>(left), r = converted<C>(right),
+                       g = converted<C>(upstream);
+  std::vector<C> output(g.size()), above(g.size()), totals(3 * r.size()), grad_x(x.size()),
+      grad_l(l.size()), grad_r(r.size());
+  std::vector<int32_t> offsets, source, source_offsets, target;
+  for (int v = 0; v <= kGraphTargets; v++) offsets.push_back(v * kSources);
+  for (int u = 0; u <= kSources; u++) source_offsets.push_back(u * kGraphTargets);
+  for (int e = 0; e < kEdges; e++)
+    source.push_back(e % kSources), target.push_back(e % kGraphTargets);
+  const auto fill = [&](GraphAttentionParams& p) {
+    p.num_sources = kSources, p.num_targets = kGraphTargets;
+    p.num_heads = kGraphHeads, p.size = kHeadSize;
+    p.dtype = dtype, p.x = x.data(), p.left = l.data(), p.right = r.data(), p.slope = kSlope;
+    p.output = output.data(), p.above = above.data(), p.totals = totals.data();
+  };
+  GraphAttentionForwardParams forward{};
+  fill(forward);
+  forward.offsets = offsets.data(), forward.source = source.data();
+  GraphAttentionBackwardParams backward{};
+  fill(backward);
+  backward.source_offsets = source_offsets.data(), backward.target = target.data();
+  backward.grad_output = g.data();
+  backward.grad_x = grad_x.data(), backward.grad_left = grad_l.data();
+  backward.grad_right = grad_r.data();
+  const Kernels& kernels = kBaselineKernels;
+  const auto memory = [](int64_t bytes) {
+    return static_cast<char*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
+  };
+  for (bool back : {false, true}) {
+    const GraphSizes sizes = kernels.graph_sizes(forward, back);
+    char *shared = memory(sizes.shared_bytes), *scratch = memory(sizes.scratch_bytes);
+    if (back) {
+      kernels.graph_pack_gradient(backward, shared);
+      kernels.graph_sources(backward, {0, 40}, shared, scratch);
+      kernels.graph_sources(backward, {40, kSources}, shared, scratch);
+    } else {
+      kernels.graph_pack(forward, shared);
+      kernels.graph_targets(forward, {0, kGraphTargets}, shared, scratch);
+    }
+    std::free(shared);
+    std::free(scratch);
+  }
+  const auto wide = [](const std::vector<C>& n) { return std::vector<double>(n.begin(), n.end()); };
+  return {wide(output), wide(grad_x), wide(grad_l), wide(grad_r)};
+}
+
+Attended graph_formula(const std::vector<double>& x, const std::vector<double>& left,
+                       const std::vector<double>& right, const std::vector<double>& g) {
+  Attended result{std::vector<double>(g.size()), std::vector<double>(x.size()),
+                  std::vector<double>(left.size()), std::vector<double>(right.size())};
+  for (int v = 0; v < kGraphTargets; v++)
+    for (int h = 0; h < kGraphHeads; h++) {
+      const int at = v * kGraphHeads + h;
+      std::vector<double> weight(kSources), slope(kSources), dot(kSources);
+      double sum = 0, mean_dot = 0;
+      for (int u = 0; u < kSources; u++) {
+        const double t = left[u * kGraphHeads + h] + right[at];
+        slope[u] = t > 0 ? 1 : kSlope;
+        sum += weight[u] = std::exp(slope[u] * t);
+      }
+      for (int u = 0; u < kSources; u++) {
+        weight[u] /= sum;
+        for (int d = 0; d < kHeadSize; d++) {
+          const int from = (u * kGraphHeads + h) * kHeadSize + d, to = at * kHeadSize + d;
+          result.output[to] += weight[u] * x[from];
+          result.grad_x[from] += weight[u] * g[to];
+          dot[u] += x[from] * g[to];
+        }
+        mean_dot += weight[u] * dot[u];
+      }
+      for (int u = 0; u < kSources; u++) {
+        const double grad = weight[u] * slope[u] * (dot[u] - mean_dot);
+        result.grad_left[u * kGraphHeads + h] += grad;
+        result.grad_right[at] += grad;
+      }
+    }
+  return result;
+}
+
 }  // namespace
 
 int main() {
@@ -237,5 +328,19 @@ int main() {
   };
   compare(run_loss<double>(Dtype::float64, state, items, target, wanted, num_wanted), 1e-12);
   compare(run_loss<float>(Dtype::float32, state, items, target, wanted, num_wanted), 1e-5);
+  const std::vector<double> x = draw(kSources * kGraphHeads * kHeadSize),
+                            left = draw(kSources * kGraphHeads),
+                            right = draw(kGraphTargets * kGraphHeads),
+                            g = draw(kGraphTargets * kGraphHeads * kHeadSize);
+  const Attended expected = graph_formula(x, left, right, g);
+  const auto compare_graph = [&](const Attended& got, double tolerance) {
+    good &= close("graph", got.output, expected.output, tolerance);
+    good &= close("grad_x", got.grad_x, expected.grad_x, tolerance);
+    good &= close("grad_left", got.grad_left, expected.grad_left, tolerance);
+    good &= close("grad_right", got.grad_right, expected.grad_right, tolerance);
+  };
+  compare_graph(run_graph<double>(Dtype::float64, x, left, right, g), 1e-12);
+  compare_graph(run_graph<float>(Dtype::float32, x, left, right, g), 1e-5);
   return !good;
 }
+

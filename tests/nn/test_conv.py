@@ -33,16 +33,10 @@ def numbers(parameter):
     return parameter.detach().double()
 
 
-def slow_logits(weight, vectors):
-    """``<w, x>`` of each vector and head, for the weights ``[H, D]`` of its own kind."""
+def slow_project(weight, vectors):
+    """``W x`` of each vector, for the weights of its own kind."""
     rows = [w.numpy() @ x.double().numpy() for w, x in zip(weight, vectors, strict=True)]
     return torch.from_numpy(np.array(rows))
-
-
-def slow_project(weight, aggregated):
-    """``W x`` of one kind, head by head, concatenated."""
-    heads = [w.numpy() @ x for w, x in zip(weight, aggregated, strict=True)]
-    return np.concatenate(heads)
 
 
 def per_node(weight):
@@ -62,7 +56,7 @@ class TestSAGE:
         conv = SAGEConv(NUM_KINDS, SIZE)
         items, nodes = vectors()
         mean = slow_mean(edge_lists(EVENTS)[0], items, len(nodes))
-        expected = [slow_project(w, [x]) for w, x in zip(per_node(conv.project), mean, strict=True)]
+        expected = slow_project(per_node(conv.project), torch.from_numpy(mean))
         found = conv.to_nodes(edges[0], items, nodes, SIZES)
         np.testing.assert_allclose(found.detach(), expected, rtol=1e-4, atol=1e-6)
 
@@ -70,8 +64,8 @@ class TestSAGE:
         conv = SAGEConv(NUM_KINDS, SIZE)
         items, nodes = vectors()
         mean = slow_mean(edge_lists(EVENTS)[1], nodes, 4 * NUM_KINDS)
-        parts = [slow_project(w, [x]) for w, x in zip(per_pair(conv.project), mean, strict=True)]
-        expected = np.array(parts).reshape(4, NUM_KINDS, SIZE).sum(1)
+        parts = slow_project(per_pair(conv.project), torch.from_numpy(mean))
+        expected = parts.view(4, NUM_KINDS, SIZE).sum(1)
         found = conv.to_items(edges[1], items, nodes, SIZES).detach()
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
         assert found[2].tolist() == [0] * SIZE  # nothing reaches it, and there is no bias
@@ -89,21 +83,21 @@ class TestGAT:
     def test_to_nodes(self, edges, num_heads):
         conv = GATConv(NUM_KINDS, SIZE, num_heads)
         items, nodes = vectors()
-        left = slow_logits(per_pair(self.source_weight(conv)), of_pairs(items))
-        right = slow_logits(per_node(conv.attend_target), nodes)
-        sums = slow_attend(edge_lists(EVENTS)[0], items, left, right)
-        expected = [slow_project(w, x) for w, x in zip(per_node(conv.project), sums, strict=True)]
+        left = slow_project(per_pair(self.source_weight(conv)), of_pairs(items))
+        right = slow_project(per_node(conv.attend_target), nodes)
+        values = slow_project(per_pair(conv.project), of_pairs(items))
+        expected = slow_attend(edge_lists(EVENTS)[0], values, left, right).reshape(-1, SIZE)
         found = conv.to_nodes(edges[0], items, nodes, SIZES)
         np.testing.assert_allclose(found.detach(), expected, rtol=1e-4, atol=1e-5)
 
     def test_to_items_adds_kinds(self, edges, num_heads):
         conv = GATConv(NUM_KINDS, SIZE, num_heads)
         items, nodes = vectors()
-        left = slow_logits(per_node(self.source_weight(conv)), nodes)
-        right = slow_logits(per_pair(conv.attend_target), of_pairs(items))
-        sums = slow_attend(edge_lists(EVENTS)[1], nodes, left, right)
-        parts = [slow_project(w, x) for w, x in zip(per_pair(conv.project), sums, strict=True)]
-        expected = np.array(parts).reshape(4, NUM_KINDS, SIZE).sum(1)
+        left = slow_project(per_node(self.source_weight(conv)), nodes)
+        right = slow_project(per_pair(conv.attend_target), of_pairs(items))
+        values = slow_project(per_node(conv.project), nodes)
+        parts = slow_attend(edge_lists(EVENTS)[1], values, left, right)
+        expected = parts.reshape(4, NUM_KINDS, SIZE).sum(1)
         found = conv.to_items(edges[1], items, nodes, SIZES).detach()
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
         assert found[2].tolist() == [0] * SIZE
