@@ -28,7 +28,7 @@ import torch
 from peer_lists import read_top_k
 from quality_report import CAREFUL, NEIGHBOURS, Holdout, K, Results, write
 
-from emorec.baselines import EASE, ItemKNN, MostPop, Random
+from emorec.baselines import EASE, ItemKNN, MostPop, Random, RidgeKNN
 from emorec.building import build_model
 from emorec.checkpoint import EpochRecord
 from emorec.config import Config, load_config
@@ -193,6 +193,7 @@ def baselines() -> dict[str, list[Callable[[], Any]]]:
         "ItemKNN, recency": grid(
             ItemKNN, {}, neighbours=neighbours, shrink=shrink, recency=(5.0, 20.0)
         ),
+        "RidgeKNN, recency": grid(RidgeKNN, {}, regularization=(200.0, 500.0), recency=(5.0, 20.0)),
         "EASE": grid(EASE, {}, regularization=regularization),
         "EASE, likes": grid(EASE, likes, regularization=regularization),
         "EASE, recency": grid(EASE, {}, regularization=(500.0, 1000.0), recency=(5.0, 20.0)),

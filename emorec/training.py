@@ -15,7 +15,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from emorec.averaging import ParameterAverage
-from emorec.baselines import ItemKNN
 from emorec.batches import TrainingBatch, num_batches, training_batches
 from emorec.checkpoint import EpochRecord, Progress
 from emorec.config import Config, LossConfig
@@ -31,6 +30,7 @@ from emorec.nn.polarity import ItemPolarity
 from emorec.ops.softmax_loss import softmax_loss
 from emorec.sampling import ItemSampler
 from emorec.scoring import ModelScorer, graph_source
+from emorec.similar_items import similar_items
 
 __all__ = ["TrainingError", "train"]
 
@@ -83,7 +83,7 @@ def train(
     keep_freed_memory()
     model.to(options.device)
     if model.neighbours is not None:
-        model.neighbours.remember(ItemKNN(1 + config.model.neighbours).fit(fit).similarity)
+        model.neighbours.remember(similar_items(fit, config.model.neighbours))
     events = EventSequences.build(fit)
     learner = _Learner(model, config, events, fit, anneal)
     validate = _validation(model, config, fit, valid)

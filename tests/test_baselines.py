@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
-from emorec.baselines import EASE, ItemKNN, MostPop, Random
+from emorec.baselines import EASE, ItemKNN, MostPop, Random, RidgeKNN, largest_of_rows
 from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions
 from emorec.data.vocabulary import Vocabulary
@@ -113,6 +114,66 @@ class TestItemKNN:
     def test_wrong_options_are_refused(self, options, message):
         with pytest.raises(ValueError, match=message):
             ItemKNN(**options)
+
+
+class TestRidgeKNN:
+    def test_two_items(self):
+        # As with EASE: 2 / 5 and 2 / 4.
+        data = log([(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)], 3, 2)
+        model = RidgeKNN(1, 2.0).fit(data)
+        np.testing.assert_allclose(model.weights.toarray(), [[0, 0.4], [0.5, 0]], rtol=1e-6)
+        torch.testing.assert_close(model(torch.tensor([2])), torch.tensor([[0, 0.4]]))
+
+    def test_all_items_as_neighbours_are_ease(self):
+        matrix = np.random.default_rng(0).random((60, 12)) < 0.5
+        assert ((matrix.T.astype(int) @ matrix) > 0).all()  # neighbours share a user
+        data = log(np.argwhere(matrix), 60, 12)
+        found = RidgeKNN(11, 3.0).fit(data).weights.toarray()
+        np.testing.assert_allclose(found, EASE(3.0).fit(data).weights, atol=1e-6)
+
+    def test_an_item_is_regressed_on_its_neighbours(self):
+        matrix = np.random.default_rng(0).random((40, 12)) < 0.3
+        data = log(np.argwhere(matrix), 40, 12)
+        near = ItemKNN(5).fit(data).similarity.toarray()
+        model = RidgeKNN(4, 3.0).fit(data)
+        for item in range(12):
+            others = np.flatnonzero((near[item] > 0) & (np.arange(12) != item))
+            assert len(others) == 4
+            seen = matrix[:, others].astype(float)
+            expected = np.zeros(12)
+            expected[others] = np.linalg.solve(
+                seen.T @ seen + 3 * np.eye(4), seen.T @ matrix[:, item].astype(float)
+            )
+            np.testing.assert_allclose(model.weights[:, item].toarray()[:, 0], expected, atol=1e-6)
+
+    def test_an_item_of_nobody_has_no_weight(self):
+        weights = RidgeKNN().fit(SMALL).weights.toarray()
+        assert not weights[3].any() and not weights[:, 3].any()
+
+    def test_an_empty_log(self):
+        assert RidgeKNN().fit(log([], 2, 3))(torch.tensor([1])).tolist() == [[0, 0, 0]]
+        none = torch.tensor([], dtype=torch.int64)
+        assert RidgeKNN().fit(log([], 0, 0))(none).shape == (0, 0)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"neighbours": 0}, "neighbours must be at least 1, got 0"),
+            ({"regularization": 0.0}, "regularization must be positive and finite, got 0.0"),
+            ({"recency": -1.0}, "recency must be positive or None, got -1.0"),
+        ],
+    )
+    def test_wrong_options_are_refused(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            RidgeKNN(**options)
+
+
+def test_largest_of_rows():
+    matrix = [[0.5, 0, -2, 0.5], [0, 0, 0, 0], [1, 3, 0, -3]]
+    found = largest_of_rows(sparse.csr_matrix(matrix), 2)
+    assert found.toarray().tolist() == [[0.5, 0, -2, 0], [0] * 4, [0, 3, 0, -3]]
+    assert found.indices.tolist() == [2, 0, 1, 3]  # the largest first, then the lower column
+    assert largest_of_rows(sparse.csr_matrix((0, 3)), 2).shape == (0, 3)
 
 
 class TestEASE:

@@ -19,6 +19,7 @@ from emorec.evaluation.ranking import evaluate, recommend_top_k
 from emorec.files import FileError, save_tensors
 from emorec.nn.neighbours import Neighbours
 from emorec.scoring import ModelScorer
+from emorec.similar_items import similar_items
 from emorec.training import TrainingError, train
 from tests.small import small_config, small_log
 
@@ -457,7 +458,7 @@ class TestNeighbours:
         monkeypatch.setattr(training, "_WEIGHING_USERS", 25)
         model, _ = run(small_config("", "model.neighbours=4"))
         counted = Neighbours(LOG.num_items, 5)
-        counted.remember(ItemKNN(5).fit(SPLIT.train).similarity)
+        counted.remember(similar_items(SPLIT.train, 4))
         assert torch.equal(model.neighbours.item, counted.item)
         assert torch.equal(model.neighbours.similarity, counted.similarity)
         users = np.unique(SPLIT.valid_targets.user)[::3]  # 60 users: every third makes 20 of them

@@ -16,12 +16,13 @@ __all__ = ["Neighbours"]
 class Neighbours(nn.Module):
     """Paths from a user's items over the other users who had them to further items.
 
-        vote_i = sum_j exp(-age_j / 20) similarity(j, i)
+        vote_i = sum_j c_j exp(-age_j / 20) similarity(j, i)
 
-    over a user's events ``j``, of which ``age_j`` are newer; explicit dislikes have no vote. A
-    user's largest vote is 1. Nothing here is trained by gradients: similarities are counted from
-    a log, see `emorec.baselines.ItemKNN`, so that rare items profit whose embeddings have seen few
-    steps. They are buffers, and so part of a checkpoint.
+    over a user's events ``j``, of which ``age_j`` are newer. What the user made of an item counts:
+    ``c`` is 1 for a like, 0.7 and 0.3 for implicit positive and negative feedback; explicit
+    dislikes have no vote. A user's largest vote is 1. Nothing here is trained by gradients:
+    similarities are counted from a log, see `emorec.similar_items`, so that rare items profit whose
+    embeddings have seen few steps. They are buffers, and so part of a checkpoint.
 
     Args:
         num_items: Size of the catalogue, ``I``.
@@ -32,6 +33,7 @@ class Neighbours(nn.Module):
     """
 
     RECENCY = 20.0  # events
+    SHARES = (1.0, 0.7, 0.3, 0.0)  # of the kinds of feedback, in their order
 
     item: Tensor  # int32 [I, N]
     similarity: Tensor  # [I, N]; 0 where an item has fewer neighbours
@@ -45,7 +47,7 @@ class Neighbours(nn.Module):
         self.register_buffer("weight", torch.ones(()))
 
     def remember(self, similarity: sparse.csr_matrix) -> None:
-        """Takes similarities in, CSR ``[I, I]``: row ``j`` holds at most ``N`` items like ``j``."""
+        """Takes similarities in, CSR ``[I, I]``: row ``j`` holds at most ``N``, of item ``j``."""
         counts = np.diff(similarity.indptr)
         row = np.repeat(np.arange(len(counts)), counts)
         place = np.arange(len(row)) - similarity.indptr[row]
@@ -59,11 +61,12 @@ class Neighbours(nn.Module):
         )
 
     def forward(self, batch: SequenceBatch) -> Tensor:
-        """Votes after the last token of ``B`` sequences, ``[B, I]``, in [0, 1]."""
+        """Votes after the last token of ``B`` sequences, ``[B, I]``, at most 1."""
         votes = batch.feedback < Feedback.EXPLICIT_NEGATIVE
         votes &= batch.position > 0
         age = batch.position[batch.last][batch.row] - batch.position
-        weight = torch.exp(-age[votes] / self.RECENCY)[:, None]  # [T, 1]
+        share = torch.tensor(self.SHARES, device=age.device)[batch.feedback[votes].long()]
+        weight = (share * torch.exp(-age[votes] / self.RECENCY))[:, None]  # [T, 1]
         item, row = batch.item[votes], batch.row[votes]
         num_items = len(self.item)
         cell = row[:, None] * num_items + self.item[item]

@@ -32,7 +32,8 @@ def batch_of(rows, num_users=1):
 def test_votes_by_hand():
     batch = batch_of([(0, 1, 0, 10), (0, 2, 2, 20), (1, 3, 0, 5)], num_users=3)
     older = math.exp(-1 / 20)  # item 1 is one event older than item 2
-    votes = [0.5 * older, older + 0.2, 0.2 * older + 1, 0]
+    skipped = 0.3  # what a skip counts
+    votes = [0.5 * older, older + 0.2 * skipped, 0.2 * older + skipped, 0]
     expected = [[vote / max(votes) for vote in votes], [0] * 4, [0] * 4]
     np.testing.assert_allclose(remembering(SIMILAR, 3)(batch), expected, rtol=1e-6)
 
@@ -42,7 +43,8 @@ def test_explicit_dislikes_have_no_vote_but_make_the_others_older():
     both = batch_of([(0, 1, 0, 10), (0, 2, 3, 20)])
     torch.testing.assert_close(remembering(SIMILAR, 3)(both), alone)
     three = batch_of([(0, 1, 0, 10), (0, 3, 3, 20), (0, 2, 1, 30)])
-    votes = [0.5 * math.exp(-0.1), math.exp(-0.1) + 0.2, 0.2 * math.exp(-0.1) + 1, 0]
+    played = 0.7  # what having been played counts
+    votes = [0.5 * math.exp(-0.1), math.exp(-0.1) + 0.2 * played, 0.2 * math.exp(-0.1) + played, 0]
     np.testing.assert_allclose(
         remembering(SIMILAR, 3)(three)[0], np.array(votes) / max(votes), rtol=1e-6
     )
@@ -58,7 +60,7 @@ def test_equals_products_of_sparse_matrices():
         rows = slice(events.offsets[user], events.offsets[user + 1])
         items, kinds = events.item[rows], events.feedback[rows]
         for age, (item, kind) in enumerate(zip(items[::-1], kinds[::-1], strict=True)):
-            query[user, item] += math.exp(-age / 20) * (kind != 3)
+            query[user, item] += math.exp(-age / 20) * (1, 0.7, 0.3, 0)[kind]
     expected = query @ similarity.toarray()
     expected /= np.maximum(expected.max(1, keepdims=True), 1e-30)
     neighbours = Neighbours(30, most)

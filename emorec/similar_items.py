@@ -1,0 +1,36 @@
+"""What an item says for other items, counted from a log: what `emorec.nn.neighbours` remembers."""
+
+from __future__ import annotations
+
+from scipy import sparse
+
+from emorec.baselines import ItemKNN, RidgeKNN, largest_of_rows
+from emorec.data.interactions import Interactions
+
+__all__ = ["similar_items"]
+
+
+def similar_items(log: Interactions, num_neighbours: int) -> sparse.csr_matrix:
+    """Similarity and regression weights, added.
+
+        S_ij = cosine_ij / a + W_ij / b
+
+    The cosine says which items the same users had, whatever else explains that; the weights ``W``
+    of `emorec.baselines.RidgeKNN` what an item adds to what the others say. ``a`` and ``b`` are the
+    means over items of the largest entry of their row, so that both have as much to say.
+
+    Args:
+        log: What to count.
+        num_neighbours: Items kept per item, ``N``, beside itself.
+
+    Returns:
+        CSR ``[I, I]``: row ``i`` holds the at most ``N + 1`` entries of largest size.
+    """
+    cosine = ItemKNN(num_neighbours + 1).fit(log).similarity
+    weights = RidgeKNN(num_neighbours).fit(log).weights
+    return largest_of_rows(_scaled(cosine) + _scaled(weights), num_neighbours + 1)
+
+
+def _scaled(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    largest = matrix.max(axis=1).toarray().mean() if matrix.nnz else 0
+    return matrix / largest if largest > 0 else matrix

@@ -1,0 +1,37 @@
+import numpy as np
+from scipy import sparse
+
+from emorec.baselines import ItemKNN, RidgeKNN
+from emorec.similar_items import similar_items
+from tests.small import random_events, small_log
+
+
+def random_log(num_users=30, num_items=15):
+    events = random_events(num_users=num_users, num_items=num_items, most_events=12)
+    user = np.repeat(np.arange(num_users), np.diff(events.offsets))
+    rows = zip(user, events.item, events.feedback, events.time, strict=True)
+    return small_log([tuple(map(int, row)) for row in rows], num_users, num_items)
+
+
+def test_similarity_and_weights_have_as_much_to_say():
+    log = random_log()
+    cosine = ItemKNN(15).fit(log).similarity.toarray()
+    weights = RidgeKNN(14).fit(log).weights.toarray()
+    expected = cosine / cosine.max(1).mean() + weights / weights.max(1).mean()
+    np.testing.assert_allclose(similar_items(log, 14).toarray(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_largest_are_kept():
+    log = random_log()
+    everything, kept = similar_items(log, 14).toarray(), similar_items(log, 3)
+    assert np.diff(kept.indptr).max() == 4  # the item itself is one of them
+    for row, few in zip(everything, kept.toarray(), strict=True):
+        largest = np.sort(np.abs(row))[::-1][:4]
+        assert np.abs(few).sum() <= largest.sum() + 1e-6
+
+
+def test_an_empty_log():
+    none = similar_items(small_log([], 2, 3), 5)
+    assert none.shape == (3, 3)
+    assert none.nnz == 0
+    assert isinstance(none, sparse.csr_matrix)
