@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import gzip
+import sys
+
+import pytest
+import torch
+
+from emorec import cli
+from tests.cli.commands import HEADER, TINY, assert_fails, log_lines
+
+
+def edited(column, value, row=4):
+    lines = log_lines()
+    cells = lines[row].split(",")
+    cells[column] = value
+    lines[row] = ",".join(cells)
+    return "\n".join([HEADER, *lines])
+
+
+def with_column(column, value):
+    lines = []
+    for line in log_lines():
+        cells = line.split(",")
+        cells[column] = value
+        lines.append(",".join(cells))
+    return "\n".join([HEADER, *lines])
+
+
+WHOLE = "\n".join([HEADER, *log_lines()])
+BAD_DATA = {
+    "missing column": (WHOLE.replace("rating", "stars", 1), "no column 'rating'.*'stars'"),
+    "unparsable time": (edited(3, "soon"), "line 6 of .*'timestamp': 'soon' is no time"),
+    "NaN rating": (edited(2, "nan"), "line 6 of .*'rating': nan is no finite number"),
+    "infinite rating": (edited(2, "inf"), "line 6 of .*'rating': inf is no finite number"),
+    "negative time": (edited(3, "-5"), "line 6 of .*'timestamp': -5 is negative"),
+    "empty file": ("", "log.csv is empty"),
+    "header alone": (HEADER, "log.csv has a header and no rows"),
+    "duplicate header": (WHOLE.replace("item_id", "user_id", 1), "names column 'user_id' 2 times"),
+    "one user": (with_column(0, "me"), "has 1 user only; .*at least two users and two items"),
+    "one item": (with_column(1, "it"), "has 1 item only; .*at least two users and two items"),
+    "one event each": ("\n".join([HEADER, *log_lines(events=1)]), "no user has more than n = 2"),
+}
+
+
+class TestBadInput:
+    def fails(self, tmp_path, *arguments, message):
+        folder = tmp_path / "run"
+        assert_fails(
+            cli.train, *arguments, "--run-dir", folder, "--epochs", 1, *TINY, message=message
+        )
+        assert not folder.exists()  # nothing half done is left
+
+    @pytest.mark.parametrize("name", BAD_DATA)
+    def test_data(self, tmp_path, name):
+        content, message = BAD_DATA[name]
+        (tmp_path / "log.csv").write_text(content, encoding="utf-8")
+        self.fails(tmp_path, "--dataset", tmp_path / "log.csv", message=message)
+
+    def test_one_moment_cannot_be_cut(self, tmp_path):
+        (tmp_path / "log.csv").write_text(with_column(3, "1000"), encoding="utf-8")
+        self.fails(
+            tmp_path, "--dataset", tmp_path / "log.csv", "--set", "split.method=time",
+            message="test part is empty: none of .* rows is later than the 0.9 quantile",
+        )  # fmt: skip
+
+    def test_truncated_gz(self, tmp_path):
+        whole = gzip.compress(WHOLE.encode())
+        (tmp_path / "log.csv.gz").write_bytes(whole[: len(whole) // 2])
+        self.fails(
+            tmp_path, "--dataset", tmp_path / "log.csv.gz",
+            message="log.csv.gz: the compressed file is truncated",
+        )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("rules", "message"),
+        [
+            ('explicit_positive = "rating == 77"', "no rule matches any of the 72 rows"),
+            ('explicit_positive = "len(rating) > 1"', "a function call is not allowed"),
+            ("explicit_positive = \"__import__('os').getcwd()\"", "function call is not allowed"),
+            ('explicit_positive = "stars > 3"', "stars"),
+            ('love = "rating > 3"', "love"),
+        ],
+    )
+    def test_rules(self, log, tmp_path, rules, message):
+        file = tmp_path / "rules.toml"
+        file.write_text(rules)
+        self.fails(tmp_path, "--dataset", log, "--set", f"data.rules={file}", message=message)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--set", "training.epoch=2"], "'training.epoch' is no setting; .*mean 'epochs'"),
+            (["--set", "epochs"], "must look like section.key=value"),
+            (["--batch-size", "0"], "--batch-size: training.batch_size must be at least 1, got 0"),
+            (["--preset", "emogat"], "emo-gat"),
+            (
+                ["--preset", "diff-gat", "--set", "graph.heads=3"],
+                "embedding size 8 is not a multiple of 3 heads",
+            ),
+            (["--device", "tpu"], "training.device 'tpu' is no device: try 'cpu' or 'cuda'"),
+            (["--config", "gone.toml"], "gone.toml: cannot be read"),
+            (["--epoch", "3"], "No such option"),
+        ],
+    )
+    def test_options(self, log, tmp_path, arguments, message):
+        self.fails(tmp_path, "--dataset", log, *arguments, message=message)
+
+    def test_misspelt_key_in_a_file(self, log, tmp_path):
+        file = tmp_path / "my.toml"
+        file.write_text("[training]\nepoch = 3\n")
+        self.fails(
+            tmp_path, "--dataset", log, "--config", file,
+            message="my.toml: 'training.epoch' is no setting; did you mean 'epochs'",
+        )  # fmt: skip
+
+    def test_no_such_data(self, tmp_path):
+        self.fails(
+            tmp_path, "--dataset", "ml-1n",
+            message="'ml-1n', which is neither a file here nor a data set; the nearest is",
+        )  # fmt: skip
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+    def test_no_cuda(self, log, tmp_path):
+        self.fails(
+            tmp_path, "--dataset", log, "--device", "cuda", message="PyTorch finds no CUDA device"
+        )
+
+    def test_no_dgl(self, log, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "dgl", None)
+        arguments = ["--dataset", log, "--preset", "diff-gat", "--run-dir", tmp_path / "run"]
+        message = "pip install dgl==1.1.3.*--backend torch"
+        assert_fails(cli.train, *arguments, "--backend", "dgl", message=message)
+        assert not (tmp_path / "run").exists()
+
+    def test_a_learning_rate_far_too_high(self, log, tmp_path):
+        assert_fails(
+            cli.train, "--dataset", log, "--run-dir", tmp_path / "run", *TINY,
+            "--learning-rate", "1e30", "--epochs", 3, message="lower training.learning_rate",
+        )  # fmt: skip

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from emorec import cli
+from tests.cli.commands import call
+
+
+@pytest.mark.parametrize("command", [cli.train, cli.evaluate, cli.recommend])
+def test_help(command):
+    result = call(command, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.stdout
+    assert "--backend [dgl|torch]" in result.stdout
+    assert "\\b" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (cli.train, "  Examples:\n    emorec-train\n    emorec-train --dataset ml-1m"),
+        (cli.evaluate, "as relevant\n  likes     only those with positive feedback count\n"),
+    ],
+)
+def test_help_keeps_lines_of_examples_and_lists_apart(command, text):
+    assert text in call(command, "--help").stdout

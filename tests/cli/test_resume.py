@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from emorec import cli, training
+from emorec.files import load_tensors
+from tests.cli.commands import TINY, assert_fails, call, log_lines, write_log
+
+
+def interrupt(monkeypatch, epoch):
+    """Ctrl-C before the second batch of the n-th epoch that is run."""
+    batches, epochs = training.training_batches, []
+
+    def interrupted(*args):
+        epochs.append(args)
+        for number, batch in enumerate(batches(*args)):
+            if len(epochs) == epoch and number == 1:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(training, "training_batches", interrupted)
+
+
+def records(folder):
+    """Lines of metrics.jsonl without what the clock decides."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{**line, "seconds": 0} for line in lines]
+
+
+def assert_same_run(one, other):
+    ours, theirs = (load_tensors(folder / "model.safetensors")[0] for folder in (one, other))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert records(one) == records(other)
+    models = (json.loads((run / "results.json").read_text())["models"] for run in (one, other))
+    assert len({json.dumps(results) for results in models}) == 1
+
+
+class TestResume:
+    # The third epoch that is run is the third of three, or the first of the refit.
+    @pytest.mark.parametrize("settings", [["epochs=3", "refit=0"], ["epochs=2", "refit=1"]])
+    @pytest.mark.parametrize("epoch", [1, 3])
+    def test_after_ctrl_c(self, log, tmp_path, monkeypatch, settings, epoch):
+        whole, stopped = tmp_path / "whole", tmp_path / "a run"
+        arguments = ["--dataset", log, "--batch-size", 2, *TINY]
+        for setting in settings:
+            arguments += ["--set", f"training.{setting}"]
+        call(cli.train, *arguments, "--run-dir", whole)
+        with monkeypatch.context() as patch:
+            interrupt(patch, epoch)
+            result = call(cli.train, *arguments, "--run-dir", stopped)
+        assert result.exit_code == 130
+        assert "Nothing is lost up to the last whole epoch" in result.stderr
+        assert f"emorec-train --resume '{stopped}'" in result.stderr
+        assert not (stopped / "model.safetensors").exists()
+        result = call(cli.train, "--resume", stopped)
+        assert result.exit_code == 0, result.output
+        assert f"Going on with {stopped}" in result.stdout
+        assert_same_run(whole, stopped)
+
+    def test_a_real_process_and_a_real_signal(self, tmp_path):
+        # Many small steps, so that the signal comes in the middle of an epoch; many epochs, so that
+        # it does not come too late on a busy machine.
+        data = write_log(tmp_path / "log.csv", log_lines(num_users=60, num_items=40, events=8))
+        whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+        arguments = ["--dataset", data, "--epochs", 12, "--batch-size", 1, *TINY]
+        arguments += ["--preset", "emo-sage-thp", "--seed", 3, "--set", "training.patience=12"]
+        command = [sys.executable, "-c", "from emorec.cli import train; train()"]
+        process = subprocess.Popen(
+            [*command, *map(str, arguments), "--run-dir", str(stopped)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
+            cwd=Path(cli.__file__).parents[1],
+            # A test run in the background may ignore the signal, and its children would inherit it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        try:
+            assert any(line.startswith("epoch   1") for line in process.stdout)
+            time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert process.returncode == 130, errors
+        assert "Traceback" not in errors
+        assert "Stopped. Nothing is lost" in errors
+        assert 1 <= len(records(stopped)) < 12
+        assert not list(stopped.glob(".*.tmp"))
+        assert call(cli.train, "--resume", stopped).exit_code == 0
+        call(cli.train, *arguments, "--run-dir", whole)
+        assert_same_run(whole, stopped)
+
+    def test_more_epochs(self, trained, tmp_path):
+        folder = shutil.copytree(trained[0], tmp_path / "run")
+        result = call(cli.train, "--resume", folder, "--epochs", 3)
+        assert result.exit_code == 0, result.output
+        assert "epoch   3" in result.stdout
+        assert "epoch   2" not in result.stdout
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["--dataset", "x.csv"],
+            ["--preset", "diff-gat"],
+            ["--data-dir", "x"],
+            ["--set", "training.seed=3"],
+            ["--seed", "3"],
+            ["--run-dir", "x"],
+        ],
+    )
+    def test_other_options_are_refused(self, trained, arguments):
+        assert_fails(
+            cli.train, "--resume", trained[0], *arguments,
+            message="only --epochs and --threads may be given",
+        )  # fmt: skip
+
+    def test_no_run_there(self, tmp_path):
+        assert_fails(cli.train, "--resume", tmp_path / "gone", message="gone: no such run folder")
+
+    def test_a_damaged_checkpoint(self, trained, tmp_path):
+        folder = shutil.copytree(trained[0], tmp_path / "run")
+        path = folder / "checkpoint.safetensors"
+        path.write_bytes(path.read_bytes()[:-5])
+        message = "checkpoint.safetensors: is damaged"
+        assert_fails(cli.train, "--resume", folder, message=message)

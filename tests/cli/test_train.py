@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import re
+import tomllib
+import warnings
+
+import pytest
+
+import emorec.files
+from emorec import cli
+from tests.cli.commands import TINY, assert_fails, call, log_lines, write_log
+
+
+class TestTrain:
+    def test_prints_the_data_epochs_results_and_where_the_run_is(self, trained):
+        folder, result = trained
+        for text in (
+            "6 users, 12 items, 72 interactions",
+            "epoch   1",
+            "epoch   2",
+            "ndcg 0.",
+            "emorec",
+            "MostPop",
+            "ItemKNN",
+            f"The run is in {folder}",
+            f"emorec-recommend {folder} --user 'Zoë 0'",  # fit to be pasted
+        ):
+            assert text in result.stdout, text
+        assert "|" not in result.stderr  # no progress bars where nobody watches
+
+    def test_the_run_folder(self, trained):
+        folder, _ = trained
+        names = {path.name for path in folder.iterdir()}
+        assert names >= {
+            "config.toml", "vocabulary.json", "interactions.safetensors", "model.safetensors",
+            "checkpoint.safetensors", "metrics.jsonl", "results.json", "report.html",
+            "versions.json",
+        }  # fmt: skip
+        assert not [name for name in names if name.endswith(".tmp")]
+        config = tomllib.loads((folder / "config.toml").read_text())
+        assert config["training"]["epochs"] == 2
+        assert config["training"]["threads"] == 1
+        assert config["model"] == {**config["model"], "embedding_size": 8, "backend": "torch"}
+        assert config["split"]["n"] == 2
+
+    def test_flags_files_and_settings(self, log, tmp_path):
+        file = tmp_path / "my.toml"
+        file.write_text('preset = "diff-gat"\n[training]\nepochs = 9\nbatch_size = 3\n')
+        result = call(
+            cli.train, "--config", file, "--dataset", log, "--run-dir", tmp_path / "run",
+            "--epochs", 1, "--learning-rate", 0.5, "--seed", 7, *TINY, "--set", "graph.heads=4",
+            "--quiet",
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+        assert config["preset"] == "diff-gat"
+        assert config["training"]["epochs"] == 1  # the flag wins over the file
+        assert config["training"]["batch_size"] == 3
+        assert config["training"]["learning_rate"] == 0.5
+        assert config["training"]["seed"] == 7
+        assert config["graph"]["heads"] == 4
+
+    def test_a_preset_that_the_file_contradicts(self, log, tmp_path):
+        file = tmp_path / "my.toml"
+        file.write_text('preset = "diff-gat"\n')
+        assert_fails(
+            cli.train, "--config", file, "--preset", "emo-gat", "--dataset", log,
+            message="--preset emo-gat does not fit .*my.toml, which is of preset diff-gat",
+        )  # fmt: skip
+
+    def test_a_default_folder_is_named_after_data_and_preset(self, log, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        result = call(cli.train, "--dataset", log, "--epochs", 1, "--preset", "diff-gat", *TINY)
+        assert result.exit_code == 0, result.output
+        (folder,) = (tmp_path / "runs").iterdir()
+        assert re.fullmatch(r"log-diff-gat-\d{8}-\d{6}", folder.name)
+
+    def test_an_existing_run_is_not_overwritten(self, trained, log):
+        folder, _ = trained
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        assert_fails(
+            cli.train, "--dataset", log, "--run-dir", folder, *TINY,
+            message="is there already and is not empty; name another --run-dir, or use --resume",
+        )  # fmt: skip
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+    def test_an_empty_folder_may_be_used(self, log, tmp_path):
+        (tmp_path / "empty").mkdir()
+        arguments = ["--dataset", log, "--epochs", 1, "--run-dir", tmp_path / "empty", *TINY]
+        assert call(cli.train, *arguments).exit_code == 0
+
+    def test_all_events_at_one_moment(self, tmp_path):
+        lines = [",".join([*line.split(",")[:3], "1000"]) for line in log_lines()]
+        data = write_log(tmp_path / "log.csv", lines)
+        arguments = ["--dataset", data, "--epochs", 1, "--run-dir", tmp_path / "run", *TINY]
+        result = call(cli.train, *arguments)
+        assert result.exit_code == 0, result.output  # the order of the log decides
+        assert "100.0% of those with a test part) have events of equal time" in result.stdout
+
+    def test_warnings_are_notes_and_stay_in_the_command(self, tmp_path):
+        rules = tmp_path / "rules.toml"
+        rules.write_text('explicit_positive = "rating > 2"\nimplicit_negative = "rating == 77"\n')
+        data = write_log(tmp_path / "log.csv", log_lines())
+        before = warnings.showwarning
+        result = call(
+            cli.train, "--dataset", data, "--epochs", 1, "--run-dir", tmp_path / "run", *TINY,
+            "--set", f"data.rules={rules}",
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        assert re.search(r"note: .*matches no row: implicit_negative", result.stderr)
+        assert warnings.showwarning is before
+
+
+class TestFullDisk:
+    @pytest.mark.parametrize("number", [1, 2, 3])  # interactions, checkpoint, the next file
+    def test_says_so_and_loses_nothing(self, log, tmp_path, monkeypatch, number):
+        save, calls = emorec.files.save_file, []
+
+        def full_at_last(*args, **options):
+            calls.append(args)
+            if len(calls) >= number:
+                raise OSError(28, "No space left on device")
+            save(*args, **options)
+
+        folder = tmp_path / "run"
+        with monkeypatch.context() as patch:
+            patch.setattr(emorec.files, "save_file", full_at_last)
+            assert_fails(
+                cli.train, "--dataset", log, "--epochs", 2, "--run-dir", folder, *TINY,
+                message="No space left on device",
+            )  # fmt: skip
+        assert not list(folder.glob(".*.tmp"))
+        if number > 1:  # room has been made
+            result = call(cli.train, "--resume", folder)
+            assert result.exit_code == 0, result.output
+            assert "The run is in" in result.stdout
