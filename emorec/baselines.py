@@ -161,7 +161,8 @@ class RidgeKNN:
     r"""Scores an item by a linear regression on those of its neighbours that the user has.
 
     As EASE, but an item is explained by the ``neighbours`` most similar items alone (by cosine, see
-    `ItemKNN`), which takes time and memory in proportion to the number of items. With G = X^T X for
+    `ItemKNN`), which takes time in proportion to the number of items, and memory to that of pairs
+    of items that share a user. With G = X^T X for
     the binary matrix X of users and items, and N the neighbours of item j,
 
         w_j = (G_NN + regularization I)^-1 G_Nj,  W_ij = w_j(i) for i in N, else 0
@@ -206,14 +207,14 @@ class RidgeKNN:
         self.query = _queries(interactions, self.query_likes, self.recency)
         rows = _rows(interactions, self.train_on_likes)
         near = ItemKNN(self.neighbours + 1).fit(rows).similarity
-        matrix = seen_matrix(rows).astype(np.float64)
+        matrix = seen_matrix(rows)
         gram = (matrix.T @ matrix).tocsr()
         sources, targets, weights = [], [], []
         for item in range(rows.num_items):
             others = near.indices[near.indptr[item] : near.indptr[item + 1]]
             others = others[others != item]
             both = np.append(others, item)
-            among = gram[both[:, None], both].toarray()
+            among = gram[both[:, None], both].toarray().astype(np.float64)
             among[np.diag_indices_from(among)] += self.regularization
             sources.append(others)
             targets.append(np.full(len(others), item))
