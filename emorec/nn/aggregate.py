@@ -85,6 +85,21 @@ class Adjacency:
             return self.in_degree.clamp(min=1)[:, None]
         return segment_sum(self.weight, self.offsets).clamp(min=_TINY)[:, None]
 
+    @cached_property
+    def among_reached(self) -> tuple[Tensor, Adjacency]:
+        """Rows of means that have edges, int64, and the edges of attention, numbered by these.
+
+        A graph of few users reaches few of a large catalogue's items; the others need no values.
+        """
+        has_edges = self.row_offsets.diff() > 0
+        reached = has_edges.nonzero()[:, 0]
+        per_row = max((len(self.source_offsets) - 1) // max(len(has_edges), 1), 1)  # sources
+        place = has_edges.cumsum(0, dtype=torch.int32) - 1
+        source = place[self.row.long()] * per_row + self.source % per_row
+        first = self.source_offsets[:-1].view(len(has_edges), per_row)[reached].flatten()
+        offsets = torch.cat([first, self.source_offsets[-1:]])
+        return reached, replace(self, source=source, source_offsets=offsets)
+
     def mean(self, x: Tensor) -> Tensor:
         """Mean over in-edges of ``x`` ``[X, D]``, by weight: ``[V, D]``."""
         return _Mean.apply(x, self)

@@ -118,6 +118,8 @@ class GATConv(nn.Module):
     ) -> Tensor:
         """Messages from items to nodes, see `SAGEConv.to_nodes`."""
         num_kinds, num_heads, width, size = self.project.shape
+        reached, edges = edges.among_reached
+        items = items.index_select(0, reached)
         values = items @ self.project.view(-1, size).T  # of each kind
         left = _pair_logits(items, self._of_source())
         right = _node_logits(nodes, self.attend_target, sizes)

@@ -303,6 +303,27 @@ def test_backends_agree_on_a_million_events():
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+def test_attention_among_the_items_that_are_reached():
+    # Of five items, users have 1 and 4; item 4 in two kinds.
+    graph = graph_of([(0, 4, 0), (0, 1, 0), (1, 4, 3)], 5, 2)
+    into, _ = adjacencies(graph, "torch")
+    reached, edges = into.among_reached
+    assert reached.tolist() == [1, 4]
+    _, x, left, right = random_inputs(*sizes_of(into), 2)
+    pairs = (reached[:, None] * NUM_KINDS + torch.arange(NUM_KINDS)).flatten()
+    found = edges.attend(x[pairs], left[pairs], right)
+    torch.testing.assert_close(found, into.attend(x, left, right))
+    for ours, theirs in zip(
+        torch.autograd.grad(found.square().sum(), (x, left, right)),
+        torch.autograd.grad(into.attend(x, left, right).square().sum(), (x, left, right)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+    nothing, none = adjacencies(graph_of([], 5, 2), "torch")[0].among_reached
+    assert len(nothing) == len(none.source) == 0
+    assert none.attend(x[:0], left[:0], right[:0]).shape == (0, 2, 3)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_order_of_events_does_not_matter(backend):
     rng = np.random.default_rng(0)
