@@ -69,7 +69,25 @@ class MostPop:
         return self.popularity.expand(len(users), -1)
 
 
-class ItemKNN:
+class _ItemModel:
+    """What all models of items take, see the module, and what they make of a log with it."""
+
+    def __init__(self, train_on_likes: bool, query_likes: bool, recency: float | None) -> None:
+        if recency is not None and not recency > 0:
+            raise ValueError(f"recency must be positive or None, got {recency}")
+        self.train_on_likes = train_on_likes
+        self.query_likes = query_likes
+        self.recency = recency
+
+    def _known(self, interactions: Interactions) -> Interactions:
+        """Notes the queries; returns what the weights between items are to be learned from."""
+        self.query = _queries(interactions, self.query_likes, self.recency)
+        return (
+            interactions.select(interactions.is_positive) if self.train_on_likes else interactions
+        )
+
+
+class ItemKNN(_ItemModel):
     r"""Scores an item by its similarity to the items of the user's history.
 
     Items are binary vectors over users. With n_i users who have item i, n_ij who have both and
@@ -117,16 +135,12 @@ class ItemKNN:
             raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
         self.neighbours = neighbours
         self.shrink = shrink
-        _check_recency(recency)
         self.chunk_size = chunk_size
-        self.train_on_likes = train_on_likes
-        self.query_likes = query_likes
-        self.recency = recency
+        super().__init__(train_on_likes, query_likes, recency)
 
     def fit(self, interactions: Interactions) -> Self:
         """Finds the neighbours of every item."""
-        self.query = _queries(interactions, self.query_likes, self.recency)
-        history = seen_matrix(_rows(interactions, self.train_on_likes))
+        history = seen_matrix(self._known(interactions))
         by_item = history.T.tocsr()  # [num_items, num_users]
         norms = np.sqrt(np.diff(by_item.indptr))
         parts = [
@@ -157,13 +171,13 @@ class ItemKNN:
         return largest_of_rows(similarity, self.neighbours)
 
 
-class RidgeKNN:
+class RidgeKNN(_ItemModel):
     r"""Scores an item by a linear regression on those of its neighbours that the user has.
 
     As EASE, but an item is explained by the ``neighbours`` most similar items alone (by cosine, see
     `ItemKNN`), which takes time in proportion to the number of items, and memory to that of pairs
-    of items that share a user. With G = X^T X for
-    the binary matrix X of users and items, and N the neighbours of item j,
+    of items that share a user. With G = X^T X for the binary matrix X of users and items, and N the
+    neighbours of item j,
 
         w_j = (G_NN + regularization I)^-1 G_Nj,  W_ij = w_j(i) for i in N, else 0
         score(u, j) = sum over items i of q_u(i) W_ij
@@ -195,18 +209,14 @@ class RidgeKNN:
         if neighbours < 1:
             raise ValueError(f"neighbours must be at least 1, got {neighbours}")
         _check_regularization(regularization)
-        _check_recency(recency)
         self.neighbours = neighbours
         self.regularization = regularization
-        self.train_on_likes = train_on_likes
-        self.query_likes = query_likes
-        self.recency = recency
+        super().__init__(train_on_likes, query_likes, recency)
 
     def fit(self, interactions: Interactions) -> Self:
         """Finds the neighbours of every item and solves for their weights."""
-        self.query = _queries(interactions, self.query_likes, self.recency)
-        rows = _rows(interactions, self.train_on_likes)
-        near = ItemKNN(self.neighbours + 1).fit(rows).similarity
+        rows = self._known(interactions)
+        near = self.similarity = ItemKNN(self.neighbours + 1).fit(rows).similarity
         matrix = seen_matrix(rows)
         gram = (matrix.T @ matrix).tocsr()
         sources, targets, weights = [], [], []
@@ -231,7 +241,7 @@ class RidgeKNN:
         return torch.from_numpy((self.query[users.cpu().numpy()] @ self.weights).toarray())
 
 
-class EASE:
+class EASE(_ItemModel):
     r"""Scores an item by a linear regression on the items of the user's history.
 
     With X the binary matrix of users and items, the weights W between items are the exact minimum
@@ -268,16 +278,12 @@ class EASE:
         recency: float | None = None,
     ) -> None:
         _check_regularization(regularization)
-        _check_recency(recency)
         self.regularization = regularization
-        self.train_on_likes = train_on_likes
-        self.query_likes = query_likes
-        self.recency = recency
+        super().__init__(train_on_likes, query_likes, recency)
 
     def fit(self, interactions: Interactions) -> Self:
         """Solves for the weights between items."""
-        self.query = _queries(interactions, self.query_likes, self.recency)
-        matrix = seen_matrix(_rows(interactions, self.train_on_likes))
+        matrix = seen_matrix(self._known(interactions))
         gram = (matrix.T @ matrix).astype(np.float64).toarray()  # [num_items, num_items]
         gram[np.diag_indices_from(gram)] += self.regularization
         inverse = _inverse(gram)
@@ -305,10 +311,6 @@ def largest_of_rows(matrix: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
     offsets = np.concatenate([[0], np.cumsum([len(each) for each in kept])])
     values = matrix.data[places].astype(np.float32)
     return sparse.csr_matrix((values, matrix.indices[places], offsets), shape=matrix.shape)
-
-
-def _rows(interactions: Interactions, likes_only: bool) -> Interactions:
-    return interactions.select(interactions.is_positive) if likes_only else interactions
 
 
 def _queries(
@@ -349,11 +351,6 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
 def _check_regularization(regularization: float) -> None:
     if not 0 < regularization < np.inf:
         raise ValueError(f"regularization must be positive and finite, got {regularization}")
-
-
-def _check_recency(recency: float | None) -> None:
-    if recency is not None and not recency > 0:
-        raise ValueError(f"recency must be positive or None, got {recency}")
 
 
 def _splitmix64(values: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scipy import sparse
 
-from emorec.baselines import ItemKNN, RidgeKNN, largest_of_rows
+from emorec.baselines import RidgeKNN, largest_of_rows
 from emorec.data.interactions import Interactions
 
 __all__ = ["similar_items"]
@@ -26,9 +26,9 @@ def similar_items(log: Interactions, num_neighbours: int) -> sparse.csr_matrix:
     Returns:
         CSR ``[I, I]``: row ``i`` holds the at most ``N + 1`` entries of largest size.
     """
-    cosine = ItemKNN(num_neighbours + 1).fit(log).similarity
-    weights = RidgeKNN(num_neighbours).fit(log).weights
-    return largest_of_rows(_scaled(cosine) + _scaled(weights), num_neighbours + 1)
+    model = RidgeKNN(num_neighbours).fit(log)
+    both = _scaled(model.similarity) + _scaled(model.weights)
+    return largest_of_rows(both, num_neighbours + 1)
 
 
 def _scaled(matrix: sparse.csr_matrix) -> sparse.csr_matrix:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from emorec import training
 from emorec.config import Config, load_config
 from emorec.data.interactions import Interactions, TimeUnit
 from emorec.data.sequences import EventSequences
@@ -80,3 +81,17 @@ def small_config(preset: str = "", *settings: str) -> Config:
             *settings,
         ),
     )
+
+
+def interrupt_training(monkeypatch, epoch, error):
+    """Raises before the second batch of the n-th epoch that is run."""
+    batches, epochs = training.training_batches, []
+
+    def interrupted(*args):
+        epochs.append(args)
+        for number, batch in enumerate(batches(*args)):
+            if len(epochs) == epoch and number == 1:
+                raise error
+            yield batch
+
+    monkeypatch.setattr(training, "training_batches", interrupted)

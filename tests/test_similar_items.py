@@ -23,11 +23,16 @@ def test_similarity_and_weights_have_as_much_to_say():
 
 def test_the_largest_are_kept():
     log = random_log()
-    everything, kept = similar_items(log, 14).toarray(), similar_items(log, 3)
+    cosine = ItemKNN(4).fit(log).similarity.toarray()
+    weights = RidgeKNN(3).fit(log).weights.toarray()
+    both = cosine / cosine.max(1).mean() + weights / weights.max(1).mean()
+    kept = similar_items(log, 3)
+    assert (np.count_nonzero(both, axis=1) > 4).any()  # there is something to leave out
     assert np.diff(kept.indptr).max() == 4  # the item itself is one of them
-    for row, few in zip(everything, kept.toarray(), strict=True):
-        largest = np.sort(np.abs(row))[::-1][:4]
-        assert np.abs(few).sum() <= largest.sum() + 1e-6
+    for row, few in zip(both, kept.toarray(), strict=True):
+        smallest = np.sort(np.abs(row))[-4]
+        expected = np.where(np.abs(row) >= smallest, row, 0)
+        np.testing.assert_allclose(few, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_an_empty_log():

@@ -21,7 +21,7 @@ from emorec.nn.neighbours import Neighbours
 from emorec.scoring import ModelScorer
 from emorec.similar_items import similar_items
 from emorec.training import TrainingError, train
-from tests.small import small_config, small_log
+from tests.small import interrupt_training, small_config, small_log
 
 LOG = generate(num_users=60, num_items=50, num_topics=8, events_per_user=12).interactions
 SPLIT = split_interactions(LOG, n=3)
@@ -56,21 +56,6 @@ def kill_after(epoch):
             raise Killed
 
     return on_epoch
-
-
-def kill_in_the_middle_of(monkeypatch, epoch, error=Killed):
-    """Raises inside the second batch of an epoch."""
-    batches = training.training_batches
-    epochs = []
-
-    def interrupted(*args):
-        epochs.append(args)
-        for number, batch in enumerate(batches(*args)):
-            if len(epochs) == epoch and number == 1:
-                raise error
-            yield batch
-
-    monkeypatch.setattr(training, "training_batches", interrupted)
 
 
 @pytest.mark.parametrize("preset", ["", "emorec", "emo-sage-thp-negatives", "diff-gat", "base-gat"])
@@ -130,7 +115,7 @@ class TestResume:
         checkpoint = tmp_path / "checkpoint.safetensors"
         after_two = []
         with monkeypatch.context() as patch, pytest.raises(error):
-            kill_in_the_middle_of(patch, 3, error)
+            interrupt_training(patch, 3, error)
             run(
                 config,
                 checkpoint=checkpoint,

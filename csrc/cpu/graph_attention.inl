@@ -90,16 +90,21 @@ static void add_rows(const EdgeSums<C>& of, int64_t num_heads, const C* rows, co
   }
 }
 
-// Rows of all heads [n, H, width]: those of a tensor [n, H, N], if need be copied into `room`.
+// Rows of all heads [n, H, width]: those of a tensor [n, H, N] or, if they are not of whole vectors,
+// what pad_rows has made of them in `room`.
 template <typename C>
-static const C* padded_rows(const GraphAttentionParams& p, const void* tensor, int64_t n, C* room) {
+static const C* whole_rows(const GraphAttentionParams& p, const void* tensor, const C* room) {
+  return p.size % kLanes<C> ? room : static_cast<const C*>(tensor);
+}
+
+template <typename C>
+static void pad_rows(const GraphAttentionParams& p, const void* tensor, int64_t n, C* room) {
+  if (whole_rows<C>(p, tensor, room) != room) return;
   const C* from = static_cast<const C*>(tensor);
   const int64_t width = round_up(p.size, kLanes<C>);
-  if (width == p.size) return from;
   for (int64_t i = 0; i < n * p.num_heads; i++)
     for (int64_t d = 0; d < width; d++)
       room[i * width + d] = d < p.size ? from[i * p.size + d] : C(0);
-  return room;
 }
 
 template <typename C>
@@ -142,7 +147,7 @@ struct GraphArrays {
 
 template <typename C>
 static void pack_graph(const GraphAttentionParams& p, char* shared) {
-  padded_rows(p, p.x, p.num_sources, GraphArrays<C>(p, false, shared).rows);
+  pad_rows(p, p.x, p.num_sources, GraphArrays<C>(p, false, shared).rows);
 }
 
 template <typename C>
@@ -152,8 +157,7 @@ static void attend_targets(const GraphAttentionForwardParams& p, Range targets, 
   const int64_t num_heads = p.num_heads;
   const C slope = static_cast<C>(p.slope), log2e = static_cast<C>(kLog2E);
   const C *left = static_cast<const C*>(p.left), *right = static_cast<const C*>(p.right);
-  const C* rows =
-      of.width == p.size ? static_cast<const C*>(p.x) : GraphArrays<C>(p, false, shared).rows;
+  const C* rows = whole_rows<C>(p, p.x, GraphArrays<C>(p, false, shared).rows);
   const int64_t end = p.offsets[targets.last];
   for (int64_t v = targets.first; v < targets.last; v++) {
     C* totals = static_cast<C*>(p.totals) + v * 3 * num_heads;
@@ -208,7 +212,7 @@ static void attend_targets(const GraphAttentionForwardParams& p, Range targets, 
 template <typename C>
 static void pack_graph_gradient(const GraphAttentionBackwardParams& p, char* shared) {
   const GraphArrays<C> to(p, true, shared);
-  padded_rows(p, p.grad_output, p.num_targets, to.rows);
+  pad_rows(p, p.grad_output, p.num_targets, to.rows);
   const int64_t num_heads = p.num_heads;
   const C slope = static_cast<C>(p.slope);
   const C *g = static_cast<const C*>(p.grad_output), *m = static_cast<const C*>(p.output),
@@ -238,7 +242,7 @@ static void attend_sources(const GraphAttentionBackwardParams& p, Range sources,
   const int64_t num_heads = p.num_heads;
   const C slope = static_cast<C>(p.slope), log2e = static_cast<C>(kLog2E);
   const C *left = static_cast<const C*>(p.left), *x = static_cast<const C*>(p.x);
-  const C* rows = of.width == p.size ? static_cast<const C*>(p.grad_output) : from.rows;
+  const C* rows = whole_rows<C>(p, p.grad_output, from.rows);
   C *t = of.gathered, *largest = t + kTileEdges, *inverse = t + 2 * kTileEdges,
     *c = t + 3 * kTileEdges;
   const int64_t end = p.source_offsets[sources.last];

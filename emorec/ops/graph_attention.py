@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from emorec.ops.library import Backend, runs_fused
+from emorec.ops.library import Backend, runs_fused_on_cpu
 from emorec.ops.segments import segment_sum, sum_bags
 
 __all__ = ["graph_attention"]
@@ -69,17 +69,8 @@ def graph_attention(
     References:
         P. Velickovic et al.: Graph Attention Networks, ICLR 2018, arXiv:1710.10903.
     """
-    edges = offsets, source, source_offsets, target
-    return _GraphAttention.apply(x, left, right, *edges, _is_fused(x, backend))
-
-
-def _is_fused(x: Tensor, backend: Backend) -> bool:
-    unsupported = None
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
-        unsupported = f"the compiled attention does not take {x.dtype} on {x.device.type}"
-        if backend == "auto":  # nothing is amiss: there the reference is all there is
-            return False
-    return runs_fused(backend, "cpu", unsupported)
+    fused = runs_fused_on_cpu(backend, "attention", x)
+    return _GraphAttention.apply(x, left, right, offsets, source, source_offsets, target, fused)
 
 
 class _GraphAttention(torch.autograd.Function):

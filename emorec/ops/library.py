@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
+from torch import Tensor
 
 from emorec.ops import build, fused
 
-__all__ = ["Backend", "load", "problem", "runs_fused", "say_once"]
+__all__ = ["Backend", "load", "problem", "runs_fused", "runs_fused_on_cpu", "say_once"]
 
 logger = logging.getLogger("emorec")
 
@@ -116,3 +117,16 @@ def runs_fused(backend: Backend, device: str, unsupported: str | None = None) ->
         raise RuntimeError(f"backend='fused': {reason}")
     say_once(reason)
     return False
+
+
+def runs_fused_on_cpu(backend: Backend, what: str, tensor: Tensor) -> bool:
+    """`runs_fused` for an operator that takes float32 and float64 on a CPU and nothing else.
+
+    Where it does not take ``tensor``, "auto" says nothing: there the reference is all there is.
+    """
+    if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64):
+        return runs_fused(backend, "cpu")
+    if backend == "auto":
+        return False
+    unsupported = f"the compiled {what} does not take {tensor.dtype} on {tensor.device.type}"
+    return runs_fused(backend, "cpu", unsupported)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emorec.ops.library import Backend, runs_fused
+from emorec.ops.library import Backend, runs_fused_on_cpu
 
 __all__ = ["softmax_loss"]
 
@@ -48,16 +48,9 @@ def softmax_loss(
         ValueError: If there is no such backend.
         RuntimeError: If ``backend="fused"`` is asked for and not there.
     """
-    return _SoftmaxLoss.apply(state, items, target, wanted, _is_fused(state, backend))
-
-
-def _is_fused(state: Tensor, backend: Backend) -> bool:
-    unsupported = None
-    if state.device.type != "cpu" or state.dtype not in (torch.float32, torch.float64):
-        unsupported = f"the compiled loss does not take {state.dtype} on {state.device.type}"
-        if backend == "auto":  # nothing is amiss: there the reference is all there is
-            return False
-    return runs_fused(backend, "cpu", unsupported)
+    return _SoftmaxLoss.apply(
+        state, items, target, wanted, runs_fused_on_cpu(backend, "loss", state)
+    )
 
 
 class _SoftmaxLoss(torch.autograd.Function):

@@ -12,23 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from emorec import cli, training
+from emorec import cli
 from emorec.files import load_tensors
 from tests.cli.commands import TINY, assert_fails, call, log_lines, write_log
-
-
-def interrupt(monkeypatch, epoch):
-    """Ctrl-C before the second batch of the n-th epoch that is run."""
-    batches, epochs = training.training_batches, []
-
-    def interrupted(*args):
-        epochs.append(args)
-        for number, batch in enumerate(batches(*args)):
-            if len(epochs) == epoch and number == 1:
-                raise KeyboardInterrupt
-            yield batch
-
-    monkeypatch.setattr(training, "training_batches", interrupted)
+from tests.small import interrupt_training
 
 
 def records(folder):
@@ -57,7 +44,7 @@ class TestResume:
             arguments += ["--set", f"training.{setting}"]
         call(cli.train, *arguments, "--run-dir", whole)
         with monkeypatch.context() as patch:
-            interrupt(patch, epoch)
+            interrupt_training(patch, epoch, KeyboardInterrupt)
             result = call(cli.train, *arguments, "--run-dir", stopped)
         assert result.exit_code == 130
         assert "Nothing is lost up to the last whole epoch" in result.stderr

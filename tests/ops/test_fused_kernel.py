@@ -17,17 +17,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 FLOATS = [torch.float32, torch.float64, torch.bfloat16]
-INSTRUCTION_SETS = ["baseline", "avx2", "avx512", "neon"]
-
-
-@pytest.fixture(params=INSTRUCTION_SETS)
-def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("EMOREC_ISA", request.param)
-    try:
-        assert torch.ops.emorec.instruction_set() == request.param
-    except RuntimeError as error:
-        pytest.skip(f"this processor: {str(error).splitlines()[0]}")
-    return request.param
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)

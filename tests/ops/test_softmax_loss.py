@@ -11,17 +11,7 @@ from torch import Tensor
 from emorec.ops import library
 from emorec.ops import softmax_loss as module
 from emorec.ops.softmax_loss import softmax_loss
-
-needs_library = pytest.mark.skipif(
-    library.problem("cpu") is not None, reason=f"no fused operator: {library.problem('cpu')}"
-)
-BACKENDS = ["reference", pytest.param("fused", marks=needs_library)]
-INSTRUCTION_SETS = ["baseline", "avx2", "avx512", "neon"]
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> str:
-    return request.param
+from tests.ops.operators import needs_library
 
 
 def inputs(num_states=7, num_items=5, size=3, num_targets=1, dtype=torch.float64):
@@ -158,14 +148,8 @@ def test_says_so_when_the_library_is_missing(monkeypatch):
 
 @needs_library
 class TestOperator:
-    @pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-    def test_every_instruction_set(self, monkeypatch, instruction_set, dtype):
-        monkeypatch.setenv("EMOREC_ISA", instruction_set)
-        try:
-            assert torch.ops.emorec.instruction_set() == instruction_set
-        except RuntimeError as error:
-            pytest.skip(f"this processor: {str(error).splitlines()[0]}")
+    def test_every_instruction_set(self, instruction_set, dtype):
         case = inputs(130, 277, 20, num_targets=3, dtype=dtype)
         ours = with_gradients(lambda *a: softmax_loss(*a, "fused"), *case)
         torch.testing.assert_close(ours, with_gradients(by_torch, *case))
