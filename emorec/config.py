@@ -310,6 +310,15 @@ def _check_values(config: Config) -> None:
     for name in shares:
         if not 0 <= _value(config, name) <= 1:
             raise ConfigError(f"{name} must be between 0 and 1, got {_value(config, name)}")
+    for name, shares_out in (
+        ("graph.heads", config.graph.conv == "gat"),
+        ("sequence.heads", config.sequence.layers > 0 and config.sequence.projections),
+    ):
+        if shares_out and config.model.embedding_size % _value(config, name):
+            raise ConfigError(
+                f"{name} is {_value(config, name)}, which must divide model.embedding_size, "
+                f"{config.model.embedding_size}"
+            )
     if config.graph.conv == "none" and config.sequence.layers == 0:
         raise ConfigError(
             "graph.conv is 'none' and sequence.layers is 0: a model needs one of the two encoders"

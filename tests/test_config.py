@@ -213,6 +213,12 @@ class TestErrors:
         with pytest.raises(ConfigError, match="a model needs one of the two encoders"):
             load_text(tmp_path, '[graph]\nconv = "none"\n[sequence]\nlayers = 0')
 
+    @pytest.mark.parametrize("name", ["graph.heads", "sequence.heads"])
+    def test_heads_share_the_width(self, name):
+        settings = "graph.conv=gat", "graph.informs=everything", f"{name}=5"
+        with pytest.raises(ConfigError, match=f"{name} is 5, which must divide .*size, 64"):
+            load_config("emorec", settings=settings)
+
     def test_attention_has_no_half_life(self, tmp_path):
         message = "graph.half_life is 7.0, which needs the means of graph.conv 'sage', got 'gat'"
         with pytest.raises(ConfigError, match=message):

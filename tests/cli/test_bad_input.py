@@ -96,7 +96,7 @@ class TestBadInput:
             (["--preset", "emogat"], "emo-gat"),
             (
                 ["--preset", "diff-gat", "--set", "graph.heads=3"],
-                "embedding size 8 is not a multiple of 3 heads",
+                "graph.heads is 3, which must divide model.embedding_size, 8",
             ),
             (["--device", "tpu"], "training.device 'tpu' is no device: try 'cpu' or 'cuda'"),
             (["--config", "gone.toml"], "gone.toml: cannot be read"),
