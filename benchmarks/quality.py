@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -273,6 +274,7 @@ def least_careful(split: Split, folder: Path, refitted: Recommender) -> float:
     model = validated_model(split, folder)
     if model.neighbours is not None and refitted.neighbours is not None:
         model.neighbours.weight.copy_(refitted.neighbours.weight)  # chosen by then
+        model.neighbours.memory.copy_(refitted.neighbours.memory)
     users = np.unique(split.valid_targets.user)
     scorer = Remembering(model, split.train)
     for aversion in [own for own in AVERSIONS if own >= model.aversion]:
@@ -311,7 +313,11 @@ def flagship_facts(
         K,
     ).mean()
     cost = json.loads((folders[0] / "cost.json").read_text())
-    vote = {} if model.neighbours is None else {"neighbours": model.neighbours.weight.item()}
+    vote: dict[str, float | None] = {}
+    if model.neighbours is not None:
+        memory = model.neighbours.memory.item()
+        vote["neighbours"] = model.neighbours.weight.item()
+        vote["memory"] = memory if math.isfinite(memory) else None
     return {
         "settings": {"aversion": aversion, **vote},
         "seeds": len(folders),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -40,6 +41,7 @@ _TARGETS = {
     "explicit_positive": {Feedback.EXPLICIT_POSITIVE},
 }
 _WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # of the neighbours' vote
+_MEMORIES = (20.0, math.inf)  # of the neighbours
 _WEIGHING_USERS = 2000  # at most, who choose among them
 
 
@@ -108,7 +110,7 @@ def train(
         on_epoch(state.records)
     model.load_state_dict(state.best)
     if model.neighbours is not None and len(valid):
-        _choose_weight(model.neighbours, model, config, fit, valid)
+        _choose_vote(model.neighbours, model, config, fit, valid)
     return state.records
 
 
@@ -272,24 +274,29 @@ def _validation(
     return validate
 
 
-def _choose_weight(
+def _choose_vote(
     neighbours: Neighbours,
     model: Recommender,
     config: Config,
     fit: Interactions,
     valid: Interactions,
 ) -> None:
-    """Lets some validation users say how much the neighbours' vote counts."""
+    """Lets some validation users say how much the neighbours' vote counts, and how it fades."""
     users = np.unique(valid.user)
     users = users[:: math.ceil(len(users) / _WEIGHING_USERS)]
     validate = _validation(model, config, fit, valid.select(np.isin(valid.user, users)))
     assert validate is not None
 
-    def score(weight: float) -> float:
+    def vote_by(choice: tuple[float, float]) -> None:
+        weight, memory = choice
         neighbours.weight.fill_(weight)
+        neighbours.memory.fill_(memory)
+
+    def score(choice: tuple[float, float]) -> float:
+        vote_by(choice)
         return validate()[config.evaluation.select]
 
-    neighbours.weight.fill_(max(_WEIGHTS, key=score))
+    vote_by(max(itertools.product(_WEIGHTS, _MEMORIES), key=score))
 
 
 def _diverged(what: str, config: Config) -> TrainingError:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -449,15 +450,16 @@ class TestNeighbours:
         users = np.unique(SPLIT.valid_targets.user)[::3]  # 60 users: every third makes 20 of them
         asked = SPLIT.valid_targets.select(np.isin(SPLIT.valid_targets.user, users))
         scores = {}
-        chosen = model.neighbours.weight.item()
-        for weight in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0):
-            model.neighbours.weight.fill_(weight)
+        chosen = model.neighbours.weight.item(), model.neighbours.memory.item()
+        for choice in itertools.product((0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0), (20.0, math.inf)):
+            model.neighbours.weight.fill_(choice[0])
+            model.neighbours.memory.fill_(choice[1])
             topk = recommend_top_k(ModelScorer(model, SPLIT.train), users, SPLIT.train, 10)
-            scores[weight] = evaluate(topk, users, asked, 10).summary()["ndcg_any"]
+            scores[choice] = evaluate(topk, users, asked, 10).summary()["ndcg_any"]
         assert scores[chosen] == max(scores.values()) > min(scores.values())
 
-    def test_keep_their_weight_where_nothing_chooses(self):
+    def test_keep_weight_and_memory_where_nothing_chooses(self):
         split = replace(SPLIT, valid=SPLIT.valid.select(np.zeros(0, dtype=np.int64)))
         model, _ = run(small_config("", "model.neighbours=4", "training.epochs=1"), split)
-        assert model.neighbours.weight == 1
+        assert (model.neighbours.weight, model.neighbours.memory) == (1, 20)
         assert model.neighbours.similarity.sum() > 0

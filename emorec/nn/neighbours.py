@@ -1,4 +1,4 @@
-"""A vote of the items that a user met lately for the items most like them."""
+"""A vote of the items that a user met for the items most like them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Neighbours"]
 class Neighbours(nn.Module):
     """Paths from a user's items over the other users who had them to further items.
 
-        vote_i = sum_j c_j exp(-age_j / 20) similarity(j, i)
+        vote_i = sum_j c_j exp(-age_j / memory) similarity(j, i)
 
     over a user's events ``j``, of which ``age_j`` are newer. What the user made of an item counts:
     ``c`` is 1 for a like, 0.7 and 0.3 for implicit positive and negative feedback; explicit
@@ -29,15 +29,17 @@ class Neighbours(nn.Module):
         num_neighbours: Similar items kept per item, ``N``.
 
     Attributes:
-        weight: What the vote is multiplied by in the ranking; validation may choose it.
+        weight: What the vote is multiplied by in the ranking.
+        memory: Events after which a voice has 1/e of its weight; inf: no voice fades. Validation
+            may choose both.
     """
 
-    RECENCY = 20.0  # events
     SHARES = (1.0, 0.7, 0.3, 0.0)  # of the kinds of feedback, in their order
 
     item: Tensor  # int32 [I, N]
     similarity: Tensor  # [I, N]; 0 where an item has fewer neighbours
     weight: Tensor
+    memory: Tensor
 
     def __init__(self, num_items: int, num_neighbours: int) -> None:
         super().__init__()
@@ -45,6 +47,7 @@ class Neighbours(nn.Module):
         self.register_buffer("item", torch.zeros(shape, dtype=torch.int32))
         self.register_buffer("similarity", torch.zeros(shape))
         self.register_buffer("weight", torch.ones(()))
+        self.register_buffer("memory", torch.tensor(20.0))
 
     def remember(self, similarity: sparse.csr_matrix) -> None:
         """Takes similarities in, CSR ``[I, I]``: row ``j`` holds at most ``N``, of item ``j``."""
@@ -66,7 +69,7 @@ class Neighbours(nn.Module):
         votes &= batch.position > 0
         age = batch.position[batch.last][batch.row] - batch.position
         share = torch.tensor(self.SHARES, device=age.device)[batch.feedback[votes].long()]
-        weight = (share * torch.exp(-age[votes] / self.RECENCY))[:, None]  # [T, 1]
+        weight = (share * torch.exp(-age[votes] / self.memory))[:, None]  # [T, 1]
         item, row = batch.item[votes], batch.row[votes]
         num_items = len(self.item)
         cell = row[:, None] * num_items + self.item[item]

@@ -50,6 +50,13 @@ def test_explicit_dislikes_have_no_vote_but_make_the_others_older():
     )
 
 
+def test_no_voice_fades_where_the_memory_is_endless():
+    neighbours = remembering(SIMILAR, 3)
+    neighbours.memory.fill_(math.inf)
+    votes = neighbours(batch_of([(0, 1, 0, 10), (0, 0, 0, 20), (0, 0, 0, 30)]))
+    np.testing.assert_allclose(votes, [[1, 0.8, 0.08, 0]], rtol=1e-6)  # of 2.5, 2, 0.2
+
+
 def test_equals_products_of_sparse_matrices():
     rng = np.random.default_rng(0)
     events = random_events(num_users=20, num_items=30, most_events=12)
@@ -81,9 +88,10 @@ def test_is_part_of_a_checkpoint(num_neighbours):
     similarity = [row if num_neighbours > 2 else [0, 0, 0, row[0]] for row in SIMILAR]
     neighbours = remembering(similarity, num_neighbours)
     neighbours.weight.fill_(3.0)
+    neighbours.memory.fill_(math.inf)
     other = Neighbours(4, num_neighbours)
     other.load_state_dict(neighbours.state_dict())
     batch = batch_of([(0, 1, 0, 10), (0, 0, 1, 20)])
     assert torch.equal(other(batch), neighbours(batch))
-    assert other.weight == 3
+    assert (other.weight, other.memory) == (3, math.inf)
     assert not list(neighbours.parameters())
