@@ -110,7 +110,7 @@ def train(
         on_epoch(state.records)
     model.load_state_dict(state.best)
     if model.neighbours is not None and len(valid):
-        _choose_vote(model.neighbours, model, config, fit, valid)
+        _choose_vote(model.neighbours, model, config, fit, valid, progress)
     return state.records
 
 
@@ -280,6 +280,7 @@ def _choose_vote(
     config: Config,
     fit: Interactions,
     valid: Interactions,
+    progress: bool,
 ) -> None:
     """Lets some validation users say how much the neighbours' vote counts, and how it fades."""
     users = np.unique(valid.user)
@@ -296,7 +297,9 @@ def _choose_vote(
         vote_by(choice)
         return validate()[config.evaluation.select]
 
-    vote_by(max(itertools.product(_WEIGHTS, _MEMORIES), key=score))
+    choices = list(itertools.product(_WEIGHTS, _MEMORIES))
+    bar = tqdm(choices, desc="neighbours' vote", unit="try", leave=False, disable=not progress)
+    vote_by(max(bar, key=score))
 
 
 def _diverged(what: str, config: Config) -> TrainingError:
