@@ -260,6 +260,13 @@ def evaluate(
     help="The user's own id; may be given several times.",
 )
 @click.option(
+    "--events",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File of what happened since, or of new users: csv, tsv, jsonl or parquet, with the "
+    "columns of the run's data (user_id, item_id, rating and timestamp unless set otherwise). The "
+    "lists answer to it; nothing is trained.",
+)
+@click.option(
     "-k", type=click.IntRange(1), default=10, show_default=True, help="Length of the lists."
 )
 @click.option(
@@ -279,6 +286,7 @@ def evaluate(
 def recommend(
     run: Path,
     users: tuple[str, ...],
+    events: Path | None,
     k: int,
     output: str,
     backend: str | None,
@@ -289,7 +297,7 @@ def recommend(
     Users that the run does not know get the most popular items, and are told so.
     """
     recommender = _loaded(run, backend, aversion)
-    lists = recommender.recommend(users, k)
+    lists = recommender.recommend(users, k, events)
     unknown = lists.loc[lists["source"] == "popular", "user"].unique()
     for user in unknown:
         click.secho(

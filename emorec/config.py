@@ -35,6 +35,17 @@ class DataConfig:
     min_user_events: int = 1  # k-core: fewer rows and the user is dropped
     min_item_events: int = 1  # k-core: fewer rows and the item is dropped
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Names of columns, as `emorec.data.readers.read_interactions` takes them."""
+        return {
+            "user": self.user_column,
+            "item": self.item_column,
+            "time": self.time_column,
+            "rating": self.rating_column,
+            "feedback": self.feedback_column or None,
+        }
+
 
 @dataclass(frozen=True)
 class SplitConfig:

@@ -53,13 +53,7 @@ def load_data(
         log, report = read_dataset(options.dataset, data_dir, rules=rules, progress=progress)
     elif Path(options.dataset).exists():
         log, report = read_interactions(
-            options.dataset,
-            user=options.user_column,
-            item=options.item_column,
-            time=options.time_column,
-            rating=options.rating_column,
-            feedback=options.feedback_column or None,
-            rules=rules or "ratings",
+            options.dataset, **options.columns, rules=rules or "ratings"
         )
     else:
         raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -15,9 +16,11 @@ from emorec.baselines import MostPop
 from emorec.building import build_model
 from emorec.checkpoint import EpochRecord
 from emorec.config import Config, load_config
+from emorec.data.datasets import DATASETS
 from emorec.data.interactions import Interactions
 from emorec.data.readers import read_interactions
 from emorec.data.splits import Split, hold_out_validation
+from emorec.data.vocabulary import Vocabulary
 from emorec.evaluation.ranking import Scorer, TopK, recommend_top_k, seen_matrix
 from emorec.files import FileError, load_tensors, save_tensors, write_text
 from emorec.nn.model import Recommender
@@ -74,8 +77,9 @@ class EmoRec:
 
         Args:
             data: A log, of which a part is held out to choose the epoch; a DataFrame has the
-                columns user_id, item_id, rating and timestamp. Or a split made before: its train
-                part is learned from, its valid part chooses, its test part is not looked at.
+                columns user_id, item_id, rating and timestamp, or those that the section ``data``
+                of the configuration names. Or a split made before: its train part is learned from,
+                its valid part chooses, its test part is not looked at.
             checkpoint: File to write after each epoch, and to go on from if it exists; refitting
                 has one of its own beside it.
             on_epoch: Called after each epoch with all records so far.
@@ -85,9 +89,8 @@ class EmoRec:
             ValueError: If the log cannot be used.
             TrainingError: If training fails.
         """
-        if isinstance(data, pd.DataFrame):
-            data, _ = read_interactions(data)
-        if isinstance(data, Interactions):
+        if not isinstance(data, Split):
+            data = self._log_of(data)
             options = self.config.split
             data = hold_out_validation(data, options.method, options.n, options.quantile)
         config, valid = self.config, data.valid_targets
@@ -137,27 +140,45 @@ class EmoRec:
         """A function from user indices to scores of all items, given train and valid events."""
         return ModelScorer(self.model, self.split.history, self.config.training.device)
 
-    def recommend(self, users: Iterable[Any], k: int = 10) -> pd.DataFrame:
+    def recommend(
+        self,
+        users: Iterable[Any],
+        k: int = 10,
+        events: Interactions | pd.DataFrame | str | Path | None = None,
+    ) -> pd.DataFrame:
         """The k best items for each user that the user has not met.
 
         Args:
             users: The users' own ids; unknown ones get the most popular items.
             k: Length of the lists; shorter where the catalogue ends.
+            events: What happened beside the log that was learned from, of known users and new
+                ones, with columns as in `fit`; or a file of it. The lists answer to it at once,
+                and nothing is learned from it.
 
         Returns:
             Columns ``user, rank, item, score, source``, best first; ``source`` is "model" or,
             for an unknown user, "popular".
 
+        Warns:
+            UserWarning: If events are left out: those of items that the model does not know, and
+                of new users where it has a vector per user (``graph.user_embeddings``).
+
         Raises:
-            ValueError: If ``k`` is below 1.
+            ValueError: If ``k`` is below 1, or the events cannot be used.
         """
         history, wanted = self.split.history, list(users)
+        if events is not None:
+            with warnings.catch_warnings():  # a few events need not be of every kind
+                warnings.filterwarnings("ignore", message=".* matches no row")
+                later = self._log_of(events)
+            history = self._followed_by(later)
         index = history.users.indices(wanted)
         known = np.flatnonzero(index >= 0)
         unknown = np.flatnonzero(index < 0)
         parts = []
         if len(known):
-            topk = recommend_top_k(self.scorer(), index[known], seen_matrix(history), k)
+            scorer = ModelScorer(self.model, history, self.config.training.device)
+            topk = recommend_top_k(scorer, index[known], seen_matrix(history), k)
             parts.append(self._frame(known, topk, "model"))
         if len(unknown):
             popular = MostPop().fit(history)
@@ -173,6 +194,24 @@ class EmoRec:
         lists = lists.sort_values(["place", "rank"], ignore_index=True)
         lists.insert(0, "user", [wanted[place] for place in lists.pop("place")])
         return lists
+
+    def _log_of(self, data: Interactions | pd.DataFrame | str | Path) -> Interactions:
+        if isinstance(data, Interactions):
+            return data
+        options = self.config.data
+        own = DATASETS[options.dataset].rules if options.dataset in DATASETS else ""
+        rules = options.rules or own or "ratings"
+        return read_interactions(data, **options.columns, rules=rules)[0]
+
+    def _followed_by(self, events: Interactions) -> Interactions:
+        """What is known, with the events that the model can take in."""
+        history, encoder = self.split.history, self.model.graph_encoder
+        new_users = encoder is None or encoder.num_rows is None
+        _warn_of_strangers(events.items, events.item, history.items, "items it does not know")
+        if not new_users:
+            what = "users it does not know, and it has a vector per user"
+            _warn_of_strangers(events.users, events.user, history.users, what)
+        return history.followed_by(events, new_users)
 
     def _frame(self, places: np.ndarray, topk: TopK, source: str) -> pd.DataFrame:
         row, column = np.nonzero(topk.items.numpy() >= 0)
@@ -229,3 +268,14 @@ class EmoRec:
         recommender._model = model.to(recommender.config.training.device)
         recommender._split = split
         return recommender
+
+
+def _warn_of_strangers(ids: Vocabulary, column: np.ndarray, known: Vocabulary, what: str) -> None:
+    is_stranger = (known.indices(ids.ids) < 0)[column]
+    if is_stranger.any():
+        first = ids.lookup(column[is_stranger][:1])[0]
+        warnings.warn(
+            f"the model leaves {is_stranger.sum():,} of {len(column):,} events out: they are of "
+            f"{what}, such as {first!r}",
+            stacklevel=4,
+        )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +12,14 @@ import pytest
 from emorec import EmoRec, Interactions
 from emorec.baselines import MostPop
 from emorec.config import ConfigError
+from emorec.data.feedback import Feedback
+from emorec.data.readers import read_interactions
 from emorec.data.splits import Split, split_interactions
 from emorec.data.synthetic import generate
+from emorec.evaluation.ranking import recommend_top_k
 from emorec.files import FileError
 from emorec.recommender import NotFittedError
+from emorec.scoring import ModelScorer
 from emorec.training import train
 from tests.small import small_config
 
@@ -27,9 +32,20 @@ def seen_items(log, user):
     return {log.items.ids[i] for i in log.item[log.user == log.users.ids.index(user)]}
 
 
+def read(frame):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of rules that match no row
+        return read_interactions(frame)[0]
+
+
 @pytest.fixture(scope="module")
 def fitted():
     return EmoRec(config=CONFIG).fit(LOG, progress=False)
+
+
+@pytest.fixture(scope="module")
+def flagship():
+    return EmoRec(config=small_config("emorec", "training.epochs=1")).fit(LOG, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +186,103 @@ class TestRecommend:
         with pytest.raises(NotFittedError):
             EmoRec().save(tmp_path / "run")
         assert not (tmp_path / "run").exists()
+
+
+class TestEvents:
+    """Lists that answer to events which nothing was learned from."""
+
+    def events_of(self, user, renamed=None, **columns):
+        log = LOG.select(LOG.user == user)
+        frame = pd.DataFrame(
+            {
+                "user_id": renamed or USERS[user],
+                "item_id": LOG.items.lookup(log.item),
+                "rating": 5 - log.feedback,
+                "timestamp": log.time,
+            }
+        )
+        return frame.assign(**columns)
+
+    def test_a_new_user_is_what_the_user_did(self, flagship):
+        twin = flagship.recommend(["a twin"], k=5, events=self.events_of(3, "a twin"))
+        own = flagship.recommend([USERS[3]], k=5)
+        assert set(twin["source"]) == {"model"}
+        assert twin["item"].tolist() == own["item"].tolist()
+        np.testing.assert_allclose(twin["score"], own["score"], rtol=1e-5, atol=1e-5)
+
+    def test_a_dislike_is_answered_at_once(self, flagship):
+        before = flagship.recommend([USERS[3]], k=5)
+        best = before["item"][0]
+        now = int(LOG.time.max()) + 60
+        refusal = pd.DataFrame(
+            {"user_id": [USERS[3]], "item_id": [best], "rating": [1], "timestamp": [now]}
+        )
+        after = flagship.recommend([USERS[3], USERS[4]], k=5, events=refusal)
+        scorer = ModelScorer(flagship.model, flagship.split.history.followed_by(read(refusal)))
+        expected = recommend_top_k(scorer, [3], flagship.split.history, 6).items[0]
+        expected = [item for item in LOG.items.lookup(expected) if item != best]
+        assert after["item"][:5].tolist() == expected[:5]
+        assert after["item"][:5].tolist() != before["item"][1:].tolist()
+        assert after["item"][5:].tolist() == flagship.recommend([USERS[4]], k=5)["item"].tolist()
+        assert flagship.recommend([USERS[3]], k=5)["item"].tolist() == before["item"].tolist()
+
+    def test_what_is_known_already_changes_nothing(self, flagship):
+        events = pd.concat([self.events_of(3), self.events_of(4)])
+        again = flagship.recommend(USERS[:6], events=events)
+        pd.testing.assert_frame_equal(again, flagship.recommend(USERS[:6]))
+
+    def test_from_a_file_and_from_interactions(self, flagship, tmp_path):
+        events = self.events_of(3, "a twin")
+        expected = flagship.recommend(["a twin"], events=events)
+        events.to_csv(tmp_path / "events.csv", index=False)
+        for source in (tmp_path / "events.csv", str(tmp_path / "events.csv"), read(events)):
+            found = flagship.recommend(["a twin"], events=source)
+            assert found["item"].tolist() == expected["item"].tolist()
+
+    def test_columns_and_rules_are_those_of_the_configuration(self, flagship):
+        events = self.events_of(3, "a twin")
+        expected = flagship.recommend(["a twin"], events=events)
+        config = flagship.config.with_settings("data.user_column=who", "data.feedback_column=how")
+        other = EmoRec(config=config).fit(LOG, progress=False)
+        kinds = [Feedback(5 - stars).label for stars in events["rating"]]
+        events = events.assign(how=kinds).rename(columns={"user_id": "who"}).drop(columns="rating")
+        found = other.recommend(["a twin"], events=events)
+        assert found["item"].tolist() == expected["item"].tolist()
+
+    def test_items_that_the_model_does_not_know(self, flagship):
+        events = self.events_of(3, "a twin")
+        strange = pd.concat([events, events[:2].assign(item_id="a novelty")])
+        with pytest.warns(UserWarning, match=r"leaves 2 of \d+ events out.*'a novelty'"):
+            found = flagship.recommend(["a twin"], events=strange)
+        pd.testing.assert_frame_equal(found, flagship.recommend(["a twin"], events=events))
+        with pytest.warns(UserWarning, match="'a novelty'"):
+            found = flagship.recommend(["a twin"], events=events.assign(item_id="a novelty"))
+        assert set(found["source"]) == {"popular"}
+
+    @pytest.mark.parametrize("preset", ["", "diff-gat", "base-gat"])
+    def test_new_users_of_a_model_with_a_vector_per_user(self, preset):
+        config = small_config(preset, "training.epochs=1", "graph.user_embeddings=true")
+        recommender = EmoRec(config=config).fit(LOG, progress=False)
+        now = int(LOG.time.max()) + 60
+        events = pd.concat(
+            [self.events_of(3, "a twin"), self.events_of(5, USERS[4], timestamp=now)]
+        )
+        with pytest.warns(
+            UserWarning, match="users it does not know, and it has a vector per user"
+        ):
+            found = recommender.recommend(["a twin", USERS[4]], k=50, events=events)
+        assert found["source"][0] == "popular"
+        items = set(found["item"][found["user"] == USERS[4]])
+        assert items == set(LOG.items.ids) - seen_items(LOG, USERS[4]) - seen_items(LOG, USERS[5])
+
+    def test_few_events_of_few_kinds_are_no_surprise(self, flagship):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            flagship.recommend(["a twin"], events=self.events_of(3, "a twin")[:1])
+
+    def test_events_that_cannot_be_read(self, flagship):
+        with pytest.raises(ValueError, match="'rating'.*'good'"):
+            flagship.recommend(["a twin"], events=self.events_of(3, "a twin", rating="good"))
 
 
 class TestSaveAndLoad:

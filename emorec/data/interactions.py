@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from emorec.data.feedback import Feedback
 from emorec.data.vocabulary import Vocabulary
@@ -98,6 +99,35 @@ class Interactions:
             feedback=self.feedback[rows],
             time=self.time[rows],
         )
+
+    def followed_by(self, later: Interactions, new_users: bool = True) -> Interactions:
+        """This log, then the rows of another one that it does not have, by external ids.
+
+        Rows of items that are not in the vocabulary are left out. Users that are not get the next
+        indices; the indices of all others, and the unit of time, stay.
+
+        Args:
+            later: The other log, in any order and unit of time.
+            new_users: False: leave rows of users out that are not in the vocabulary, too.
+        """
+        user = self.users.indices(later.users.ids)[later.user]
+        item = self.items.indices(later.items.ids)[later.item]
+        time = later.time * TICKS_PER_DAY[self.time_unit] // TICKS_PER_DAY[later.time_unit]
+        users, is_kept = self.users, item >= 0
+        if new_users:
+            is_new = is_kept & (user < 0)
+            added, place = np.unique(later.user[is_new], return_inverse=True)
+            users = Vocabulary([*users.ids, *later.users.lookup(added)])
+            user[is_new] = self.num_users + place
+        is_kept &= user >= 0
+        names = ["user", "item", "feedback", "time"]
+        own = pd.DataFrame({name: getattr(self, name) for name in names})
+        other = pd.DataFrame(dict(zip(names, (user, item, later.feedback, time), strict=True)))
+        rows = pd.concat([own, other[is_kept]])
+        is_repeat = rows.duplicated().to_numpy(copy=True)
+        is_repeat[: len(self)] = False  # this log stays as it is
+        rows = rows[~is_repeat]
+        return replace(self, users=users, **{name: rows[name].to_numpy() for name in names})
 
     def reindexed(self) -> Interactions:
         """The same rows with vocabularies that hold just the users and items that occur."""

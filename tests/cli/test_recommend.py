@@ -7,7 +7,7 @@ import json
 import pytest
 
 from emorec import cli
-from tests.cli.commands import assert_fails, call, log_lines
+from tests.cli.commands import assert_fails, call, log_lines, write_log
 
 
 class TestRecommend:
@@ -52,6 +52,30 @@ class TestRecommend:
         }
         assert found
         assert not found & known
+
+    def test_events_of_a_new_user(self, trained, tmp_path):
+        lines = ["eve,東京 3,5,5000", "eve,東京 4,1,5060", "eve,東京 99,1,5120"]
+        events = write_log(tmp_path / "events.csv", lines)
+        arguments = ["--user", "eve", "-k", 20, "--events", events, "--format", "json"]
+        result = call(cli.recommend, trained[0], *arguments)
+        assert result.exit_code == 0, result.output
+        assert result.stderr == (
+            "note: the model leaves 1 of 3 events out: they are of items it does not know, such as "
+            "'東京 99'\n"
+        )
+        found = json.loads(result.stdout)
+        assert {row["source"] for row in found} == {"model"}
+        known = {f"東京 {item}" for item in range(12)}
+        assert {row["item"] for row in found} == known - {"東京 3", "東京 4"}
+
+    def test_events_that_cannot_be_read(self, trained, tmp_path):
+        arguments = ["--user", "eve", "--events"]
+        events = write_log(tmp_path / "events.csv", ["eve,東京 3,x,5000"])
+        message = "line 2 of .*events.csv, column 'rating': 'x'"
+        assert_fails(cli.recommend, trained[0], *arguments, events, message=message)
+        gone = tmp_path / "gone.csv"
+        message = "gone.csv: there is no such file"
+        assert_fails(cli.recommend, trained[0], *arguments, gone, message=message)
 
     @pytest.mark.parametrize("arguments", [[], ["--user", "a", "-k", "0"]])
     def test_bad_options(self, trained, arguments):

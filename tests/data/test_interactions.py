@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -107,3 +108,54 @@ def test_k_core_counts_users_and_items_apart() -> None:
 def test_k_core_without_survivors_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least 4 per user and 1 per item"):
         k_core(small(), user_k=4)
+
+
+class TestFollowedBy:
+    LOG = Interactions.from_columns([7, 7, 4], ["a", "b", "a"], [0, 3, 1], [10, 20, 30])
+
+    def followed_by(self, *rows: tuple[Any, Any, int, int], **options: Any) -> Interactions:
+        later = Interactions.from_columns(*zip(*rows, strict=True))
+        return self.LOG.followed_by(later, **options)
+
+    def test_ids_are_matched_and_new_users_come_last(self) -> None:
+        both = self.followed_by((9, "b", 2, 5), (4, "b", 0, 40), (8, "a", 1, 6), (9, "a", 3, 7))
+        assert both.users.ids[:2] == self.LOG.users.ids
+        assert both.users.lookup(both.user) == [7, 7, 4, 9, 4, 8, 9]
+        assert both.items == self.LOG.items
+        assert both.items.lookup(both.item) == ["a", "b", "a", "b", "b", "a", "a"]
+        assert both.feedback.tolist() == [0, 3, 1, 2, 0, 1, 3]
+        assert both.time.tolist() == [10, 20, 30, 5, 40, 6, 7]
+
+    def test_ids_match_over_types(self) -> None:
+        both = self.followed_by(("7", "b", 0, 40), ("eve", "b", 0, 50))
+        assert both.user.tolist() == [0, 0, 1, 0, 2]
+        assert both.users.ids == ["7", "4", "eve"]
+
+    def test_unknown_items_are_left_out_and_their_users_with_them(self) -> None:
+        both = self.followed_by((9, "z", 0, 40), (4, "z", 0, 40), (4, "b", 0, 50))
+        assert both.users == self.LOG.users
+        assert both.time.tolist() == [10, 20, 30, 50]
+
+    def test_unknown_users_are_left_out_on_request(self) -> None:
+        both = self.followed_by((9, "a", 0, 40), (4, "b", 0, 50), new_users=False)
+        assert both.users == self.LOG.users
+        assert both.time.tolist() == [10, 20, 30, 50]
+
+    def test_rows_that_are_there_already_do_not_come_again(self) -> None:
+        both = self.followed_by((7, "b", 3, 20), (7, "b", 2, 20), (7, "b", 2, 20), (7, "b", 3, 21))
+        assert both.time.tolist() == [10, 20, 30, 20, 21]
+        twice = self.LOG.select(np.array([0, 0, 1]))
+        assert twice.followed_by(self.LOG).time.tolist() == [10, 10, 20, 30]
+
+    @pytest.mark.parametrize(("own", "other", "time"), [("s", "ms", 40), ("ms", "s", 40_000_000)])
+    def test_times_take_the_unit_of_the_first_log(self, own: Any, other: Any, time: int) -> None:
+        log = replace(self.LOG, time_unit=own)
+        later = Interactions.from_columns([7], ["b"], [0], [40_000], time_unit=other)
+        both = log.followed_by(later)
+        assert both.time_unit == own
+        assert both.time.tolist() == [10, 20, 30, time]
+
+    def test_nothing_follows(self) -> None:
+        both = self.LOG.followed_by(self.LOG.select(np.zeros(0, dtype=np.int64)))
+        assert both.user.tolist() == self.LOG.user.tolist()
+        assert both.users == self.LOG.users
