@@ -294,8 +294,14 @@ def recommend(
 ) -> None:
     """Recommends items that a user has not met, from a trained RUN.
 
-    Users that the run does not know get the most popular items, and are told so.
-    """
+    Users of whom neither the run nor --events knows anything get the most popular items, and are
+    told so.
+
+    \b
+    Examples:
+      emorec-recommend runs/ml-1m-emorec-20260102-030405 --user 42
+      emorec-recommend RUN --user 42 --user somebody-new --events today.csv --aversion 4
+    """  # noqa: D301
     recommender = _loaded(run, backend, aversion)
     lists = recommender.recommend(users, k, events)
     unknown = lists.loc[lists["source"] == "popular", "user"].unique()
