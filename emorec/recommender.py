@@ -171,7 +171,7 @@ class EmoRec:
             with warnings.catch_warnings():  # a few events need not be of every kind
                 warnings.filterwarnings("ignore", message=".* matches no row")
                 later = self._log_of(events)
-            history = self._followed_by(later)
+            history = self._followed_by(history, later)
         index = history.users.indices(wanted)
         known = np.flatnonzero(index >= 0)
         unknown = np.flatnonzero(index < 0)
@@ -203,9 +203,9 @@ class EmoRec:
         rules = options.rules or own or "ratings"
         return read_interactions(data, **options.columns, rules=rules)[0]
 
-    def _followed_by(self, events: Interactions) -> Interactions:
+    def _followed_by(self, history: Interactions, events: Interactions) -> Interactions:
         """What is known, with the events that the model can take in."""
-        history, encoder = self.split.history, self.model.graph_encoder
+        encoder = self.model.graph_encoder
         new_users = encoder is None or encoder.num_rows is None
         _warn_of_strangers(events.items, events.item, history.items, "items it does not know")
         if not new_users:
