@@ -110,7 +110,7 @@ class LossConfig:
     samples: int = 1  # bpr: sampled items per target
     use_negatives: float = 0.0  # bpr: share of the samples that are the user's own dislikes
     polarity_weight: float = 1.0  # of the polarity loss, if the model predicts it
-    polarity_decay: float = 0.0  # share of the polarity's item vectors that each epoch takes away
+    polarity_decay: float = 0.0  # AdamW's weight decay, of the polarity's vectors of items
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,8 @@ def train(
     model.to(options.device)
     if model.neighbours is not None:
         model.neighbours.remember(similar_items(fit, config.model.neighbours))
+    if isinstance(model.polarity, ItemPolarity):
+        model.polarity.remember(fit)
     events = EventSequences.build(fit)
     learner = _Learner(model, config, events, fit, anneal)
     validate = _validation(model, config, fit, valid)
@@ -140,17 +142,11 @@ class _Learner:
         )
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        """All parameters; the polarity's vectors of items decay by themselves.
-
-        AdamW takes ``learning rate * weight decay`` off a weight in every step. Told per epoch,
-        the same setting holds back small and large logs alike.
-        """
-        polarity, options = self.model.polarity, self.config.training
+        """All parameters; the polarity's vectors of items have a weight decay of their own."""
+        polarity, decay = self.model.polarity, self.config.loss.polarity_decay
         tables = polarity.tables() if isinstance(polarity, ItemPolarity) else []
         of_tables = {id(table) for table in tables}
         others = [each for each in self.model.parameters() if id(each) not in of_tables]
-        steps = num_batches(self.events, self.config.sequence.max_length, options.batch_size)
-        decay = self.config.loss.polarity_decay / (options.learning_rate * steps)
         groups: list[dict[str, Any]] = [{"params": others}]
         return groups + ([{"params": tables, "weight_decay": decay}] if tables else [])
 

@@ -10,6 +10,7 @@ import torch
 
 from emorec import training
 from emorec.baselines import ItemKNN, MostPop
+from emorec.batches import num_batches
 from emorec.building import build_model
 from emorec.config import load_config
 from emorec.data.feedback import Feedback
@@ -19,6 +20,7 @@ from emorec.data.synthetic import generate, shuffled
 from emorec.evaluation.ranking import evaluate, recommend_top_k
 from emorec.files import FileError, save_tensors
 from emorec.nn.neighbours import Neighbours
+from emorec.nn.polarity import ItemPolarity
 from emorec.scoring import ModelScorer
 from emorec.similar_items import similar_items
 from emorec.training import TrainingError, train
@@ -422,21 +424,31 @@ class TestQuality:
             assert recall > expected - 4 * deviation, name
 
 
-def test_the_vectors_of_items_lose_the_same_share_in_an_epoch_however_many_steps_it_has():
-    kept = []
-    for batch_size in (4, 16):
-        config = small_config(
-            "", "loss.polarity_decay=0.5", "loss.polarity_weight=0", "training.epochs=1",
-            f"training.batch_size={batch_size}", "training.averaging=0",
-        )  # fmt: skip
-        model = build_model(config, SPLIT.train.num_users, SPLIT.train.num_items)
-        before = [table.detach().clone() for table in model.polarity.tables()]
-        nothing = SPLIT.valid.select(np.zeros(0, dtype=np.int64))
-        train(model, config, SPLIT.train, nothing, progress=False)
-        of_reactions = (model.polarity.reaction.weight / before[1]).detach()
-        kept.append(of_reactions.mean().item())
-        assert of_reactions.std() < 1e-4  # the loss does not reach them here
-    assert kept == pytest.approx([math.exp(-0.5), math.exp(-0.5)], abs=0.04)
+def test_the_tables_of_the_polarity_have_a_weight_decay_of_their_own():
+    config = small_config(
+        "", "loss.polarity_decay=0.5", "loss.polarity_weight=0", "training.epochs=1",
+        "training.averaging=0",
+    )  # fmt: skip
+    model = build_model(config, SPLIT.train.num_users, SPLIT.train.num_items)
+    before = [table.detach().clone() for table in model.polarity.tables()]
+    threshold = model.polarity.threshold.detach().clone()
+    nothing = SPLIT.valid.select(np.zeros(0, dtype=np.int64))
+    train(model, config, SPLIT.train, nothing, progress=False)
+    options = config.training
+    events = EventSequences.build(SPLIT.train)
+    steps = num_batches(events, config.sequence.max_length, options.batch_size)
+    left = (1 - 0.5 * options.learning_rate) ** steps
+    for table, start in zip(model.polarity.tables(), before, strict=True):
+        torch.testing.assert_close(table.detach(), start * left)  # no loss reaches them here
+    assert torch.equal(model.polarity.threshold, threshold)
+
+
+def test_the_polarity_counts_what_is_learned_from():
+    model, _ = run(small_config("", "training.epochs=1"))
+    counted = ItemPolarity(LOG.num_items, model.item_embedding.embedding_dim)
+    counted.remember(SPLIT.train)
+    assert torch.equal(model.polarity.reception, counted.reception)
+    assert counted.reception.any()
 
 
 class TestNeighbours:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emorec.data.feedback import Feedback
+from emorec.data.interactions import Interactions
 from emorec.data.sequences import SequenceBatch
 
 __all__ = ["ItemPolarity", "NextPolarity"]
@@ -52,18 +54,25 @@ class ItemPolarity(nn.Module):
 
         r   = sum_j w_kj / (n + 5)                                   how the user tends to react
         p   = sum_j ((w_kj - r_j) x_j + y_j) / sqrt(n + 10) + W g
-        s_i = b_i + c r + <p, q_i>
+        m_i = sum_k w_k ((n_ik + 10 f_k) / (n_i + 10) - f_k)         how others react to the item
+        s_i = a m_i + b_i + c r + <p, q_i>
         logit P(kind as positive as k or more | i) = s_i - theta_k
 
-    where ``r_j`` is ``r`` just after event ``j`` and ``g`` the graph's vector of the user, if any.
+    where ``r_j`` is ``r`` just after event ``j``; ``g`` is the graph's vector of the user, if any,
+    scaled to length 1; and ``n_ik`` counts the events of kind ``k`` with item ``i`` in a log, where
+    ``n_i`` is their sum over kinds and ``f_k`` the share of kind ``k`` among all events.
+
     Each kind of feedback has a learned weight ``w``, so that what a user loved attracts its like
     and what bored or annoyed them repels it; the sum over a kind is that of its feedback node. The
-    four kinds are ordered, and so are the thresholds; all four teach ``s``, which a single "liked
-    or not" would teach less.
+    weights are scaled so that the largest is 1: free, they grow and undo the decay of the vectors
+    that they multiply. The four kinds are ordered, and so are the thresholds; all four teach
+    ``s``, which a single "liked or not" would teach less.
 
     Items have vectors of their own: those of the ranking say which events are likely, and people
     also meet, in numbers, what they do not like. For the same reason the sequence encoder's state
-    is left out: with it, what is learned by heart outweighs what holds for others.
+    is left out: with it, what is learned by heart outweighs what holds for others. And ``m`` is
+    counted, since an embedding of an item with few events is mostly noise: where items have some
+    ten events each, ``m`` is all that can be known of them.
 
     Args:
         num_items: Size of the catalogue, ``I``.
@@ -78,14 +87,18 @@ class ItemPolarity(nn.Module):
 
     levels = (Feedback.EXPLICIT_POSITIVE, Feedback.IMPLICIT_POSITIVE, Feedback.IMPLICIT_NEGATIVE)
     FEW_REACTIONS, FEW_EVENTS = 5, 10  # fewer say little about a user
+    FEW_WITH_ITEM = 10  # fewer say little about an item
+
+    reception: Tensor  # [I, 4]; what w is multiplied by in m
 
     def __init__(self, num_items: int, size: int, rank: int = 16) -> None:
         super().__init__()
         self.item = nn.Embedding(num_items, 1 + rank)  # b and q
         self.reaction = nn.Embedding(num_items, rank)  # x
         self.presence = nn.Embedding(num_items, rank)  # y
-        self.weight = nn.Parameter(torch.tensor([1.5, 0.5, -0.5, -1.5]))  # w, of each Feedback
-        self.tendency = nn.Parameter(torch.ones(()))  # c
+        self.weight = nn.Parameter(torch.tensor([1.0, 0.3, -0.3, -1.0]))  # w, before it is scaled
+        self.reputation = nn.Parameter(torch.tensor(1.5))  # a
+        self.tendency = nn.Parameter(torch.tensor(1.5))  # c
         self.threshold = nn.Parameter(torch.tensor([0.7, -0.7, -2.0]))  # theta, of each level
         self.project = nn.Linear(size, rank, bias=False)  # W
         nn.init.normal_(self.item.weight, std=0.1)
@@ -93,10 +106,21 @@ class ItemPolarity(nn.Module):
         nn.init.normal_(self.reaction.weight, std=0.1)
         nn.init.zeros_(self.presence.weight)
         nn.init.zeros_(self.project.weight)
+        self.register_buffer("reception", torch.zeros(num_items, len(Feedback)))
+
+    def remember(self, log: Interactions) -> None:
+        """Counts what each item met with in a log; until then ``m`` is 0."""
+        kinds = len(Feedback)
+        cells = log.item.astype(np.int64) * kinds + log.feedback
+        count = np.bincount(cells, minlength=log.num_items * kinds).reshape(-1, kinds)  # n_ik
+        share = count.sum(0) / max(count.sum(), 1)  # f_k
+        few = self.FEW_WITH_ITEM
+        met = (count + few * share) / (count.sum(1, keepdims=True) + few)
+        self.reception.copy_(torch.from_numpy(met - share))
 
     def tables(self) -> list[Tensor]:
-        """The vectors of items, which rest on few events each."""
-        return [table.weight for table in (self.item, self.reaction, self.presence)]
+        """What has many numbers and few events to learn them from."""
+        return [table.weight for table in (self.item, self.reaction, self.presence, self.project)]
 
     def taste(self, state: Tensor, vector: Tensor | None, batch: SequenceBatch) -> Tensor:
         """What the user likes after each token.
@@ -112,13 +136,13 @@ class ItemPolarity(nn.Module):
         is_event = batch.position > 0
         count = batch.position[:, None].to(self.weight.dtype)
         item = batch.item.clamp(min=0)
-        weight = self.weight[batch.feedback.clamp(min=0)] * is_event
+        weight = self._weights()[batch.feedback.clamp(min=0)] * is_event
         tendency = _sums_so_far(weight[:, None], batch) / (count + self.FEW_REACTIONS)
         pull = (weight[:, None] - tendency) * F.embedding(item, self.reaction.weight)
         pull = (pull + F.embedding(item, self.presence.weight)) * is_event[:, None]
         p = _sums_so_far(pull, batch) / (count + self.FEW_EVENTS).sqrt()
         if vector is not None:
-            p = p + self.project(vector)
+            p = p + self.project(F.normalize(vector, dim=1))
         return torch.cat([self.tendency * tendency, p], dim=1)
 
     def logits(self, taste: Tensor, items: Tensor) -> Tensor:
@@ -131,16 +155,26 @@ class ItemPolarity(nn.Module):
         Returns:
             ``[T, K, M]``.
         """
-        item = self.item(items)
-        score = torch.einsum("tr,tkr->tk", taste[:, 1:], item[..., 1:])
-        score = score + taste[:, :1] + item[..., 0]
+        vectors = F.embedding(items, self._item_vectors())
+        score = torch.einsum("tr,tkr->tk", taste[:, 1:], vectors[..., 1:])
+        score = score + taste[:, :1] + vectors[..., 0]
         return score[..., None] - self.threshold
 
     def log_probability(self, taste: Tensor) -> Tensor:
         """``log P(positive | i)`` for every item, ``[T, 1 + R]`` -> ``[T, I]``."""
-        item = self.item.weight
-        score = taste[:, 1:] @ item[:, 1:].T + taste[:, :1] + item[:, 0]
+        vectors = self._item_vectors()
+        score = taste[:, 1:] @ vectors[:, 1:].T + taste[:, :1] + vectors[:, 0]
         return F.logsigmoid(score - self.threshold[1])
+
+    def _item_vectors(self) -> Tensor:
+        """``a m + b`` and ``q``, ``[I, 1 + R]``."""
+        bias, q = self.item.weight[:, :1], self.item.weight[:, 1:]
+        esteem = self.reputation * (self.reception @ self._weights())
+        return torch.cat([esteem[:, None] + bias, q], dim=1)
+
+    def _weights(self) -> Tensor:
+        """``w``, of each kind of feedback."""
+        return self.weight / self.weight.abs().max()
 
 
 def _sums_so_far(values: Tensor, batch: SequenceBatch) -> Tensor:

@@ -18,8 +18,8 @@ BATCH = EVENTS.inference_batch(np.arange(7), 20)  # the last user has no event
 def randomised(head):
     torch.manual_seed(0)
     with torch.no_grad():
-        for parameter in head.parameters():
-            parameter.normal_()
+        for tensor in head.state_dict().values():
+            tensor.normal_()
     return head
 
 
@@ -42,23 +42,50 @@ def test_item_polarity_by_hand():
         head.item.weight.copy_(torch.tensor([[0.5, 1.0], [0.25, -2.0]]))  # b, q
         head.reaction.weight.copy_(torch.tensor([[2.0], [3.0]]))
         head.presence.weight.copy_(torch.tensor([[0.1], [0.2]]))
-        head.weight.copy_(torch.tensor([1.0, 0.0, 0.0, -2.0]))
+        head.weight.copy_(torch.tensor([1.0, 0.0, 0.0, -2.0]))  # w: 0.5, 0, 0, -1
+        head.reputation.fill_(8.0)
         head.tendency.fill_(4.0)
         head.threshold.copy_(torch.tensor([1.0, 0.0, -1.0]))
         head.project.weight.fill_(10.0)
+    head.remember(log)
     vector = torch.tensor([[0.0], [0.0], [0.5]])
-    r = [0.0, 1 / 6, -1 / 7]
-    after_first = (1 - 1 / 6) * 2 + 0.1
-    after_both = after_first + (-2 + 1 / 7) * 3 + 0.2
-    p = [0.0, after_first / math.sqrt(11), after_both / math.sqrt(12) + 5.0]
+    r = [0.0, 0.5 / 6, -0.5 / 7]
+    after_first = (0.5 - 0.5 / 6) * 2 + 0.1
+    after_both = after_first + (-1 + 0.5 / 7) * 3 + 0.2
+    p = [0.0, after_first / math.sqrt(11), after_both / math.sqrt(12) + 10.0]  # of a unit vector
     taste = head.taste(None, vector, batch)
     np.testing.assert_allclose(
         taste.detach(), [[4 * r_n, p_n] for r_n, p_n in zip(r, p, strict=True)], rtol=1e-6
     )
-    score = 0.25 + 4 * r[2] - 2 * p[2]  # of item 1 after both events
+    m = 0.5 * (0 + 10 * 0.5) / 11 - (1 + 10 * 0.5) / 11 + 0.25  # half the log rejects, as item 1's
+    score = 8 * m + 0.25 + 4 * r[2] - 2 * p[2]  # of item 1 after both events
     logits = head.logits(taste[2:], torch.tensor([[1]]))
     np.testing.assert_allclose(logits.detach()[0, 0], [score - 1, score, score + 1], rtol=1e-5)
     assert head.levels == (0, 1, 2)
+
+
+def test_what_others_made_of_an_item_is_counted_against_the_log():
+    rows = [(user, 0, 0, 0) for user in range(3)] + [(0, 1, 2, 1), (1, 1, 3, 1)]
+    head = ItemPolarity(num_items=3, size=1)
+    head.remember(small_log(rows, num_users=3, num_items=3))
+    share = np.array([3, 0, 1, 1]) / 5
+    expected = [
+        (np.array([3, 0, 0, 0]) + 10 * share) / 13 - share,
+        (np.array([0, 0, 1, 1]) + 10 * share) / 12 - share,
+        np.zeros(4),  # of an item without events nothing is known
+    ]
+    np.testing.assert_allclose(head.reception, expected, atol=1e-7)
+    score = head.log_probability(torch.zeros(1, 17))[0]
+    assert score[0] > score[2] > score[1]
+
+
+def test_the_weights_of_kinds_have_no_scale():
+    head = randomised(ItemPolarity(9, 4))
+    items = torch.arange(9).expand(len(BATCH.item), -1)
+    before = head.logits(head.taste(None, None, BATCH), items)
+    with torch.no_grad():
+        head.weight.mul_(7)
+    torch.testing.assert_close(head.logits(head.taste(None, None, BATCH), items), before)
 
 
 def test_taste_is_blind_to_what_comes_later_and_to_others():
@@ -110,9 +137,3 @@ def test_every_parameter_that_is_used_gets_a_gradient(known):
     for name, parameter in head.named_parameters():
         used = known is not None or not name.startswith("project")
         assert (parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)) is used, name
-
-
-def test_tables_are_the_vectors_of_items():
-    head = ItemPolarity(9, 4)
-    assert {table.shape[0] for table in head.tables()} == {9}
-    assert len(head.tables()) == 3
