@@ -29,7 +29,7 @@ import torch
 from peer_lists import read_top_k
 from quality_report import CAREFUL, NEIGHBOURS, Holdout, K, Results, write
 
-from emorec.baselines import EASE, ItemKNN, MostPop, Random, RidgeKNN
+from emorec.baselines import EASE, ItemKNN, MeanReaction, MostPop, Random, RidgeKNN
 from emorec.building import build_model
 from emorec.checkpoint import EpochRecord
 from emorec.config import Config, load_config
@@ -37,7 +37,7 @@ from emorec.data.datasets import load_dataset
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import SequenceBatch
 from emorec.data.splits import Split
-from emorec.evaluation.polarity import polarity_auc
+from emorec.evaluation.polarity import judge_predictions, polarity_auc
 from emorec.evaluation.ranking import evaluate, recommend_top_k
 from emorec.evaluation.responsiveness import judge_responsiveness
 from emorec.evaluation.scores import Scorer
@@ -50,8 +50,10 @@ from emorec.run_folder import read_config, save_split
 from emorec.scoring import ModelScorer
 
 FIRST_SEED = 1
-AVERSIONS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
-MOST_DISLIKED = 0.25  # share of dislikes among judged hits that "careful" must keep to
+AVERSIONS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 10.0)
+# What "careful" must keep to: the share of dislikes among judged hits, and the recall of dislikes,
+# as a share of what it is without aversion.
+MOST_DISLIKED, MOST_RECALLED = 0.25, 0.6
 RESPONSIVE_USERS = 500
 
 dataset_options = [
@@ -252,6 +254,7 @@ def add_flagship(results: Results, split: Split, folders: list[Path]) -> None:
     scorers = [Remembering(model, split.history) for model in models]
     own = models[0].aversion
     results.curve = learning_curve(folders[0])
+    results.predictions = predictions(split, scorers)
     careful = least_careful(split, folders[0], models[0])
     for aversion in sorted({*AVERSIONS, own}):
         named = aversion in (own, careful)  # one row where the preset is careful enough
@@ -266,10 +269,20 @@ def add_flagship(results: Results, split: Split, folders: list[Path]) -> None:
             results.facts[name] = flagship_facts(split, models[0], folders, aversion)
 
 
+def predictions(split: Split, scorers: list[Remembering]) -> dict[str, dict[str, float]]:
+    """How well the flagship's heads predict polarities, a mean over seeds, beside counting."""
+    judged = [judge_predictions(scorer.polarity, split.test) for scorer in scorers]
+    return {
+        "MeanReaction": judge_predictions(MeanReaction().fit(split.history), split.test),
+        "emorec": {key: float(np.mean([one[key] for one in judged])) for key in judged[0]},
+    }
+
+
 def least_careful(split: Split, folder: Path, refitted: Recommender) -> float:
     """The least aversion, from the preset's on, that keeps dislikes rare enough on validation.
 
-    The model is that of before the refit.
+    The share and the recall of dislikes must both be low: where most people like most of what they
+    meet, the share is low without any care. The model is that of before the refit.
     """
     model = validated_model(split, folder)
     if model.neighbours is not None and refitted.neighbours is not None:
@@ -277,11 +290,17 @@ def least_careful(split: Split, folder: Path, refitted: Recommender) -> float:
         model.neighbours.memory.copy_(refitted.neighbours.memory)
     users = np.unique(split.valid_targets.user)
     scorer = Remembering(model, split.train)
-    for aversion in [own for own in AVERSIONS if own >= model.aversion]:
+
+    def judged(aversion: float) -> dict[str, float]:
         model.aversion = aversion
         topk = recommend_top_k(scorer, users, split.train, K)
-        found = evaluate(topk, users, split.valid_targets, K).summary()
-        if found["disliked_share"] <= MOST_DISLIKED:
+        return evaluate(topk, users, split.valid_targets, K).summary()
+
+    choices = [aversion for aversion in AVERSIONS if aversion >= model.aversion]
+    most_recalled = MOST_RECALLED * judged(0.0)["recall_dislikes"]
+    for aversion in choices:
+        found = judged(aversion)
+        if found["disliked_share"] <= MOST_DISLIKED and found["recall_dislikes"] <= most_recalled:
             break
     return aversion
 

@@ -17,7 +17,7 @@ from emorec.data.interactions import Interactions
 from emorec.data.splits import Split, split_interactions
 from emorec.evaluation.plots import plane_svg
 from emorec.evaluation.ranking import Evaluation
-from emorec.evaluation.tables import comparison_markdown
+from emorec.evaluation.tables import PREDICTIONS, comparison_markdown
 from emorec.files import write_text
 
 HERE = Path(__file__).parent
@@ -83,6 +83,7 @@ class Results:
     Attributes:
         models: Evaluations on the test part, one per seed, by name.
         facts: What else is known of each: settings, seconds, PolAUC.
+        predictions: How well polarities of the test part are predicted, by name.
         frontier: Summaries of the flagship's first seed, aversion by aversion.
         reached: NDCG any that peers reached on validation, by name.
         curve: Seconds of training, and that NDCG, after each epoch of the flagship's first seed.
@@ -90,6 +91,7 @@ class Results:
 
     models: dict[str, list[Evaluation]] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    predictions: dict[str, dict[str, float]] = field(default_factory=dict)
     frontier: list[dict[str, float]] = field(default_factory=list)
     reached: dict[str, float] = field(default_factory=dict)
     curve: list[tuple[float, float]] = field(default_factory=list)
@@ -113,6 +115,7 @@ def write(results: Results, dataset: str, holdout: Holdout) -> None:
     data = {
         "models": {name: [run.summary() for run in runs] for name, runs in results.models.items()},
         "facts": results.facts,
+        "predictions": results.predictions,
         "frontier": results.frontier,
         "curve": results.curve,
     }
@@ -153,6 +156,16 @@ def markdown(results: Results, dataset: str, holdout: Holdout, comparison: str) 
     yield "| aversion | " + " | ".join(keys) + " |\n|" + " ---: |" * (len(keys) + 1)
     for row in results.frontier:
         yield f"| {row['aversion']:g} | " + " | ".join(f"{row[key]:.4f}" for key in keys) + " |"
+    yield "\n## Predicted polarity\n"
+    yield (
+        "P(positive) of each held-out event, against what the user made of it: by the share of "
+        "positive events of the item (MeanReaction) and by emorec's polarity head. PolAUC: how "
+        "often a like is put above a dislike of the same user; ROC-AUC: of anybody. Brier: mean "
+        "squared error; ECE: expected calibration error.\n"
+    )
+    yield "| | " + " | ".join(PREDICTIONS.values()) + " |\n| --- |" + " ---: |" * len(PREDICTIONS)
+    for name, judged in results.predictions.items():
+        yield f"| {name} | " + " | ".join(f"{judged[key]:.4f}" for key in PREDICTIONS) + " |"
     yield from times_to_quality(results)
     yield "\n## Settings, cost, and what else was measured\n"
     yield (

@@ -1,4 +1,4 @@
-"""Simple recommenders to measure models against: random, most popular, neighbours, regressions.
+"""Simple models to measure against: random, most popular, mean reaction, neighbours, regressions.
 
 Each has ``fit(interactions)``, which returns the recommender itself, and is then a scorer: called
 with user indices, int64 ``[B]``, it returns a score for every item, float32 ``[B, num_items]``.
@@ -27,7 +27,15 @@ from scipy.linalg import lapack
 from emorec.data.interactions import Interactions
 from emorec.evaluation.ranking import seen_matrix
 
-__all__ = ["EASE", "ItemKNN", "MostPop", "Random", "RidgeKNN", "largest_of_rows"]
+__all__ = [
+    "EASE",
+    "ItemKNN",
+    "MeanReaction",
+    "MostPop",
+    "Random",
+    "RidgeKNN",
+    "largest_of_rows",
+]
 
 
 class Random:
@@ -67,6 +75,43 @@ class MostPop:
     def __call__(self, users: torch.Tensor) -> torch.Tensor:
         """The same scores for each user, float32 ``[B, num_items]``, a read-only view."""
         return self.popularity.expand(len(users), -1)
+
+
+class MeanReaction:
+    """Scores an item by how it is received: P(positive) by counting, the same for all users.
+
+        (n_i+ + few * f) / (n_i + few)
+
+    with ``n_i`` events of item ``i``, ``n_i+`` of them positive, and the log's share ``f`` of
+    positive events. What a model knows of one user's taste is what it predicts better than this.
+
+    Args:
+        few: Events for which the share of the whole log stands, at least 0.
+
+    Raises:
+        ValueError: If ``few`` is negative.
+    """
+
+    def __init__(self, few: float = 10.0) -> None:
+        if not few >= 0:
+            raise ValueError(f"few must be at least 0, got {few}")
+        self.few = few
+
+    def fit(self, interactions: Interactions) -> Self:
+        """Counts; an item without events has the log's share, and an empty log 1/2."""
+        size = interactions.num_items
+        count = np.bincount(interactions.item, minlength=size)
+        positive = np.bincount(interactions.item[interactions.is_positive], minlength=size)
+        share = positive.sum() / count.sum() if count.any() else 0.5
+        known = count + self.few > 0
+        mean = np.full(size, share)
+        mean[known] = (positive + self.few * share)[known] / (count + self.few)[known]
+        self.mean = torch.from_numpy(mean.astype(np.float32))  # [num_items]
+        return self
+
+    def __call__(self, users: torch.Tensor) -> torch.Tensor:
+        """The same probabilities for each user, float32 ``[B, num_items]``, a read-only view."""
+        return self.mean.expand(len(users), -1)
 
 
 class _ItemModel:

@@ -21,11 +21,13 @@ from emorec.data.datasets import DATASETS
 from emorec.data.graph import import_dgl
 from emorec.data.splits import Split
 from emorec.doctor import report
-from emorec.evaluation.tables import results_table
+from emorec.evaluation.ranking import Evaluation
+from emorec.evaluation.tables import predictions_table, results_table
 from emorec.experiment import (
     data_card,
     judge,
     judge_baselines,
+    judge_polarity,
     prepare,
     train_run,
     write_results,
@@ -195,8 +197,9 @@ def train(
         config.preset: judge(recommender.scorer(), split, k, config.evaluation.batch_size),
         **judge_baselines(split, k),
     }
-    write_results(folder, config, split, results, recommender.records)
-    click.echo(results_table(results, k))
+    predictions = judge_polarity(recommender)
+    write_results(folder, config, split, results, predictions, recommender.records)
+    _print_results(results, predictions, k)
     user = shlex.quote(str(split.train.users.ids[0]))
     run = shlex.quote(str(folder))
     click.echo(
@@ -231,6 +234,11 @@ def evaluate(
               held-out items that were recommended, and nDCL weighs them by
               rank and strength, 1 being the worst list there is
     both      NDCG of likes less that of dislikes
+
+    Where the model predicts which items a user will like, the predictions for the held-out events
+    are judged too, beside the mean reaction to each item: how often a like is put above a dislike
+    of the same user (PolAUC) or of anybody (ROC-AUC), the mean squared error (Brier), and how far
+    probabilities are from what happened (ECE).
     """  # noqa: D301
     recommender = _loaded(run, backend, aversion)
     split = recommender.split
@@ -243,11 +251,15 @@ def evaluate(
         config.preset: judge(recommender.scorer(), split, k, batch_size),
         **judge_baselines(split, k),
     }
+    predictions = judge_polarity(recommender)
     if as_json:
-        summaries = {name: evaluation.summary() for name, evaluation in results.items()}
+        summaries = {
+            name: evaluation.summary() | predictions.get(name, {})
+            for name, evaluation in results.items()
+        }
         click.echo(json.dumps(summaries, indent=2))
     else:
-        click.echo(results_table(results, k))
+        _print_results(results, predictions, k)
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -389,6 +401,14 @@ def _print_epoch(records: list[EpochRecord]) -> None:
     click.echo(
         f"{phase} {record.epoch:>3}  {record.seconds:6.1f} s  loss {record.loss:.4f}  {scores}"
     )
+
+
+def _print_results(
+    results: dict[str, Evaluation], predictions: dict[str, dict[str, float]], k: int
+) -> None:
+    click.echo(results_table(results, k))
+    if predictions:
+        click.echo(f"\nPredicted polarity of the held-out events\n{predictions_table(predictions)}")
 
 
 def _loaded(run: Path, backend: str | None, aversion: float | None) -> EmoRec:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emorec.baselines import ItemKNN, MostPop
+from emorec.baselines import ItemKNN, MeanReaction, MostPop
 from emorec.building import build_model
 from emorec.checkpoint import EpochRecord
 from emorec.config import Config, ConfigError, DataConfig
@@ -22,10 +22,12 @@ from emorec.data.expressions import nearest
 from emorec.data.interactions import Interactions, k_core
 from emorec.data.readers import ReadReport, read_interactions
 from emorec.data.splits import Split, split_interactions
+from emorec.evaluation.polarity import judge_predictions
 from emorec.evaluation.ranking import Evaluation, Scorer, evaluate, recommend_top_k
 from emorec.evaluation.report import write_report
 from emorec.files import write_text
 from emorec.memory import peak_memory_gib
+from emorec.nn.polarity import ItemPolarity
 from emorec.recommender import EmoRec
 from emorec.run_folder import save_split
 
@@ -33,6 +35,7 @@ __all__ = [
     "data_card",
     "judge",
     "judge_baselines",
+    "judge_polarity",
     "load_data",
     "prepare",
     "train_run",
@@ -130,26 +133,49 @@ def judge_baselines(split: Split, k: int) -> dict[str, Evaluation]:
     }
 
 
+def judge_polarity(recommender: EmoRec) -> dict[str, dict[str, float]]:
+    """How well P(positive) of the test part's events is predicted, beside the mean reaction.
+
+    Returns:
+        What `judge_predictions` returns, by model; nothing if the model does not judge items.
+    """
+    if not isinstance(recommender.model.polarity, ItemPolarity):
+        return {}
+    split = recommender.split
+    predictors: dict[str, Scorer] = {
+        recommender.config.preset: recommender.scorer().polarity,
+        "MeanReaction": MeanReaction().fit(split.history),
+    }
+    return {name: judge_predictions(each, split.test) for name, each in predictors.items()}
+
+
 def write_results(
     folder: Path,
     config: Config,
     split: Split,
     results: dict[str, Evaluation],
+    predictions: dict[str, dict[str, float]],
     records: list[EpochRecord],
 ) -> None:
     """Writes ``results.json``, with what the run cost, and ``report.html``."""
     facts = {
         "models": {name: evaluation.summary() for name, evaluation in results.items()},
+        "predicted_polarity": predictions,
         "epochs": len(records),
         "training_seconds": round(sum(record.seconds for record in records), 1),
         "peak_memory_gib": peak_memory_gib(),
     }
     write_text(folder / "results.json", json.dumps(facts, indent=2))
+    card = data_card(split)
+    if predictions:
+        card["PolAUC of predicted polarities"] = ", ".join(
+            f"{name} {judged['polarity_auc']:.4f}" for name, judged in predictions.items()
+        )
     select = config.evaluation.select
     write_report(
         folder / "report.html",
         title=f"EmoRec: {config.preset} on {Path(config.data.dataset).name}",
-        card=data_card(split),
+        card=card,
         results=results,
         k=config.evaluation.k,
         curves=[

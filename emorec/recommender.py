@@ -21,7 +21,7 @@ from emorec.data.interactions import Interactions
 from emorec.data.readers import read_interactions
 from emorec.data.splits import Split, hold_out_validation
 from emorec.data.vocabulary import Vocabulary
-from emorec.evaluation.ranking import Scorer, TopK, recommend_top_k, seen_matrix
+from emorec.evaluation.ranking import TopK, recommend_top_k, seen_matrix
 from emorec.files import FileError, load_tensors, save_tensors, write_text
 from emorec.nn.model import Recommender
 from emorec.run_folder import existing_file, load_split, read_config, save_split
@@ -136,7 +136,7 @@ class EmoRec:
             raise NotFittedError("this recommender knows nothing yet; call fit() or load() first")
         return self._split
 
-    def scorer(self) -> Scorer:
+    def scorer(self) -> ModelScorer:
         """A function from user indices to scores of all items, given train and valid events."""
         return ModelScorer(self.model, self.split.history, self.config.training.device)
 

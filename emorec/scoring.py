@@ -10,6 +10,7 @@ from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences, SequenceBatch
 from emorec.nn.model import Recommender, States
+from emorec.nn.polarity import ItemPolarity
 
 __all__ = ["ModelScorer"]
 
@@ -59,6 +60,18 @@ class ModelScorer:
             refusals.index_add_(0, batch.row[is_open].to(self._device), alike.to(scores.dtype))
             scores -= self._model.aversion * refusals.clamp_(max=1)
         return scores.cpu()
+
+    @torch.inference_mode()
+    def polarity(self, users: Tensor) -> Tensor:
+        """P(positive | user, item) of all items, ``[B, I]``, for user indices ``[B]``.
+
+        Raises:
+            ValueError: If the model does not judge items.
+        """
+        head, taste = self._model.polarity, self.states(users).taste
+        if not isinstance(head, ItemPolarity) or taste is None:
+            raise ValueError("this model does not know the polarity of items: model.polarity")
+        return head.log_probability(taste).exp().cpu()
 
     def _sequences(self, users: Tensor) -> SequenceBatch:
         encoder = self._model.sequence_encoder

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+from emorec.baselines import MeanReaction
 from emorec.config import ConfigError, DataConfig, load_config
 from emorec.data.feedback import Feedback
 from emorec.data.splits import split_interactions
 from emorec.data.synthetic import generate
+from emorec.evaluation.polarity import judge_predictions
 from emorec.experiment import (
     data_card,
     judge,
     judge_baselines,
+    judge_polarity,
     load_data,
     prepare,
     train_run,
@@ -22,6 +25,7 @@ from emorec.experiment import (
 )
 from emorec.recommender import EmoRec
 from emorec.run_folder import load_split, read_config
+from emorec.scoring import ModelScorer
 from tests.small import small_config, small_log
 
 LOG = generate(num_users=30, num_items=50, num_topics=8, events_per_user=12).interactions
@@ -149,14 +153,17 @@ class TestRun:
         assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
 
         results = {"emorec": judge(recommender.scorer(), split, 4), **judge_baselines(split, 4)}
-        write_results(folder, config, split, results, recommender.records)
+        predictions = judge_polarity(recommender)
+        write_results(folder, config, split, results, predictions, recommender.records)
         facts = json.loads((folder / "results.json").read_text())
         assert set(facts["models"]) == {"emorec", "MostPop", "ItemKNN"}
         for name, evaluation in results.items():
             found = facts["models"][name]["recall_any"]
             assert found == pytest.approx(evaluation.summary()["recall_any"])
         report = (folder / "report.html").read_text()
+        assert json.dumps(facts["predicted_polarity"]) == json.dumps(predictions)
         assert "MostPop" in report
+        assert f"MeanReaction {predictions['MeanReaction']['polarity_auc']:.4f}" in report
         assert str(csv.parent) not in report  # the name of the data set, not this machine's path
 
         again = EmoRec.load(folder)
@@ -210,6 +217,26 @@ class TestJudge:
             judge(scorer.scorer(), split, 5, batch_size).summary() for batch_size in (1, 1000)
         )
         assert one == pytest.approx(other)
+
+
+class TestJudgePolarity:
+    def test_asks_the_model_and_counts_what_came_before_the_test_part(self):
+        split = split_interactions(LOG, n=3)
+        recommender = EmoRec(config=small_config("", "training.epochs=1")).fit(
+            split, progress=False
+        )
+        found = judge_polarity(recommender)
+        counted = MeanReaction().fit(split.history)
+        scorer = ModelScorer(recommender.model, split.history)
+        assert found == {
+            recommender.config.preset: judge_predictions(scorer.polarity, split.test),
+            "MeanReaction": judge_predictions(counted, split.test),
+        }
+
+    def test_nothing_of_a_model_that_does_not_judge_items(self):
+        config = small_config("diff-gat-thp-polarity", "training.epochs=1")
+        recommender = EmoRec(config=config).fit(split_interactions(LOG, n=3), progress=False)
+        assert judge_polarity(recommender) == {}
 
 
 def test_data_card():

@@ -157,3 +157,20 @@ def test_neighbours_add_their_weighted_votes():
     model.neighbours.weight.fill_(3.0)
     batch = EventSequences.build(LOG).inference_batch(users.numpy(), 20)
     torch.testing.assert_close(scorer(users), without + 3 * model.neighbours(batch))
+
+
+class TestPolarity:
+    def test_is_the_heads_probability_after_all_events(self):
+        model = build_model(small_config("", "model.aversion=2"), LOG.num_users, LOG.num_items)
+        scorer, users = ModelScorer(model, LOG), torch.tensor([5, 2])
+        with torch.inference_mode():
+            expected = model.polarity.log_probability(scorer.states(users).taste).exp()
+        found = scorer.polarity(users)
+        assert torch.equal(found, expected)
+        assert ((found > 0) & (found < 1)).all()
+
+    @pytest.mark.parametrize("settings", [("base-gat",), ("diff-gat-thp-polarity",)])
+    def test_a_model_that_does_not_judge_items_says_so(self, settings):
+        model = build_model(small_config(*settings), LOG.num_users, LOG.num_items)
+        with pytest.raises(ValueError, match="does not know the polarity of items"):
+            ModelScorer(model, LOG).polarity(torch.tensor([0]))

@@ -11,6 +11,8 @@ Explicit feedback has grade 2 and implicit feedback grade 1; grade g weighs ``2^
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 import torch
@@ -24,6 +26,7 @@ __all__ = [
     "brier_score",
     "calibration_error",
     "dislike_rate",
+    "judge_predictions",
     "ndcl",
     "polarity_auc",
     "roc_auc",
@@ -149,18 +152,42 @@ def polarity_auc(
     """
     held_out = HeldOut.of(test)
     index = as_user_indices(users, held_out.num_users)
-    first = np.searchsorted(held_out.user, index)
-    lengths = np.searchsorted(held_out.user, index, side="right") - first
     values = np.full(len(index), np.nan)
-    for chunk, scores in scores_in_chunks(scorer, index, held_out.num_items, chunk_size):
-        row = np.repeat(np.arange(len(scores)), lengths[chunk])
-        place = np.arange(len(row)) - np.repeat(
-            np.cumsum(lengths[chunk]) - lengths[chunk] - first[chunk], lengths[chunk]
-        )
-        items = torch.from_numpy(held_out.item[place]).to(scores.device)
-        of_pairs = scores[torch.from_numpy(row).to(scores.device), items].double().cpu().numpy()
-        values[chunk] = _auc(row, of_pairs, held_out.is_positive[place], len(scores))
+    for chunk, row, place, scores in _of_held_out(scorer, index, held_out, chunk_size):
+        values[chunk] = _auc(row, scores, held_out.is_positive[place], chunk.stop - chunk.start)
     return pd.Series(values, pd.Index(index, name="user"), name="polarity_auc")
+
+
+def judge_predictions(
+    predict: Scorer, test: Interactions, chunk_size: int | None = None
+) -> dict[str, float]:
+    """How well predicted polarities fit what users made of the held-out items.
+
+    Args:
+        predict: Predicts P(positive) for every item and a batch of users.
+        test: Held-out interactions; a repeated pair counts once, with its last feedback.
+        chunk_size: Users asked for at a time; None takes as many as make 16 million numbers.
+
+    Returns:
+        "polarity_auc", the mean over users with both a like and a dislike, see `polarity_auc`;
+        and over all held-out pairs "roc_auc", "brier_score" and "calibration_error".
+
+    Raises:
+        ValueError: If predictions have the wrong shape or type, or are not in [0, 1].
+    """
+    held_out = HeldOut.of(test)
+    users = np.unique(held_out.user)
+    probability = np.zeros(len(held_out.user))
+    aucs = np.full(len(users), np.nan)
+    for chunk, row, place, scores in _of_held_out(predict, users, held_out, chunk_size):
+        probability[place] = scores
+        aucs[chunk] = _auc(row, scores, held_out.is_positive[place], chunk.stop - chunk.start)
+    return {
+        "polarity_auc": float(np.nanmean(aucs)) if np.isfinite(aucs).any() else float("nan"),
+        "roc_auc": roc_auc(probability, held_out.is_positive),
+        "brier_score": brier_score(probability, held_out.is_positive),
+        "calibration_error": calibration_error(probability, held_out.is_positive),
+    }
 
 
 def roc_auc(probability: np.ndarray, is_positive: np.ndarray) -> float:
@@ -267,6 +294,21 @@ def _extremes(held_out: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tenso
         return _EXPLICIT * upper + _IMPLICIT * (both - upper)
 
     return best(likes, plays), -best(dislikes, skips)
+
+
+def _of_held_out(
+    scorer: Scorer, users: np.ndarray, held_out: HeldOut, chunk_size: int | None
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
+    """Scores of held-out pairs: which users; each pair's row among them, place and score, [P]."""
+    first = np.searchsorted(held_out.user, users)
+    lengths = np.searchsorted(held_out.user, users, side="right") - first
+    for chunk, scores in scores_in_chunks(scorer, users, held_out.num_items, chunk_size):
+        row = np.repeat(np.arange(len(scores)), lengths[chunk])
+        before = np.cumsum(lengths[chunk]) - lengths[chunk]
+        place = np.arange(len(row)) + np.repeat(first[chunk] - before, lengths[chunk])
+        items = torch.from_numpy(held_out.item[place]).to(scores.device)
+        of_pairs = scores[torch.from_numpy(row).to(scores.device), items]
+        yield chunk, row, place, of_pairs.detach().double().cpu().numpy()
 
 
 def _auc(

@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import pandas as pd
+
 from emorec.evaluation.ranking import LOWER_IS_BETTER, Evaluation
 from emorec.evaluation.significance import (
     compare,
@@ -19,12 +21,14 @@ from emorec.evaluation.significance import (
 __all__ = [
     "COLUMNS",
     "GROUPS",
+    "PREDICTIONS",
     "Cell",
     "Column",
     "Summary",
     "best_marked",
     "comparison_markdown",
     "coverage",
+    "predictions_table",
     "results_table",
     "summary_of",
     "to_markdown",
@@ -56,6 +60,14 @@ class Cell:
     text: str
     is_best: bool
 
+
+PREDICTIONS = {
+    "polarity_auc": "PolAUC",
+    "roc_auc": "ROC-AUC",
+    "brier_score": "Brier",
+    "calibration_error": "ECE",
+}
+"""Figures of predicted polarities and their labels."""
 
 COLUMNS = (
     Column("recall_any", "any", "Recall"),
@@ -116,6 +128,16 @@ def results_table(rows: Mapping[str, Evaluation | Summary], k: int) -> str:
     ]
     lines += coverage([summary_of(row, k, name) for name, row in rows.items()])
     return "\n".join(line.rstrip() for line in (_GAP.join(groups), *lines))
+
+
+def predictions_table(rows: Mapping[str, Summary]) -> str:
+    """Aligned text of how well polarities were predicted, one line per model.
+
+    Args:
+        rows: What `judge_predictions` returns, by model name, in the order to print.
+    """
+    table = pd.DataFrame([dict(row) for row in rows.values()], list(rows), list(PREDICTIONS))
+    return table.rename(columns=PREDICTIONS).to_string(float_format="{:.4f}".format, na_rep="-")
 
 
 def to_markdown(rows: Mapping[str, Evaluation | Summary], k: int) -> str:

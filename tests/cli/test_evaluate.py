@@ -24,6 +24,7 @@ class TestEvaluate:
         found = json.loads(result.stdout)
         assert set(found) == {"emorec", "MostPop", "ItemKNN"}
         assert 0 <= found["emorec"]["recall_any"] <= 1
+        assert 0 < found["emorec"]["brier_score"] < 1
         at_ten = json.loads(call(cli.evaluate, folder, "--json").stdout)
         kept = json.loads((folder / "results.json").read_text())["models"]
         assert at_ten["emorec"]["ndcg_any"] == pytest.approx(kept["emorec"]["ndcg_any"])

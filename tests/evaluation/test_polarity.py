@@ -17,6 +17,7 @@ from emorec.evaluation.polarity import (
     brier_score,
     calibration_error,
     dislike_rate,
+    judge_predictions,
     ndcl,
     polarity_auc,
     roc_auc,
@@ -242,6 +243,35 @@ class TestPolarityAuc:
             found = polarity_auc(lambda batch: torch.from_numpy(scores)[batch], users, test, size)
             np.testing.assert_allclose(found, expected, rtol=1e-12)
             pd.testing.assert_index_equal(found.index, pd.Index(users, name="user"))
+
+
+class TestJudgePredictions:
+    def test_are_those_of_the_held_out_pairs(self):
+        rows = [(0, 1, LOVE, 1), (0, 2, HATE, 2), (2, 0, SKIP, 0), (2, 2, LIKE, 0), (1, 1, LIKE, 0)]
+        rows.append((1, 1, HATE, 5))  # the last time counts
+        predicted = torch.tensor([[0.1, 0.9, 0.3], [0.5, 0.2, 0.0], [0.8, 0.0, 0.6]])
+        pairs = np.array([0.9, 0.3, 0.2, 0.8, 0.6])  # by user, then item
+        is_positive = np.array([True, False, False, False, True])
+        for size in (None, 1, 2):
+            found = judge_predictions(lambda users: predicted[users], log(rows, 4, 3), size)
+            assert found["polarity_auc"] == (1 + 0) / 2  # users 0 and 2
+            assert found["roc_auc"] == pytest.approx(roc_auc(pairs, is_positive))
+            assert found["brier_score"] == pytest.approx(brier_score(pairs, is_positive))
+            assert found["calibration_error"] == pytest.approx(
+                calibration_error(pairs, is_positive)
+            )
+
+    def test_without_a_user_who_likes_and_dislikes(self):
+        found = judge_predictions(
+            lambda users: torch.tensor([[0.25, 0.5]]), log([(0, 1, LIKE, 1)], 1, 2)
+        )
+        assert math.isnan(found["polarity_auc"])
+        assert math.isnan(found["roc_auc"])
+        assert found["brier_score"] == 0.25
+
+    def test_no_probability(self):
+        with pytest.raises(ValueError, match=r"the probability is 1.5, must be in \[0, 1\]"):
+            judge_predictions(lambda users: torch.tensor([[1.5]]), log([(0, 0, LIKE, 1)], 1, 1))
 
 
 class TestPredictions:

@@ -6,7 +6,13 @@ import torch
 from emorec.data.interactions import Interactions
 from emorec.evaluation.ranking import Evaluation, TopK, evaluate
 from emorec.evaluation.significance import compare
-from emorec.evaluation.tables import COLUMNS, comparison_markdown, results_table, to_markdown
+from emorec.evaluation.tables import (
+    COLUMNS,
+    comparison_markdown,
+    predictions_table,
+    results_table,
+    to_markdown,
+)
 from tests.evaluation.rows import ROWS
 
 TEXT = """
@@ -16,6 +22,16 @@ MostPop      0.0410   0.0444   0.0172   0.0505   0.0361   0.0271*  0.0200   0.21
 ItemKNN      0.0621*  0.0669*  0.0266*  0.0763*  0.0514*  0.0426   0.0300   0.262   -0.0310
 nothing hit  0.0000   0.0000   0.0000   0.0000   0.0000   0.0500   0.0000*      -    0.0000
 """
+
+
+def test_predictions():
+    row = {"brier_score": 0.2, "polarity_auc": 0.75, "roc_auc": 0.7, "calibration_error": 0.03}
+    text = predictions_table({"emorec": row, "MeanReaction": {**row, "polarity_auc": float("nan")}})
+    assert [line.split() for line in text.splitlines()] == [
+        ["PolAUC", "ROC-AUC", "Brier", "ECE"],
+        ["emorec", "0.7500", "0.7000", "0.2000", "0.0300"],
+        ["MeanReaction", "-", "0.7000", "0.2000", "0.0300"],
+    ]
 
 
 class TestTables:
