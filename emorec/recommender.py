@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from emorec.baselines import MostPop
+from emorec.baselines import MeanReaction, MostPop
 from emorec.building import build_model
 from emorec.checkpoint import EpochRecord
 from emorec.config import Config, load_config
@@ -22,13 +22,17 @@ from emorec.data.readers import read_interactions
 from emorec.data.splits import Split, hold_out_validation
 from emorec.data.vocabulary import Vocabulary
 from emorec.evaluation.ranking import TopK, recommend_top_k, seen_matrix
+from emorec.evaluation.scores import Scorer
 from emorec.files import FileError, load_tensors, save_tensors, write_text
 from emorec.nn.model import Recommender
+from emorec.nn.polarity import ItemPolarity
 from emorec.run_folder import existing_file, load_split, read_config, save_split
 from emorec.scoring import ModelScorer
 from emorec.training import train
 
 __all__ = ["EmoRec", "NotFittedError"]
+
+_USERS_AT_A_TIME = 1024  # whose whole catalogue is predicted
 
 
 class NotFittedError(RuntimeError):
@@ -157,7 +161,9 @@ class EmoRec:
 
         Returns:
             Columns ``user, rank, item, score, source``, best first; ``source`` is "model" or,
-            for an unknown user, "popular".
+            for an unknown user, "popular". A model that judges items adds ``liked``, the
+            probability that the user's feedback on the item is positive, or, for an unknown user,
+            that anybody's is.
 
         Warns:
             UserWarning: If events are left out: those of items that the model does not know, and
@@ -175,11 +181,14 @@ class EmoRec:
         index = history.users.indices(wanted)
         known = np.flatnonzero(index >= 0)
         unknown = np.flatnonzero(index < 0)
+        judges = isinstance(self.model.polarity, ItemPolarity)
         parts = []
         if len(known):
             scorer = ModelScorer(self.model, history, self.config.training.device)
             topk = recommend_top_k(scorer, index[known], seen_matrix(history), k)
             parts.append(self._frame(known, topk, "model"))
+            if judges:
+                parts[-1]["liked"] = _predicted(scorer.polarity, index[known], topk)
         if len(unknown):
             popular = MostPop().fit(history)
             nothing_seen = history.select(np.zeros(0, dtype=np.int64))
@@ -189,8 +198,11 @@ class EmoRec:
                 topk.items.expand(len(unknown), -1), topk.scores.expand(len(unknown), -1)
             )
             parts.append(self._frame(unknown, repeated, "popular"))
-        columns = ["place", "rank", "item", "score", "source"]
-        lists = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
+            if judges:
+                anybody = MeanReaction().fit(history)
+                parts[-1]["liked"] = _predicted(anybody, np.zeros_like(unknown), repeated)
+        columns = ["place", "rank", "item", "score", *(["liked"] if judges else []), "source"]
+        lists = pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
         lists = lists.sort_values(["place", "rank"], ignore_index=True)
         lists.insert(0, "user", [wanted[place] for place in lists.pop("place")])
         return lists
@@ -268,6 +280,17 @@ class EmoRec:
         recommender._model = model.to(recommender.config.training.device)
         recommender._split = split
         return recommender
+
+
+def _predicted(predict: Scorer, users: np.ndarray, topk: TopK) -> np.ndarray:
+    """What is predicted of the items in lists, row by row; empty places are left out."""
+    listed = topk.items >= 0
+    found = torch.zeros(topk.items.shape)
+    for start in range(0, len(users), _USERS_AT_A_TIME):
+        chunk = slice(start, start + _USERS_AT_A_TIME)
+        scores = predict(torch.from_numpy(users[chunk]))
+        found[chunk] = scores.gather(1, topk.items[chunk].clamp(min=0))
+    return found[listed].numpy()
 
 
 def _warn_of_strangers(ids: Vocabulary, column: np.ndarray, known: Vocabulary, what: str) -> None:

@@ -8,9 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from emorec import EmoRec, Interactions
-from emorec.baselines import MostPop
+from emorec import recommender as recommender_module
+from emorec.baselines import MeanReaction, MostPop
 from emorec.config import ConfigError
 from emorec.data.feedback import Feedback
 from emorec.data.readers import read_interactions
@@ -115,13 +117,37 @@ class TestRecommend:
     def test_lists_in_the_order_asked_for(self, fitted):
         users = [USERS[5], "a stranger", USERS[2], USERS[5]]
         lists = fitted.recommend(users, k=3)
-        assert lists.columns.tolist() == ["user", "rank", "item", "score", "source"]
+        assert lists.columns.tolist() == ["user", "rank", "item", "score", "liked", "source"]
         assert lists["user"].tolist() == list(np.repeat(users, 3))
         assert lists["rank"].tolist() == [1, 2, 3] * 4
         assert lists["source"].tolist() == ["model"] * 3 + ["popular"] * 3 + ["model"] * 6
         assert lists["item"][:3].tolist() == lists["item"][9:].tolist()
         for start in range(0, 12, 3):
             assert lists["score"][start : start + 3].is_monotonic_decreasing
+
+    def test_how_probably_they_are_liked(self, fitted, monkeypatch):
+        monkeypatch.setattr(recommender_module, "_USERS_AT_A_TIME", 2)
+        users = [USERS[5], "a stranger", USERS[2], USERS[0]]
+        lists = fitted.recommend(users, k=1000)  # some lists end before others
+        anybody = MeanReaction().fit(fitted.split.history)(torch.zeros(1, dtype=torch.int64))[0]
+        predicted = {
+            user: fitted.scorer().polarity(
+                torch.from_numpy(fitted.split.train.users.indices([user]))
+            )[0]
+            for user in users
+            if user in USERS
+        }
+        item = fitted.split.train.items.indices(lists["item"].tolist())
+        expected = [
+            float(predicted.get(user, anybody)[index])
+            for user, index in zip(lists["user"], item, strict=True)
+        ]
+        np.testing.assert_allclose(lists["liked"], expected, rtol=1e-5)
+
+    def test_a_model_that_does_not_judge_items_says_nothing_of_that(self):
+        config = small_config("diff-gat-thp-polarity", "training.epochs=1")
+        lists = EmoRec(config=config).fit(LOG, progress=False).recommend([USERS[0], "a stranger"])
+        assert lists.columns.tolist() == ["user", "rank", "item", "score", "source"]
 
     def test_nothing_that_the_user_has_met(self, fitted):
         lists = fitted.recommend(USERS, k=10)
@@ -147,7 +173,7 @@ class TestRecommend:
     def test_nobody(self, fitted):
         lists = fitted.recommend([])
         assert len(lists) == 0
-        assert lists.columns.tolist() == ["user", "rank", "item", "score", "source"]
+        assert lists.columns.tolist() == ["user", "rank", "item", "score", "liked", "source"]
 
     def test_k_is_at_least_one(self, fitted):
         with pytest.raises(ValueError, match="k must be at least 1, got 0"):

@@ -15,7 +15,7 @@ class TestRecommend:
         result = call(cli.recommend, trained[0], "--user", "Zoë 3", "-k", 2)
         assert result.exit_code == 0, result.output
         lines = result.stdout.splitlines()
-        assert lines[0].split() == ["user", "rank", "item", "score", "source"]
+        assert lines[0].split() == ["user", "rank", "item", "score", "liked", "source"]
         assert len(lines) == 3
         assert all("Zoë 3" in line and "東京" in line and "model" in line for line in lines[1:])
         assert result.stderr == ""
@@ -33,7 +33,7 @@ class TestRecommend:
         output = call(cli.recommend, trained[0], *arguments).stdout
         rows = list(csv.DictReader(io.StringIO(output)))
         assert [row["rank"] for row in rows] == ["1", "2"]
-        assert rows[0].keys() == {"user", "rank", "item", "score", "source"}
+        assert rows[0].keys() == {"user", "rank", "item", "score", "liked", "source"}
         assert float(rows[0]["score"]) >= float(rows[1]["score"])
 
     def test_an_unknown_user_is_told_so(self, trained):
