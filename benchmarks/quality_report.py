@@ -152,7 +152,15 @@ def markdown(results: Results, dataset: str, holdout: Holdout, comparison: str) 
         )
     yield comparison + "\n"
     yield "## emorec at growing aversion\n"
-    keys = ("recall_any", "ndcg_any", "recall_likes", "ndcg_likes", "disliked_share", "delta_ndcg")
+    keys = (
+        "recall_any",
+        "ndcg_any",
+        "recall_likes",
+        "ndcg_likes",
+        "recall_dislikes",
+        "disliked_share",
+        "delta_ndcg",
+    )
     yield "| aversion | " + " | ".join(keys) + " |\n|" + " ---: |" * (len(keys) + 1)
     for row in results.frontier:
         yield f"| {row['aversion']:g} | " + " | ".join(f"{row[key]:.4f}" for key in keys) + " |"
