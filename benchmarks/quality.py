@@ -50,7 +50,7 @@ from emorec.run_folder import read_config, save_split
 from emorec.scoring import ModelScorer
 
 FIRST_SEED = 1
-AVERSIONS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 10.0)
+AVERSIONS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
 # What "careful" must keep to: the share of dislikes among judged hits, and the recall of dislikes,
 # as a share of what it is without aversion.
 MOST_DISLIKED, MOST_RECALLED = 0.25, 2 / 3
