@@ -22,7 +22,7 @@ from emorec.data.readers import read_interactions
 from emorec.data.splits import Split, hold_out_validation
 from emorec.data.vocabulary import Vocabulary
 from emorec.evaluation.ranking import TopK, recommend_top_k, seen_matrix
-from emorec.evaluation.scores import Scorer
+from emorec.evaluation.scores import Scorer, scores_in_chunks
 from emorec.files import FileError, load_tensors, save_tensors, write_text
 from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity
@@ -31,8 +31,6 @@ from emorec.scoring import ModelScorer
 from emorec.training import train
 
 __all__ = ["EmoRec", "NotFittedError"]
-
-_USERS_AT_A_TIME = 1024  # whose whole catalogue is predicted
 
 
 class NotFittedError(RuntimeError):
@@ -188,7 +186,9 @@ class EmoRec:
             topk = recommend_top_k(scorer, index[known], seen_matrix(history), k)
             parts.append(self._frame(known, topk, "model"))
             if judges:
-                parts[-1]["liked"] = _predicted(scorer.polarity, index[known], topk)
+                parts[-1]["liked"] = _predicted(
+                    scorer.polarity, index[known], topk, history.num_items
+                )
         if len(unknown):
             popular = MostPop().fit(history)
             nothing_seen = history.select(np.zeros(0, dtype=np.int64))
@@ -200,7 +200,9 @@ class EmoRec:
             parts.append(self._frame(unknown, repeated, "popular"))
             if judges:
                 anybody = MeanReaction().fit(history)
-                parts[-1]["liked"] = _predicted(anybody, np.zeros_like(unknown), repeated)
+                parts[-1]["liked"] = _predicted(
+                    anybody, np.zeros_like(unknown), repeated, history.num_items
+                )
         columns = ["place", "rank", "item", "score", *(["liked"] if judges else []), "source"]
         lists = pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
         lists = lists.sort_values(["place", "rank"], ignore_index=True)
@@ -282,15 +284,12 @@ class EmoRec:
         return recommender
 
 
-def _predicted(predict: Scorer, users: np.ndarray, topk: TopK) -> np.ndarray:
+def _predicted(predict: Scorer, users: np.ndarray, topk: TopK, num_items: int) -> np.ndarray:
     """What is predicted of the items in lists, row by row; empty places are left out."""
-    listed = topk.items >= 0
     found = torch.zeros(topk.items.shape)
-    for start in range(0, len(users), _USERS_AT_A_TIME):
-        chunk = slice(start, start + _USERS_AT_A_TIME)
-        scores = predict(torch.from_numpy(users[chunk]))
-        found[chunk] = scores.gather(1, topk.items[chunk].clamp(min=0))
-    return found[listed].numpy()
+    for chunk, predicted in scores_in_chunks(predict, users, num_items):
+        found[chunk] = predicted.gather(1, topk.items[chunk].clamp(min=0))
+    return found[topk.items >= 0].numpy()
 
 
 def _warn_of_strangers(ids: Vocabulary, column: np.ndarray, known: Vocabulary, what: str) -> None:

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from emorec import EmoRec, Interactions
-from emorec import recommender as recommender_module
 from emorec.baselines import MeanReaction, MostPop
 from emorec.config import ConfigError
 from emorec.data.feedback import Feedback
 from emorec.data.readers import read_interactions
 from emorec.data.splits import Split, split_interactions
 from emorec.data.synthetic import generate
+from emorec.evaluation import scores
 from emorec.evaluation.ranking import recommend_top_k
 from emorec.files import FileError
 from emorec.recommender import NotFittedError
@@ -126,7 +126,7 @@ class TestRecommend:
             assert lists["score"][start : start + 3].is_monotonic_decreasing
 
     def test_how_probably_they_are_liked(self, fitted, monkeypatch):
-        monkeypatch.setattr(recommender_module, "_USERS_AT_A_TIME", 2)
+        monkeypatch.setattr(scores, "_SCORES_PER_CHUNK", 2 * LOG.num_items)
         users = [USERS[5], "a stranger", USERS[2], USERS[0]]
         lists = fitted.recommend(users, k=1000)  # some lists end before others
         anybody = MeanReaction().fit(fitted.split.history)(torch.zeros(1, dtype=torch.int64))[0]

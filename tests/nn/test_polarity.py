@@ -137,3 +137,10 @@ def test_every_parameter_that_is_used_gets_a_gradient(known):
     for name, parameter in head.named_parameters():
         used = known is not None or not name.startswith("project")
         assert (parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)) is used, name
+
+
+def test_tables_are_all_that_has_a_row_per_item_or_per_dimension_of_the_taste():
+    head = ItemPolarity(9, 4)
+    assert [table.shape for table in head.tables()] == [(9, 17), (9, 16), (9, 16), (16, 4)]
+    of_tables = {id(table) for table in head.tables()}
+    assert of_tables == {id(each) for each in head.parameters() if each.ndim == 2}
