@@ -278,7 +278,9 @@ class EmoRec:
         try:
             model.load_state_dict(tensors)
         except RuntimeError as error:
-            raise FileError(f"{path}: does not fit config.toml ({error})") from error
+            raise FileError(
+                f"{path}: does not fit config.toml, or is of another version of EmoRec ({error})"
+            ) from error
         recommender._model = model.to(recommender.config.training.device)
         recommender._split = split
         return recommender
