@@ -7,6 +7,7 @@ from torch import Tensor
 
 from emorec.batches import GraphSource
 from emorec.data.feedback import Feedback
+from emorec.data.graph import FeedbackGraph
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences, SequenceBatch
 from emorec.nn.model import Recommender, States
@@ -68,9 +69,12 @@ class ModelScorer:
         Raises:
             ValueError: If the model does not judge items.
         """
-        head, taste = self._model.polarity, self.states(users).taste
-        if not isinstance(head, ItemPolarity) or taste is None:
+        head = self._model.polarity
+        if not isinstance(head, ItemPolarity):
             raise ValueError("this model does not know the polarity of items: model.polarity")
+        batch, graph, user_node = self._inputs(users, self._sequences(users))
+        vector = self._model.graph_vector(batch, graph, user_node)
+        taste = head.taste(None, vector, batch)[batch.last]  # no state: half of the work is saved
         return head.log_probability(taste).exp().cpu()
 
     def _sequences(self, users: Tensor) -> SequenceBatch:
@@ -85,16 +89,22 @@ class ModelScorer:
     @torch.inference_mode()
     def _known(self, users: Tensor, batch: SequenceBatch) -> tuple[Tensor, Tensor, Tensor | None]:
         """What comes next after the last event, and the last undisputed one; the taste."""
+        states = self._model(*self._inputs(users, batch))
+        last, undisputed = batch.last.to(self._device), _last_undisputed(batch).to(self._device)
+        taste = None if states.taste is None else states.taste[last]
+        return states.next[last], states.next[undisputed], taste
+
+    def _inputs(
+        self, users: Tensor, batch: SequenceBatch
+    ) -> tuple[SequenceBatch, FeedbackGraph | None, Tensor]:
+        """The model's, on its device: the sequences, the graph and each sequence's user node."""
         self._model.eval()
         graph, user_node = self._full_graph, users
         if self._source is not None and graph is None:
             known = self._events.lengths[users.numpy()]
             graph = self._source.graph(users.numpy(), known).to(self._device)
             user_node = torch.arange(len(users))
-        states = self._model(batch.to(self._device), graph, user_node.to(self._device))
-        last, undisputed = batch.last.to(self._device), _last_undisputed(batch).to(self._device)
-        taste = None if states.taste is None else states.taste[last]
-        return states.next[last], states.next[undisputed], taste
+        return batch.to(self._device), graph, user_node.to(self._device)
 
 
 def _last_undisputed(batch: SequenceBatch) -> Tensor:

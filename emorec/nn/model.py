@@ -119,20 +119,26 @@ class Recommender(nn.Module):
             The states after each token.
         """
         items = self.item_embedding.weight
-        state, vector = items.new_zeros(len(batch.item), items.shape[1]), None
+        state = items.new_zeros(len(batch.item), items.shape[1])
         if self.sequence_encoder is not None:
             state = state + self.sequence_encoder(batch, items)
-        if self.graph_encoder is not None:
-            assert graph is not None and user_node is not None
-            vector = self.graph_encoder(graph, items)  # [U, D]
-            vector = F.embedding(user_node[batch.row], vector)  # [T, D]
-            if self.gate is not None:
-                vector = self.gate * vector
-            if sees_graph is not None:
-                vector = vector * sees_graph[:, None]
+        vector = self.graph_vector(batch, graph, user_node)
+        if vector is not None and sees_graph is not None:
+            vector = vector * sees_graph[:, None]
         informed = state if vector is None else state + vector
         taste = None if self.polarity is None else self.polarity.taste(informed, vector, batch)
         return States(informed if self.graph_informs == "everything" else state, taste)
+
+    def graph_vector(
+        self, batch: SequenceBatch, graph: FeedbackGraph | None, user_node: Tensor | None
+    ) -> Tensor | None:
+        """The graph's vector of each token's user, ``[T, D]``; None without a graph encoder."""
+        if self.graph_encoder is None:
+            return None
+        assert graph is not None and user_node is not None
+        vector = self.graph_encoder(graph, self.item_embedding.weight)  # [U, D]
+        vector = F.embedding(user_node[batch.row], vector)
+        return vector if self.gate is None else self.gate * vector
 
     def scores(self, state: Tensor, items: Tensor) -> Tensor:
         """How likely items come next, up to a constant per state.

@@ -122,11 +122,11 @@ class ItemPolarity(nn.Module):
         """What has many numbers and few events to learn them from."""
         return [table.weight for table in (self.item, self.reaction, self.presence, self.project)]
 
-    def taste(self, state: Tensor, vector: Tensor | None, batch: SequenceBatch) -> Tensor:
+    def taste(self, state: Tensor | None, vector: Tensor | None, batch: SequenceBatch) -> Tensor:
         """What the user likes after each token.
 
         Args:
-            state: States, ``[T, D]``; not looked at.
+            state: Not looked at.
             vector: The graph's vector of the user, ``[T, D]``, or None without a graph.
             batch: Their sequences.
 
