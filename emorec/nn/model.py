@@ -63,7 +63,7 @@ class Recommender(nn.Module):
             events to judge by, or nothing but the graph could say what comes next and it may not.
     """
 
-    MOST_LIKE = 13  # an item and a dozen others
+    MOST_LIKE = 16  # an item and fifteen others
 
     def __init__(
         self,
