@@ -226,7 +226,7 @@ class _Learner:
             # an invalid sample scores -inf, where the loss and its gradient are 0
             loss = bpr_loss(scores[:, 0], scores[:, 1:].masked_fill(~valid, -torch.inf)).mean()
         if self.model.polarity is not None:
-            logit = self.model.polarity.logits(taste, targets.item)[predictable]
+            logit = self.model.polarity.logits(taste, targets.item, targets.feedback)[predictable]
             levels = torch.tensor(self.model.polarity.levels, device=logit.device)
             is_reached = targets.feedback[predictable][:, None] <= levels
             loss = loss + options.polarity_weight * polarity_loss(logit, is_reached).mean()

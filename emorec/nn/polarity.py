@@ -34,12 +34,13 @@ class NextPolarity(nn.Module):
         """What the head looks at: the state itself."""
         return state
 
-    def logits(self, taste: Tensor, items: Tensor) -> Tensor:
+    def logits(self, taste: Tensor, items: Tensor, feedback: Tensor | None = None) -> Tensor:
         """Log-odds that an event is at least as positive as each level.
 
         Args:
             taste: States ``x``, ``[T, D]``.
             items: Items of the events, int64 ``[T, K]``; not looked at.
+            feedback: Not looked at.
 
         Returns:
             ``[T, K, M]``.
@@ -66,7 +67,10 @@ class ItemPolarity(nn.Module):
     and what bored or annoyed them repels it; the sum over a kind is that of its feedback node. The
     weights are scaled so that the largest is 1: free, they grow and undo the decay of the vectors
     that they multiply. The four kinds are ordered, and so are the thresholds; all four teach
-    ``s``, which a single "liked or not" would teach less.
+    ``s``, which a single "liked or not" would teach less. An event that teaches is left out of its
+    own item's counts, or part of the answer would be known: with its kind ``k``,
+
+        m_i without it = m_i + (m_i + sum_l w_l f_l - w_k) / (n_i + 9)
 
     Items have vectors of their own: those of the ranking say which events are likely, and people
     also meet, in numbers, what they do not like. For the same reason the sequence encoder's state
@@ -90,6 +94,8 @@ class ItemPolarity(nn.Module):
     FEW_WITH_ITEM = 10  # fewer say little about an item
 
     reception: Tensor  # [I, 4]; what w is multiplied by in m
+    count: Tensor  # n_i, [I]; in training only, as the next one
+    share: Tensor  # f_k, [4]
 
     def __init__(self, num_items: int, size: int, rank: int = 16) -> None:
         super().__init__()
@@ -107,6 +113,8 @@ class ItemPolarity(nn.Module):
         nn.init.zeros_(self.presence.weight)
         nn.init.zeros_(self.project.weight)
         self.register_buffer("reception", torch.zeros(num_items, len(Feedback)))
+        self.register_buffer("count", torch.zeros(num_items), persistent=False)
+        self.register_buffer("share", torch.zeros(len(Feedback)), persistent=False)
 
     def remember(self, log: Interactions) -> None:
         """Counts what each item met with in a log; until then ``m`` is 0."""
@@ -117,6 +125,8 @@ class ItemPolarity(nn.Module):
         few = self.FEW_WITH_ITEM
         met = (count + few * share) / (count.sum(1, keepdims=True) + few)
         self.reception.copy_(torch.from_numpy(met - share))
+        self.count.copy_(torch.from_numpy(count.sum(1)))
+        self.share.copy_(torch.from_numpy(share))
 
     def tables(self) -> list[Tensor]:
         """What has many numbers and few events to learn them from."""
@@ -136,7 +146,7 @@ class ItemPolarity(nn.Module):
         is_event = batch.position > 0
         count = batch.position[:, None].to(self.weight.dtype)
         item = batch.item.clamp(min=0)
-        weight = self._weights()[batch.feedback.clamp(min=0)] * is_event
+        weight = self._weight_of(batch.feedback.clamp(min=0)) * is_event
         tendency = _sums_so_far(weight[:, None], batch) / (count + self.FEW_REACTIONS)
         pull = (weight[:, None] - tendency) * F.embedding(item, self.reaction.weight)
         pull = (pull + F.embedding(item, self.presence.weight)) * is_event[:, None]
@@ -145,12 +155,14 @@ class ItemPolarity(nn.Module):
             p = p + self.project(F.normalize(vector, dim=1))
         return torch.cat([self.tendency * tendency, p], dim=1)
 
-    def logits(self, taste: Tensor, items: Tensor) -> Tensor:
+    def logits(self, taste: Tensor, items: Tensor, feedback: Tensor | None = None) -> Tensor:
         """Log-odds that an event is at least as positive as each level, see `NextPolarity`.
 
         Args:
             taste: What `taste` returned, ``[T, 1 + R]``.
             items: Item indices, int64 ``[T, K]``.
+            feedback: What kinds of feedback the events are, int64 ``[T, K]``, if they are in the
+                log of `remember`; each is then left out of what is counted for it.
 
         Returns:
             ``[T, K, M]``.
@@ -158,6 +170,11 @@ class ItemPolarity(nn.Module):
         vectors = F.embedding(items, self._item_vectors())
         score = torch.einsum("tr,tkr->tk", taste[:, 1:], vectors[..., 1:])
         score = score + taste[:, :1] + vectors[..., 0]
+        if feedback is not None:
+            mean = F.embedding(items, (self._reception() + self._weights() @ self.share)[:, None])
+            own = self._weight_of(feedback)
+            others = self.count[items] + (self.FEW_WITH_ITEM - 1)
+            score = score + self.reputation * (mean[..., 0] - own) / others
         return score[..., None] - self.threshold
 
     def log_probability(self, taste: Tensor) -> Tensor:
@@ -169,12 +186,20 @@ class ItemPolarity(nn.Module):
     def _item_vectors(self) -> Tensor:
         """``a m + b`` and ``q``, ``[I, 1 + R]``."""
         bias, q = self.item.weight[:, :1], self.item.weight[:, 1:]
-        esteem = self.reputation * (self.reception @ self._weights())
+        esteem = self.reputation * self._reception()
         return torch.cat([esteem[:, None] + bias, q], dim=1)
+
+    def _reception(self) -> Tensor:
+        """``m``, ``[I]``."""
+        return self.reception @ self._weights()
 
     def _weights(self) -> Tensor:
         """``w``, of each kind of feedback."""
         return self.weight / self.weight.abs().max()
+
+    def _weight_of(self, feedback: Tensor) -> Tensor:
+        """``w`` of each event's kind; by an operator whose gradient is the same in every run."""
+        return F.embedding(feedback, self._weights()[:, None])[..., 0]
 
 
 def _sums_so_far(values: Tensor, batch: SequenceBatch) -> Tensor:

@@ -79,6 +79,20 @@ def test_what_others_made_of_an_item_is_counted_against_the_log():
     assert score[0] > score[2] > score[1]
 
 
+def test_an_event_that_teaches_is_left_out_of_its_items_counts():
+    rows = [(user, 0, 0, 0) for user in range(3)] + [(0, 1, 2, 1), (1, 1, 3, 1), (2, 2, 3, 1)]
+    head = ItemPolarity(num_items=3, size=1)
+    head.remember(small_log(rows, num_users=3, num_items=3))
+    share = np.array([3, 0, 1, 2]) / 6
+    others = [([2, 0, 0, 0], 2), ([0, 0, 0, 1], 1), ([0, 0, 1, 0], 1), ([0, 0, 0, 0], 0)]
+    m = [(np.array(kinds) + 10 * share) / (n + 10) - share for kinds, n in others]
+    items, feedback = torch.tensor([[0, 1, 1, 2]]), torch.tensor([[0, 2, 3, 3]])
+    logits = head.logits(torch.zeros(1, 17), items, feedback)[0, :, 1]
+    score = np.array(m) @ [1.0, 0.3, -0.3, -1.0] * 1.5
+    expected = score + head.item.weight[items[0], 0].detach().numpy() + 0.7
+    np.testing.assert_allclose(logits.detach(), expected, atol=1e-6)
+
+
 def test_the_weights_of_kinds_have_no_scale():
     head = randomised(ItemPolarity(9, 4))
     items = torch.arange(9).expand(len(BATCH.item), -1)
