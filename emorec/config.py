@@ -89,7 +89,7 @@ class SequenceConfig:
 
     layers: int = 1  # 0: no sequence encoder
     heads: int = 4
-    max_length: int = 100  # events of history
+    max_length: int = 100  # tokens: [CLS] and the newest events
     window: float = 101.0  # reach of the positional decay, in positions
     decay: Literal["multiplicative", "additive"] = "multiplicative"
     shortest_half_life: float = 0.04  # days, at the start of training

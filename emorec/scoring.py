@@ -79,7 +79,7 @@ class ModelScorer:
 
     def _sequences(self, users: Tensor) -> SequenceBatch:
         encoder = self._model.sequence_encoder
-        return self._events.inference_batch(users.numpy(), encoder.max_length if encoder else 0)
+        return self._events.inference_batch(users.numpy(), encoder.max_length if encoder else 1)
 
     def _states(self, users: Tensor, batch: SequenceBatch) -> States:
         following, undisputed, taste = self._known(users, batch)

@@ -194,9 +194,9 @@ class EventSequences:
         )
 
     def inference_batch(self, user: np.ndarray, max_length: int) -> SequenceBatch:
-        """[CLS] and the newest ``max_length`` events of each user."""
+        """``max_length`` tokens, as in training: [CLS] and the newest events of each user."""
         length = self.lengths[user]
-        start = np.maximum(length - max_length, 0)
+        start = np.maximum(length - (max_length - 1), 0)
         return self._batch(user, start, length - start)
 
     def _batch(self, user: np.ndarray, start: np.ndarray, count: np.ndarray) -> SequenceBatch:

@@ -33,7 +33,7 @@ class SequenceEncoder(nn.Module):
 
     Args:
         size: Width of all vectors, ``D``.
-        max_length: Longest history in events; [CLS] comes on top.
+        max_length: Tokens of the longest sequence, [CLS] among them.
         num_layers: Layers.
         num_heads: Heads.
         window: Reach of the positional decay, in positions.
@@ -65,7 +65,7 @@ class SequenceEncoder(nn.Module):
         super().__init__()
         self.max_length = max_length
         self.cls = nn.Parameter(torch.randn(size) * 0.1)
-        self.position = nn.Embedding(max_length + 1, size)
+        self.position = nn.Embedding(max_length, size)
         self.gap = nn.Linear(1, size)
         self.feedback = nn.Embedding(len(Feedback), size) if feedback_input else None
         for module in (self.position, self.gap, self.feedback):

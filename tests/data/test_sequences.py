@@ -140,11 +140,19 @@ class TestTrainingBatch:
 
 class TestInferenceBatch:
     def test_newest_events(self):
-        batch = EVENTS.inference_batch(np.array([0, 1, 2]), max_length=2)
+        batch = EVENTS.inference_batch(np.array([0, 1, 2]), max_length=3)
         assert batch.item.tolist() == [CLS, 3, 3, CLS, CLS, 1, 0]
         assert batch.feedback.tolist() == [CLS, 0, 3, CLS, CLS, 3, 0]
         assert batch.days.tolist() == [0, 0, 1, 0, 0, 0, 0.5]
         assert batch.cu_seqlens.tolist() == [0, 3, 4, 7]
+
+    @pytest.mark.parametrize("max_length", [1, 2, 4])
+    def test_has_the_positions_that_are_trained(self, max_length):
+        events = EventSequences.build(small_log([(0, 0, 0, time) for time in range(9)], 1, 1))
+        trained, _ = events.training_batch(events.windows(max_length))
+        batch = events.inference_batch(np.array([0]), max_length)
+        assert batch.position.tolist() == list(range(max_length))
+        assert set(trained.position.tolist()) == set(batch.position.tolist())
 
     def test_short_histories_come_whole(self):
         batch = EVENTS.inference_batch(np.array([2]), max_length=50)

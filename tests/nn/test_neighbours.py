@@ -73,7 +73,7 @@ def test_equals_products_of_sparse_matrices():
     neighbours = Neighbours(30, most)
     neighbours.remember(similarity)
     users = rng.permutation(20)
-    found = neighbours(events.inference_batch(users, 12))
+    found = neighbours(events.inference_batch(users, 13))
     np.testing.assert_allclose(found, expected[users], rtol=1e-5, atol=1e-7)
 
 
