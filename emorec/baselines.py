@@ -142,7 +142,7 @@ class ItemKNN(_ItemModel):
         score(u, j) = sum over items i, with j among the ``neighbours`` most similar to i,
                       of q_u(i) similarity(i, j)
 
-    An item is the first of its own neighbours, so ``neighbours - 1`` others are kept. Of items
+    An item is one of its own neighbours, so ``neighbours - 1`` others are kept. Of items
     equally similar, lower indices come first.
 
     Args:

@@ -1,10 +1,10 @@
-"""A model from its configuration."""
+"""A model from its configuration, and the device that it asks for."""
 
 from __future__ import annotations
 
 import torch
 
-from emorec.config import Config
+from emorec.config import Config, ConfigError
 from emorec.data.graph import schema
 from emorec.nn.graph_encoder import GraphEncoder
 from emorec.nn.model import Recommender
@@ -12,7 +12,7 @@ from emorec.nn.neighbours import Neighbours
 from emorec.nn.polarity import ItemPolarity, NextPolarity
 from emorec.nn.sequence_encoder import SequenceEncoder
 
-__all__ = ["build_model"]
+__all__ = ["build_model", "check_device"]
 
 
 def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
@@ -66,3 +66,22 @@ def _polarity_head(config: Config, num_items: int) -> NextPolarity | ItemPolarit
     if kind == "none":
         return None
     return NextPolarity(size) if kind == "next" else ItemPolarity(num_items, size)
+
+
+def check_device(config: Config) -> None:
+    """Fails in one line where the configured device cannot be had.
+
+    Raises:
+        ConfigError: If ``training.device`` names no device, or none that is here.
+    """
+    name = config.training.device
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"training.device {name!r} is no device: try 'cpu' or 'cuda'") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count() or "no"
+        raise ConfigError(
+            f"training.device is {name!r}, but PyTorch finds {found} CUDA device here; "
+            "--device cpu works everywhere"
+        )

@@ -15,8 +15,9 @@ from typing import Any
 import click
 import torch
 
+from emorec.building import check_device
 from emorec.checkpoint import EpochRecord
-from emorec.config import Config, ConfigError, load_config, preset_names
+from emorec.config import Config, load_config, preset_names
 from emorec.data.datasets import DATASETS
 from emorec.data.graph import import_dgl
 from emorec.data.splits import Split
@@ -40,6 +41,9 @@ from emorec.training import TrainingError
 __all__ = ["evaluate", "main", "recommend", "train"]
 
 _RUN = click.Path(file_okay=False, path_type=Path)
+_device_option = click.option(
+    "--device", help='"cpu", "cuda" or "cuda:1".  [default: where the run was trained]'
+)
 _aversion_option = click.option(
     "--aversion",
     type=float,
@@ -218,11 +222,17 @@ def train(
     type=click.Choice(["dgl", "torch"]),
     help="Library for sums over edges.  [default: the run's]",
 )
+@_device_option
 @_aversion_option
 @click.option("--json", "as_json", is_flag=True, help="All metrics as JSON.")
 @_command
 def evaluate(
-    run: Path, k: int | None, backend: str | None, aversion: float | None, as_json: bool
+    run: Path,
+    k: int | None,
+    backend: str | None,
+    device: str | None,
+    aversion: float | None,
+    as_json: bool,
 ) -> None:
     """Judges a trained RUN on its test part, beside simple baselines.
 
@@ -240,7 +250,7 @@ def evaluate(
     of the same user (PolAUC) or of anybody (ROC-AUC), the mean squared error (Brier), and how far
     probabilities are from what happened (ECE).
     """  # noqa: D301
-    recommender = _loaded(run, backend, aversion)
+    recommender = _loaded(run, backend, aversion, device)
     split = recommender.split
     if len(split.test) == 0:
         raise click.UsageError(f"{run} holds no test part")
@@ -254,8 +264,8 @@ def evaluate(
     predictions = judge_polarity(recommender)
     if as_json:
         summaries = {
-            name: evaluation.summary() | predictions.get(name, {})
-            for name, evaluation in results.items()
+            name: (results[name].summary() if name in results else {}) | predictions.get(name, {})
+            for name in results | predictions
         }
         click.echo(json.dumps(summaries, indent=2))
     else:
@@ -293,6 +303,7 @@ def evaluate(
     type=click.Choice(["dgl", "torch"]),
     help="Library for sums over edges.  [default: the run's]",
 )
+@_device_option
 @_aversion_option
 @_command
 def recommend(
@@ -302,6 +313,7 @@ def recommend(
     k: int,
     output: str,
     backend: str | None,
+    device: str | None,
     aversion: float | None,
 ) -> None:
     """Recommends items that a user has not met, from a trained RUN.
@@ -314,7 +326,7 @@ def recommend(
       emorec-recommend runs/ml-1m-emorec-20260102-030405 --user 42
       emorec-recommend RUN --user 42 --user somebody-new --events today.csv --aversion 4
     """  # noqa: D301
-    recommender = _loaded(run, backend, aversion)
+    recommender = _loaded(run, backend, aversion, device)
     lists = recommender.recommend(users, k, events)
     unknown = lists.loc[lists["source"] == "popular", "user"].unique()
     for user in unknown:
@@ -364,16 +376,7 @@ def _new_folder(config: Config) -> Path:
 
 def _ready_machine(config: Config) -> None:
     """Fails before any long work if the device or the backend cannot be had."""
-    try:
-        device = torch.device(config.training.device)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"training.device {config.training.device!r} is no device: try 'cpu' or 'cuda'"
-        ) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            f"training.device is {config.training.device!r}, but PyTorch finds no CUDA device here"
-        )
+    check_device(config)
     if config.model.backend == "dgl" and config.graph.conv != "none":
         import_dgl()
     if config.training.threads:
@@ -411,7 +414,7 @@ def _print_results(
         click.echo(f"\nPredicted polarity of the held-out events\n{predictions_table(predictions)}")
 
 
-def _loaded(run: Path, backend: str | None, aversion: float | None) -> EmoRec:
-    recommender = EmoRec.load(run, backend, aversion)
+def _loaded(run: Path, backend: str | None, aversion: float | None, device: str | None) -> EmoRec:
+    recommender = EmoRec.load(run, backend, aversion, device)
     _ready_machine(recommender.config)
     return recommender

@@ -122,7 +122,7 @@ class TrainingConfig:
     learning_rate: float = 5e-3
     weight_decay: float = 0.0  # AdamW's, decoupled
     clip_norm: float = 1.0  # largest norm of the gradient
-    averaging: float = 0.0  # memory of the moving average of parameters, in steps; 0: none
+    averaging: float = 0.0  # decay of the moving average of parameters, per step; 0: none
     patience: int = 4  # epochs without a better validation score before stopping
     refit: float = 0.0  # go on with train and validation, for this share of the epochs so far
     seed: int = 42

@@ -27,7 +27,7 @@ def report() -> str:
     }
     if torch.version.cuda is not None:
         lines["operators on cuda"] = _operators("cuda")
-    lines["compiler"] = shutil.which("c++") or "none: install g++ or clang to build the operators"
+    lines["compiler"] = shutil.which("c++") or "none: install g++ to build the operators"
     lines["ninja"] = shutil.which("ninja") or "none: pip install ninja, for `emorec doctor --build`"
     lines["build cache"] = str(build.cache_folder())
     width = max(map(len, lines))

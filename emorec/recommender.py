@@ -13,11 +13,11 @@ import pandas as pd
 import torch
 
 from emorec.baselines import MeanReaction, MostPop
-from emorec.building import build_model
+from emorec.building import build_model, check_device
 from emorec.checkpoint import EpochRecord
 from emorec.config import Config, load_config
 from emorec.data.datasets import DATASETS
-from emorec.data.interactions import Interactions
+from emorec.data.interactions import Interactions, k_core
 from emorec.data.readers import read_interactions
 from emorec.data.splits import Split, hold_out_validation
 from emorec.data.vocabulary import Vocabulary
@@ -83,7 +83,7 @@ class EmoRec:
                 of the configuration names. Or a split made before: its train part is learned from,
                 its valid part chooses, its test part is not looked at.
             checkpoint: File to write after each epoch, and to go on from if it exists; refitting
-                has one of its own beside it.
+                has one of its own beside it, for each epoch that it starts from.
             on_epoch: Called after each epoch with all records so far.
             progress: Whether to show a progress bar.
 
@@ -92,8 +92,9 @@ class EmoRec:
             TrainingError: If training fails.
         """
         if not isinstance(data, Split):
-            data = self._log_of(data)
-            options = self.config.split
+            data, core, options = self._log_of(data), self.config.data, self.config.split
+            if core.min_user_events > 1 or core.min_item_events > 1:
+                data = k_core(data, core.min_user_events, core.min_item_events)
             data = hold_out_validation(data, options.method, options.n, options.quantile)
         config, valid = self.config, data.valid_targets
         model = build_model(config, data.train.num_users, data.train.num_items)
@@ -107,7 +108,7 @@ class EmoRec:
                 config,
                 data.history,
                 valid.select(np.zeros(0, dtype=np.int64)),
-                checkpoint.with_stem(f"{checkpoint.stem}-refit") if checkpoint else None,
+                checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-refit-{chosen.epoch}"),
                 lambda records: on_epoch(self.records + records),
                 progress,
                 anneal=True,
@@ -252,7 +253,11 @@ class EmoRec:
 
     @classmethod
     def load(
-        cls, folder: str | Path, backend: str | None = None, aversion: float | None = None
+        cls,
+        folder: str | Path,
+        backend: str | None = None,
+        aversion: float | None = None,
+        device: str | None = None,
     ) -> Self:
         """Reads what `save` or ``emorec-train`` wrote.
 
@@ -260,16 +265,21 @@ class EmoRec:
             folder: The run folder.
             backend: Library for sums over edges in place of the run's; parameters fit both.
             aversion: ``model.aversion`` in place of the run's; it is not trained.
+            device: Where to compute, in place of where the run was trained.
 
         Raises:
             FileError: If a file is missing or damaged.
-            ConfigError: If the model does not know the polarity of items, and so no aversion.
+            ConfigError: If the model does not know the polarity of items, and so no aversion; or
+                if there is no such device here.
         """
         folder = Path(folder)
         config = read_config(folder)
         for name, value in (("backend", backend), ("aversion", aversion)):
             if value is not None:
                 config = config.updated({"model": {name: value}}, name)
+        if device is not None:
+            config = config.updated({"training": {"device": device}}, "device")
+        check_device(config)
         recommender = cls(config=config)
         split = load_split(folder)
         model = build_model(recommender.config, split.train.num_users, split.train.num_items)

@@ -83,6 +83,8 @@ def train(
     """
     options = config.training
     keep_freed_memory()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     model.to(options.device)
     if model.neighbours is not None:
         model.neighbours.remember(similar_items(fit, config.model.neighbours))

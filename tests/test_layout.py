@@ -35,7 +35,6 @@ LEVELS = {
     "emorec.recommender": 5,
     "emorec.experiment": 6,
     "emorec.cli": 7,
-    "emorec.service": 7,
 }
 SELF_CONTAINED = ("emorec.ops", "emorec.averaging", "emorec.losses", "emorec.evaluation.metrics")
 ONLY_IN = {

@@ -23,7 +23,7 @@ from emorec.files import FileError
 from emorec.recommender import NotFittedError
 from emorec.scoring import ModelScorer
 from emorec.training import train
-from tests.small import small_config
+from tests.small import small_config, small_log
 
 LOG = generate(num_users=40, num_items=50, num_topics=8, events_per_user=12).interactions
 CONFIG = small_config("", "training.epochs=1")
@@ -111,6 +111,33 @@ class TestFit:
         config = small_config("", f"training.epochs={len(refitted)}")
         train(before.model, config, before.split.history, nothing, progress=False, anneal=True)
         pd.testing.assert_frame_equal(before.recommend(USERS), recommender.recommend(USERS))
+
+    def test_more_epochs_after_a_refit_are_those_of_an_unbroken_run(self, tmp_path):
+        def fitted(epochs, checkpoint):
+            config = small_config("", f"training.epochs={epochs}", "training.refit=1")
+            recommender = EmoRec(config=config)
+            return recommender.fit(LOG, checkpoint=tmp_path / checkpoint, progress=False)
+
+        fitted(1, "resumed.safetensors")
+        resumed, unbroken = fitted(3, "resumed.safetensors"), fitted(3, "unbroken.safetensors")
+        assert len(unbroken.records) > 4  # another epoch than the first is chosen by then
+        assert [r.loss for r in resumed.records] == [r.loss for r in unbroken.records]
+        pd.testing.assert_frame_equal(resumed.recommend(USERS), unbroken.recommend(USERS))
+
+    def test_settings_of_data_and_machine_count_here_too(self):
+        threads = torch.get_num_threads()
+        rows = [(user, item, 0, 1000 * item + user) for user in range(8) for item in range(7)]
+        log = small_log([*rows, (0, 7, 0, 9000), (8, 0, 0, 9001)], num_users=9, num_items=8)
+        config = small_config("", "training.epochs=1", "training.threads=1")
+        config = config.with_settings("data.min_user_events=2", "data.min_item_events=2")
+        try:
+            torch.set_num_threads(2)
+            recommender = EmoRec(config=config).fit(log, progress=False)
+            assert torch.get_num_threads() == 1
+        finally:
+            torch.set_num_threads(threads)
+        train = recommender.split.train
+        assert (train.num_users, train.num_items) == (8, 7)
 
 
 class TestRecommend:
@@ -328,6 +355,15 @@ class TestSaveAndLoad:
         ours, theirs = one.recommend(USERS, k=5), other.recommend(USERS, k=5)
         assert ours["item"].tolist() == theirs["item"].tolist()
         np.testing.assert_allclose(ours["score"], theirs["score"], rtol=1e-4, atol=1e-4)
+
+    def test_on_another_device(self, fitted, saved, tmp_path):
+        folder = shutil.copytree(saved, tmp_path / "run")
+        config = (folder / "config.toml").read_text()
+        (folder / "config.toml").write_text(config.replace('device = "cpu"', 'device = "cuda:99"'))
+        with pytest.raises(ConfigError, match="device is 'cuda:99', but PyTorch finds .* CUDA dev"):
+            EmoRec.load(folder)
+        lists = EmoRec.load(folder, device="cpu").recommend(USERS)
+        pd.testing.assert_frame_equal(lists, fitted.recommend(USERS))
 
     def test_aversion_is_chosen_anew(self, fitted, saved):
         own = fitted.config.model.aversion

@@ -13,7 +13,7 @@ def random_log(num_users=30, num_items=15):
     return small_log([tuple(map(int, row)) for row in rows], num_users, num_items)
 
 
-def test_similarity_and_weights_have_as_much_to_say():
+def test_similarity_and_weights_are_scaled_and_added():
     log = random_log()
     cosine = ItemKNN(15).fit(log).similarity.toarray()
     weights = RidgeKNN(14).fit(log).weights.toarray()

@@ -216,7 +216,9 @@ def _checked_ratings(table: Table, column: str) -> np.ndarray:
     raw = table.column(column, "rating", f"{column_remedy('rating')}, or choose other rules")
     stars = pd.to_numeric(raw, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     table.refuse(
-        ~np.isfinite(stars), column, "is no finite number; write 0 where there is no rating"
+        ~np.isfinite(stars),
+        column,
+        "is no finite number; where there is no rating, write 0 and let no rule match it",
     )
     return stars
 

@@ -23,7 +23,7 @@ class SequenceEncoder(nn.Module):
 
     Input of token ``k``, with ``gap_k`` the hours since the token before it:
 
-        x_k = sqrt(D) item_k + position_k + w log(1 + gap_k)  (+ feedback_k)
+        x_k = sqrt(D) item_k + position_k + w log(1 + gap_k) + b  (+ feedback_k)
 
     then `HawkesLayer` after layer and a final LayerNorm. [CLS] has a learned vector in place of
     the item's. Attention is causal: a state knows the events up to its token only, so that it can

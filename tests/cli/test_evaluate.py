@@ -22,7 +22,8 @@ class TestEvaluate:
         folder, _ = trained
         result = call(cli.evaluate, folder, "--json", "-k", 3)
         found = json.loads(result.stdout)
-        assert set(found) == {"emorec", "MostPop", "ItemKNN"}
+        assert set(found) == {"emorec", "MostPop", "ItemKNN", "MeanReaction"}
+        assert 0 < found["MeanReaction"]["brier_score"] < 1
         assert 0 <= found["emorec"]["recall_any"] <= 1
         assert 0 < found["emorec"]["brier_score"] < 1
         at_ten = json.loads(call(cli.evaluate, folder, "--json").stdout)
@@ -43,6 +44,14 @@ class TestEvaluate:
             assert_fails(
                 command, trained[0], *arguments, "--aversion", value,
                 message=f"aversion: model.aversion must be at least 0, got {value}",
+            )  # fmt: skip
+
+    def test_another_device(self, trained):
+        for command, arguments in ((cli.evaluate, []), (cli.recommend, ["--user", "a"])):
+            assert call(command, trained[0], *arguments, "--device", "cpu").exit_code == 0
+            assert_fails(
+                command, trained[0], *arguments, "--device", "cuda:99",
+                message="training.device is 'cuda:99', but PyTorch finds",
             )  # fmt: skip
 
     @pytest.mark.parametrize(
