@@ -79,6 +79,8 @@ def check_device(config: Config) -> None:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"training.device {name!r} is no device: try 'cpu' or 'cuda'") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"training.device is {name!r}, must be 'cpu', 'cuda' or 'cuda:1'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count() or "no"
         raise ConfigError(

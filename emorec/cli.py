@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import shlex
 import sys
 import time
@@ -33,6 +33,7 @@ from emorec.experiment import (
     train_run,
     write_results,
 )
+from emorec.files import to_json
 from emorec.ops.build import build_in_cache
 from emorec.recommender import EmoRec
 from emorec.run_folder import load_split, read_config
@@ -62,6 +63,8 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
             warnings.showwarning = _show_warning
             try:
                 function(**options)
+            except BrokenPipeError:  # whoever read the output has gone; click ends quietly
+                raise
             except (ValueError, TrainingError, ImportError, OSError) as error:
                 raise click.ClickException(str(error)) from error
 
@@ -165,6 +168,10 @@ def train(
             )
         config = _with_flags(read_config(resume), flags)
         folder, split = resume, load_split(resume)
+        if not len(split.test):
+            raise click.UsageError(
+                f"{resume} holds no test part: it was made by EmoRec.save, not by emorec-train"
+            )
         click.echo(f"Going on with {folder}")
     else:
         config = load_config(preset or "emorec", config_file)
@@ -175,25 +182,35 @@ def train(
         if dataset is not None:
             config = config.updated({"data": {"dataset": dataset}}, "--dataset")
         config = _with_flags(config, flags).with_settings(*settings)
-        folder = run_dir or _new_folder(config)
-        if folder.exists() and any(folder.iterdir()):
+        if run_dir is not None and run_dir.exists() and any(run_dir.iterdir()):
             raise click.UsageError(
-                f"{folder} is there already and is not empty; "
-                f"name another --run-dir, or use --resume {folder}"
+                f"{run_dir} is there already and is not empty; "
+                f"name another --run-dir, or use --resume {run_dir}"
             )
         _ready_machine(config)
-        split = _prepared(config, folder, data_dir, progress)
+        folder = run_dir or _new_folder(config)
+        try:
+            split = _prepared(config, folder, data_dir, progress)
+        finally:
+            if folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()  # there is nothing to go on with
     _ready_machine(config)
-    started = time.perf_counter()
     try:
-        recommender = train_run(config, split, folder, _print_epoch, progress)
-    except KeyboardInterrupt:
+        _train_and_judge(config, split, folder, progress)
+    except (KeyboardInterrupt, BrokenPipeError) as stop:
         click.echo(
             f"\nStopped. Nothing is lost up to the last whole epoch; go on with\n"
             f"  emorec-train --resume {shlex.quote(str(folder))}",
             err=True,
         )
+        if isinstance(stop, BrokenPipeError):
+            raise
         raise SystemExit(130) from None
+
+
+def _train_and_judge(config: Config, split: Split, folder: Path, progress: bool) -> None:
+    started = time.perf_counter()
+    recommender = train_run(config, split, folder, _print_epoch, progress)
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
     click.echo(f"Trained in {minutes} min {seconds} s.\n\nTest part, looked at once:")
     k = config.evaluation.k
@@ -243,6 +260,7 @@ def evaluate(
               against a model; their share is that of dislikes among all
               held-out items that were recommended, and nDCL weighs them by
               rank and strength, 1 being the worst list there is
+    NDCG      divides by what k hits would give, however few items are held out
     both      NDCG of likes less that of dislikes
 
     Where the model predicts which items a user will like, the predictions for the held-out events
@@ -267,7 +285,7 @@ def evaluate(
             name: (results[name].summary() if name in results else {}) | predictions.get(name, {})
             for name in results | predictions
         }
-        click.echo(json.dumps(summaries, indent=2))
+        click.echo(to_json(summaries, indent=2))
     else:
         _print_results(results, predictions, k)
 
@@ -335,11 +353,18 @@ def recommend(
             fg="yellow",
             err=True,
         )
+    for user in dict.fromkeys(users):
+        if user not in set(map(str, lists["user"])):
+            click.secho(
+                f"note: user {user!r} has met every item; there is nothing left to recommend",
+                fg="yellow",
+                err=True,
+            )
     if output == "json":
         click.echo(lists.to_json(orient="records", force_ascii=False, indent=2))
     elif output == "csv":
         click.echo(lists.to_csv(index=False), nl=False)
-    else:
+    elif len(lists):
         click.echo(lists.to_string(index=False, float_format="{:.4f}".format))
 
 
@@ -370,8 +395,17 @@ def _with_flags(config: Config, flags: dict[str, Any]) -> Config:
 
 
 def _new_folder(config: Config) -> Path:
+    """Makes a folder that no other run has, even if it starts within the same second."""
     data = Path(config.data.dataset).name.split(".")[0]
-    return Path("runs") / f"{data}-{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = f"{data}-{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in itertools.count(1):
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("numbers do not end")
 
 
 def _ready_machine(config: Config) -> None:

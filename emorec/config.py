@@ -309,6 +309,8 @@ def _check_values(config: Config) -> None:
     for name, low in at_least:
         if not _value(config, name) >= low:
             raise ConfigError(f"{name} must be at least {low}, got {_value(config, name)}")
+        if isinstance(_value(config, name), int) and _value(config, name) >= 2**63:
+            raise ConfigError(f"{name} must be below 2**63, got {_value(config, name)}")
     for name in positive:
         if not _value(config, name) > 0:
             raise ConfigError(f"{name} must be positive, got {_value(config, name)}")

@@ -25,11 +25,11 @@ from emorec.data.splits import Split, split_interactions
 from emorec.evaluation.polarity import judge_predictions
 from emorec.evaluation.ranking import Evaluation, Scorer, evaluate, recommend_top_k
 from emorec.evaluation.report import write_report
-from emorec.files import write_text
+from emorec.files import to_json, write_text
 from emorec.memory import peak_memory_gib
 from emorec.nn.polarity import ItemPolarity
 from emorec.recommender import EmoRec
-from emorec.run_folder import save_split
+from emorec.run_folder import save_config, save_split
 
 __all__ = [
     "data_card",
@@ -86,7 +86,7 @@ def prepare(
     log, report = load_data(config.data, data_dir, progress)
     options = config.split
     split = split_interactions(log, options.method, options.n, options.quantile)
-    write_text(folder / "config.toml", config.to_toml())
+    save_config(folder, config)
     write_text(folder / "versions.json", json.dumps(_versions(), indent=2))
     save_split(folder, split)
     return split, report
@@ -102,7 +102,7 @@ def train_run(
     """Trains, or goes on training, in a run folder prepared before."""
 
     def record(records: list[EpochRecord]) -> None:
-        lines = [json.dumps(asdict(line)) for line in records]
+        lines = [to_json(asdict(line)) for line in records]
         write_text(folder / "metrics.jsonl", "\n".join(lines) + "\n")
         on_epoch(records)
 
@@ -165,7 +165,7 @@ def write_results(
         "training_seconds": round(sum(record.seconds for record in records), 1),
         "peak_memory_gib": peak_memory_gib(),
     }
-    write_text(folder / "results.json", json.dumps(facts, indent=2))
+    write_text(folder / "results.json", to_json(facts, indent=2))
     card = data_card(split)
     if predictions:
         card["PolAUC of predicted polarities"] = ", ".join(

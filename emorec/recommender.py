@@ -23,10 +23,10 @@ from emorec.data.splits import Split, hold_out_validation
 from emorec.data.vocabulary import Vocabulary
 from emorec.evaluation.ranking import TopK, recommend_top_k, seen_matrix
 from emorec.evaluation.scores import Scorer, scores_in_chunks
-from emorec.files import FileError, load_tensors, save_tensors, write_text
+from emorec.files import FileError, load_tensors, save_tensors
 from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity
-from emorec.run_folder import existing_file, load_split, read_config, save_split
+from emorec.run_folder import existing_file, load_split, read_config, save_config, save_split
 from emorec.scoring import ModelScorer
 from emorec.training import train
 
@@ -51,7 +51,7 @@ class EmoRec:
         >>> log = load_dataset("synthetic")
         >>> recommender = EmoRec("emorec", "training.epochs=1").fit(log, progress=False)
         >>> recommender.recommend([log.users.ids[0]], k=3).columns.tolist()
-        ['user', 'rank', 'item', 'score', 'source']
+        ['user', 'rank', 'item', 'score', 'liked', 'source']
     """
 
     def __init__(
@@ -87,6 +87,9 @@ class EmoRec:
             on_epoch: Called after each epoch with all records so far.
             progress: Whether to show a progress bar.
 
+        Warns:
+            UserWarning: If no user has enough events for a held-out part.
+
         Raises:
             ValueError: If the log cannot be used.
             TrainingError: If training fails.
@@ -97,6 +100,13 @@ class EmoRec:
                 data = k_core(data, core.min_user_events, core.min_item_events)
             data = hold_out_validation(data, options.method, options.n, options.quantile)
         config, valid = self.config, data.valid_targets
+        if not len(valid):
+            warnings.warn(
+                f"histories are too short for a validation part: nothing chooses the epoch, and "
+                f"all {config.training.epochs} run; lower split.n (now {config.split.n})",
+                stacklevel=2,
+            )
+        checkpoint = checkpoint and Path(checkpoint)
         model = build_model(config, data.train.num_users, data.train.num_items)
         self.records = train(model, config, data.train, valid, checkpoint, on_epoch, progress)
         if config.training.refit and len(valid):
@@ -169,12 +179,14 @@ class EmoRec:
                 of new users where it has a vector per user (``graph.user_embeddings``).
 
         Raises:
-            ValueError: If ``k`` is below 1, or the events cannot be used.
+            ValueError: If ``k`` is below 1, the events cannot be used, or ``users`` is one id.
         """
+        if isinstance(users, str):
+            raise ValueError(f"users must be a list of ids, such as [{users!r}], got {users!r}")
         history, wanted = self.split.history, list(users)
         if events is not None:
             with warnings.catch_warnings():  # a few events need not be of every kind
-                warnings.filterwarnings("ignore", message=".* matches no row")
+                warnings.filterwarnings("ignore", message=".* matches no row|.*: ratings go from")
                 later = self._log_of(events)
             history = self._followed_by(history, later)
         index = history.users.indices(wanted)
@@ -247,7 +259,7 @@ class EmoRec:
             NotFittedError: Before `fit`; nothing is written then.
         """
         folder, split, parameters = Path(folder), self.split, self.model.state_dict()
-        write_text(folder / "config.toml", self.config.to_toml())
+        save_config(folder, self.config)
         save_split(folder, split)
         save_tensors(folder / "model.safetensors", parameters, {})
 

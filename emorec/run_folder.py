@@ -1,6 +1,7 @@
 """What a run folder holds, besides what is written once for people to read.
 
 config.toml                every setting
+rules.toml                 the feedback rules, if they were a file of the user's
 vocabulary.json            the users' own ids
 interactions.safetensors   the parts of the log
 model.safetensors          the best epoch's parameters
@@ -16,24 +17,38 @@ import torch
 
 from emorec.config import Config, load_config
 from emorec.data.interactions import Interactions
+from emorec.data.rules import shipped_rules
 from emorec.data.splits import Split
 from emorec.data.vocabulary import Vocabulary
 from emorec.files import FileError, load_tensors, save_tensors, write_text
 
-__all__ = ["existing_file", "load_split", "read_config", "save_split"]
+__all__ = ["existing_file", "load_split", "read_config", "save_config", "save_split"]
 
+_RULES = "rules.toml"
 _PARTS = ("train", "valid", "test")
 _COLUMNS = ("user", "item", "feedback", "time")
 
 
 def read_config(folder: Path) -> Config:
-    """The configuration of a run folder.
+    """The configuration of a run folder, whose own copy of the rules counts.
 
     Raises:
         FileError: If it is missing.
         ConfigError: If it is damaged.
     """
-    return load_config(file=existing_file(folder, "config.toml"))
+    config = load_config(file=existing_file(folder, "config.toml"))
+    rules = folder / _RULES
+    return config.updated({"data": {"rules": str(rules)}}, _RULES) if rules.is_file() else config
+
+
+def save_config(folder: Path, config: Config) -> None:
+    """Writes ``config.toml``, and a copy of the user's rules: what they say may change."""
+    rules, copy = config.data.rules, folder / _RULES
+    if rules in ("", *shipped_rules()):
+        copy.unlink(missing_ok=True)
+    elif Path(rules).is_file():
+        write_text(copy, Path(rules).read_text(encoding="utf-8"))
+    write_text(folder / "config.toml", config.to_toml())
 
 
 def save_split(folder: Path, split: Split) -> None:

@@ -95,6 +95,16 @@ class TestFit:
             known = set(frame.item_id[frame.user_id == user])
             assert not known & set(lists["item"][lists["user"] == user])
 
+    def test_histories_too_short_for_validation(self):
+        log = small_log([(user, item, 0, item) for user in range(4) for item in range(3)], 4, 3)
+        with pytest.warns(UserWarning, match=r"nothing chooses the epoch, and all 2 run; lower"):
+            recommender = EmoRec(config=small_config("")).fit(log, progress=False)
+        assert len(recommender.records) == 2
+
+    def test_one_id_in_place_of_a_list(self, fitted):
+        with pytest.raises(ValueError, match=r"must be a list of ids, such as \['user 1'\]"):
+            fitted.recommend("user 1")
+
     def test_a_data_frame_without_a_column(self):
         with pytest.raises(ValueError, match="user_id"):
             EmoRec(config=CONFIG).fit(pd.DataFrame({"item_id": [1]}), progress=False)

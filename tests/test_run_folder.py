@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from emorec.config import ConfigError, load_config
 from emorec.data.interactions import Interactions
 from emorec.data.splits import split_interactions
 from emorec.files import FileError, save_tensors, write_text
-from emorec.run_folder import existing_file, load_split, read_config, save_split
+from emorec.run_folder import existing_file, load_split, read_config, save_config, save_split
 
 USERS = ["Zoë", "bo b", "東京", '"q"', "\\"]
 LOG = Interactions.from_columns(
@@ -44,6 +46,22 @@ def test_round_trip(folder):
 
 def test_config(folder):
     assert read_config(folder) == load_config("diff-gat")
+
+
+def test_rules_of_the_user_are_kept_as_they_were(tmp_path):
+    rules = tmp_path / "rules.toml"
+    rules.write_text('explicit_positive = "rating > 2"\n')
+    config = load_config("diff-gat", settings=(f"data.rules={rules}",))
+    run = tmp_path / "run"
+    save_config(run, config)
+    rules.write_text('explicit_negative = "rating > 2"\n')
+    found = read_config(run)
+    assert found.updated({"data": {"rules": str(rules)}}, "rules") == config
+    assert Path(found.data.rules).read_text() == 'explicit_positive = "rating > 2"\n'
+    save_config(run, found)  # as a run does that goes on
+    assert Path(read_config(run).data.rules).read_text() == 'explicit_positive = "rating > 2"\n'
+    save_config(run, load_config("diff-gat", settings=("data.rules=kuairand",)))
+    assert read_config(run).data.rules == "kuairand"
 
 
 def test_nothing_needs_pickle(folder):

@@ -61,7 +61,7 @@ def readable(source: str, encoding: str) -> Iterator[None]:
     except UnicodeError as error:
         raise DataError(
             f"{source}: not {encoding.removesuffix('-sig')} text ({error}); "
-            "say its encoding, such as encoding='latin-1'"
+            "save it as UTF-8, or say its encoding, such as encoding='latin-1'"
         ) from error
     except LookupError as error:
         raise DataError(f"{source}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import pandas as pd
 
 from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions, TimeUnit
-from emorec.data.rules import FeedbackRules, RuleMatch
+from emorec.data.rules import STARS, FeedbackRules, RuleMatch
 from emorec.data.tables import DataError, FileFormat, Table, column_remedy, read_table
 from emorec.data.times import TimeUnitOption, parse_times
 from emorec.data.vocabulary import Vocabulary
@@ -205,11 +206,22 @@ def _match(table: Table, rating: str, rules: FeedbackRules) -> tuple[RuleMatch, 
     if "rating" in rules.columns:
         stars = _checked_ratings(table, rating)
         rated = stars != 0
+        _warn_of_other_scales(stars[rated], table.source, rules)
         frame = frame.assign(rating=stars)
     try:
         return rules.match(frame), rated
     except ValueError as error:
         raise DataError(f"{table.source}: {error}") from error
+
+
+def _warn_of_other_scales(stars: np.ndarray, source: str, rules: FeedbackRules) -> None:
+    if rules.name == STARS and len(stars) and (stars.max() > 5 or stars.max() <= 1):
+        warnings.warn(
+            f"{source}: ratings go from {stars.min():g} to {stars.max():g}, but are taken for "
+            "stars from 1 to 5, 1 being a dislike and 6 nothing; write rules of your own "
+            "(--set data.rules=FILE) or a column of feedback (--set data.feedback_column=NAME)",
+            stacklevel=2,
+        )
 
 
 def _checked_ratings(table: Table, column: str) -> np.ndarray:

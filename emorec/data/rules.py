@@ -18,6 +18,8 @@ from emorec.data.feedback import Feedback
 
 __all__ = ["FeedbackRule", "FeedbackRules", "RuleMatch", "shipped_rules"]
 
+STARS = "rules 'ratings'"  # name of the shipped rules for stars from 1 to 5
+
 
 @dataclass(frozen=True)
 class FeedbackRule:

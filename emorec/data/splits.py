@@ -236,7 +236,11 @@ def _why_empty(interactions: Interactions, method: SplitMethod, n: int, quantile
             f"{quantile:g} quantile of time, {cut}; lower quantile or use method 'leave_last_out'"
         )
     longest = int(np.bincount(interactions.user).max())
-    advice = f"lower n to at most {longest - 1}" if longest > 1 else "use method 'time'"
+    advice = (
+        f"lower n (the setting split.n) to at most {longest - 1}"
+        if longest > 1
+        else "use method 'time'"
+    )
     return (
         f"the test part is empty: no user has more than n = {n} interactions, the longest has "
         f"{longest}; {advice}"

@@ -138,11 +138,13 @@ def read_table(
     source = str(path) if member is None else f"{path}:{member}"
     suffixes = Path(member or path.name).suffixes
     suffix = next((s.lower() for s in reversed(suffixes) if s.lower() != ".gz"), "")
+    if path.is_dir():
+        raise DataError(f"{source} is a folder; give a file")
     chosen = file_format or _SUFFIXES.get(suffix)
     if chosen not in get_args(FileFormat):
         raise DataError(
             f"{source}: cannot tell the file format by {suffix or 'a name without suffix'!r}; "
-            f"give file_format, one of {', '.join(get_args(FileFormat))}"
+            f"rename the file or give file_format, one of {', '.join(get_args(FileFormat))}"
         )
     if encoding.lower().replace("-", "") == "utf8":
         encoding = "utf-8-sig"  # the same, but skips a byte order mark
@@ -319,7 +321,10 @@ def _read_parquet(
             file = parquet.ParquetFile(io.BytesIO(stream.read()) if member else str(path))
             names = list(file.schema_arrow.names)
             keep = [c for c in names if columns is None or c in columns]
-            return file.read(columns=keep).to_pandas(), names
+            frame = file.read(columns=keep).to_pandas()
+            if frame.index.names != [None]:  # a column that pandas wrote as its index
+                frame = frame.reset_index()
+            return frame, names
     except (OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise

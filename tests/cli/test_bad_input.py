@@ -98,6 +98,8 @@ class TestBadInput:
                 ["--preset", "diff-gat", "--set", "graph.heads=3"],
                 "graph.heads is 3, which must divide model.embedding_size, 8",
             ),
+            (["--device", "mps"], "training.device is 'mps', must be 'cpu', 'cuda' or 'cuda:1'"),
+            (["--seed", str(2**63)], "training.seed must be below 2..63, got 9223372036854775808"),
             (["--device", "tpu"], "training.device 'tpu' is no device: try 'cpu' or 'cuda'"),
             (["--config", "gone.toml"], "gone.toml: cannot be read"),
             (["--epoch", "3"], "No such option"),

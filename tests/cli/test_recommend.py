@@ -68,6 +68,16 @@ class TestRecommend:
         known = {f"東京 {item}" for item in range(12)}
         assert {row["item"] for row in found} == known - {"東京 3", "東京 4"}
 
+    def test_a_user_who_has_met_everything(self, trained, tmp_path):
+        lines = [f"eve,東京 {item},5,{5000 + item}" for item in range(12)]
+        events = write_log(tmp_path / "events.csv", lines)
+        result = call(cli.recommend, trained[0], "--user", "eve", "--events", events)
+        assert result.exit_code == 0
+        assert result.stdout == ""
+        assert result.stderr == (
+            "note: user 'eve' has met every item; there is nothing left to recommend\n"
+        )
+
     def test_events_that_cannot_be_read(self, trained, tmp_path):
         arguments = ["--user", "eve", "--events"]
         events = write_log(tmp_path / "events.csv", ["eve,東京 3,x,5000"])

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from emorec import cli
+from emorec import EmoRec, cli
 from emorec.files import load_tensors
 from tests.cli.commands import TINY, assert_fails, call, log_lines, write_log
-from tests.small import interrupt_training
+from tests.small import interrupt_training, small_config, small_log
 
 
 def records(folder):
@@ -112,6 +112,12 @@ class TestResume:
             cli.train, "--resume", trained[0], *arguments,
             message="only --epochs and --threads may be given",
         )  # fmt: skip
+
+    def test_a_run_without_a_test_part(self, tmp_path):
+        config = small_config("", "training.epochs=1")
+        EmoRec(config=config).fit(small_log([(0, 0, 0, 0), (1, 1, 0, 1)], 2, 2)).save(tmp_path)
+        message = "holds no test part: it was made by EmoRec.save"
+        assert_fails(cli.train, "--resume", tmp_path, message=message)
 
     def test_no_run_there(self, tmp_path):
         assert_fails(cli.train, "--resume", tmp_path / "gone", message="gone: no such run folder")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +77,48 @@ class TestTrain:
         (folder,) = (tmp_path / "runs").iterdir()
         assert re.fullmatch(r"log-diff-gat-\d{8}-\d{6}", folder.name)
 
+    def test_runs_of_one_second_have_folders_of_their_own(self, log, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(cli.time, "strftime", lambda form: "20260102-030405")
+        arguments = ["--dataset", log, "--epochs", 1, "--preset", "diff-gat", *TINY]
+        for name in ("log-diff-gat-20260102-030405", "log-diff-gat-20260102-030405-2"):
+            assert f"The run is in {Path('runs', name)}\n" in call(cli.train, *arguments).stdout
+            assert (tmp_path / "runs" / name / "results.json").exists()
+
+    def test_no_folder_is_left_where_nothing_can_be_read(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        data = write_log(tmp_path / "log.csv", ["a,b,five,1000"])
+        assert_fails(cli.train, "--dataset", data, message="'five' is no finite number")
+        assert not any((tmp_path / "runs").iterdir())
+
+    def test_stopped_while_it_judges(self, log, tmp_path, monkeypatch):
+        def stop(*_):
+            raise KeyboardInterrupt
+
+        arguments = ["--dataset", log, "--epochs", 1, "--run-dir", tmp_path / "run", *TINY]
+        with monkeypatch.context() as patch:
+            patch.setattr(cli, "judge_polarity", stop)
+            result = call(cli.train, *arguments)
+        assert result.exit_code == 130
+        assert f"emorec-train --resume {tmp_path / 'run'}" in result.stderr
+        assert "Test part" in call(cli.train, "--resume", tmp_path / "run").stdout
+
+    def test_files_are_json_where_nothing_can_be_measured(self, tmp_path):
+        lines = [",".join([*line.split(",")[:2], "5", line.split(",")[3]]) for line in log_lines()]
+        data = write_log(tmp_path / "log.csv", lines)  # nobody dislikes anything
+        arguments = ["--dataset", data, "--epochs", 1, "--run-dir", tmp_path / "run", *TINY]
+        assert call(cli.train, *arguments).exit_code == 0
+
+        def refuse(name):
+            raise AssertionError(f"{name} is no JSON")
+
+        texts = [(tmp_path / "run" / "results.json").read_text()]
+        texts += (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+        texts.append(call(cli.evaluate, tmp_path / "run", "--json").stdout)
+        for text in texts:
+            json.loads(text, parse_constant=refuse)
+        assert json.loads(texts[0])["models"]["emorec"]["recall_dislikes"] is None
+
     def test_an_existing_run_is_not_overwritten(self, trained, log):
         folder, _ = trained
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -108,6 +152,10 @@ class TestTrain:
         )  # fmt: skip
         assert result.exit_code == 0, result.output
         assert re.search(r"note: .*matches no row: implicit_negative", result.stderr)
+        rules.unlink()  # the run has a copy
+        events = write_log(tmp_path / "events.csv", ["eve,東京 3,3,5000"])
+        lists = call(cli.recommend, tmp_path / "run", "--user", "eve", "--events", events)
+        assert "model" in lists.stdout
         assert warnings.showwarning is before
 
 

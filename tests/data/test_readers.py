@@ -92,6 +92,30 @@ def test_parquet(tmp_path: Path) -> None:
         read_interactions(path, user="usr_id")
 
 
+def test_parquet_with_a_column_that_pandas_wrote_as_its_index(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame(
+        {"user_id": ["a", "b"], "item_id": [1, 2], "rating": [5, 1], "timestamp": [10, 20]}
+    )
+    frame.set_index("user_id").to_parquet(tmp_path / "log.parquet")
+    log, _ = read_interactions(tmp_path / "log.parquet")
+    assert log.users.ids == ["a", "b"]
+    assert log.feedback.tolist() == [0, 3]
+
+
+@pytest.mark.parametrize(("ratings", "scale"), [([0, 1, 1], "1 to 1"), ([2, 5, 10], "2 to 10")])
+def test_ratings_that_are_no_stars(ratings, scale) -> None:
+    frame = pd.DataFrame(
+        {"user_id": [1, 2, 3], "item_id": [1, 2, 3], "rating": ratings, "timestamp": [1, 2, 3]}
+    )
+    with pytest.warns(UserWarning, match=f"ratings go from {scale}, but are taken for stars"):
+        read_interactions(frame)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_interactions(frame, rules={"explicit_positive": "rating > 0"})
+        read_interactions(frame.assign(rating=[1, 3, 5]), rules={"explicit_positive": "rating > 0"})
+
+
 def test_parquet_without_pyarrow_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,7 +238,7 @@ def test_times_of_a_frame_may_be_datetimes() -> None:
         (
             HEADER + "1,2,5,3\n1,3,nan,4\n",
             {},
-            "line 3 of .*log.csv, column 'rating': nan is no finite number; write 0",
+            "line 3 of .*log.csv, column 'rating': nan is no finite number; where",
         ),
         (HEADER + "1,2,5,3\n1,3,,4\n", {}, "line 3 of .*'rating': nan is no finite number"),
         (HEADER + "1,2,5,3\n1,3,-inf,4\n", {}, "line 3 of .*'rating': -inf is no finite number"),
@@ -304,7 +328,10 @@ def test_paths_that_are_no_log(tmp_path: Path) -> None:
         read_interactions(tmp_path / "absent.csv")
     with pytest.raises(DataError, match="is a folder; give a file"):
         read_interactions(tmp_path, file_format="csv")
-    with pytest.raises(DataError, match="cannot tell the file format by '.xls'; give file_format"):
+    with pytest.raises(
+        DataError,
+        match="cannot tell the file format by '.xls'; rename the file or",
+    ):
         read_interactions(write(tmp_path, "log.xls", "x"))
     with pytest.raises(DataError, match="not a readable parquet file"):
         read_interactions(write(tmp_path, "log.parquet", "x"))

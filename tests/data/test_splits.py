@@ -188,7 +188,7 @@ def test_report_of_the_time_split_counts_rows_at_the_cut() -> None:
     ("options", "message"),
     [
         ({"n": 0}, "n must be at least 1, got 0"),
-        ({"n": 5}, "no user has more than n = 5 interactions, the longest has 5; lower n to at"),
+        ({"n": 5}, "no user has more than n = 5 interactions, the longest has 5; lower n .the"),
         ({"method": "time", "quantile": 0.0}, "quantile must be between 0 and 1, .* got 0.0"),
         ({"method": "time", "quantile": 1.0}, "got 1.0"),
         ({"method": "time", "quantile": float("nan")}, "got nan"),
