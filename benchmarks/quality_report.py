@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from emorec.data.splits import Split, split_interactions
 from emorec.evaluation.plots import plane_svg
 from emorec.evaluation.ranking import Evaluation
 from emorec.evaluation.tables import PREDICTIONS, comparison_markdown
-from emorec.files import write_text
+from emorec.files import to_json, write_text
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -119,7 +118,7 @@ def write(results: Results, dataset: str, holdout: Holdout) -> None:
         "frontier": results.frontier,
         "curve": results.curve,
     }
-    write_text(target.with_suffix(".json"), json.dumps(data, indent=1) + "\n")
+    write_text(target.with_suffix(".json"), to_json(data, indent=1) + "\n")
     svg = plane_svg(
         {name: mean for name, mean in means.items() if name != "Random"},
         K,
@@ -183,7 +182,7 @@ def markdown(results: Results, dataset: str, holdout: Holdout, comparison: str) 
         "machine.\n"
     )
     for name, facts in results.facts.items():
-        yield f"* **{name}**: `{json.dumps(facts)}`"
+        yield f"* **{name}**: `{to_json(facts)}`"
 
 
 def times_to_quality(results: Results) -> Iterator[str]:
