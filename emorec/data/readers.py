@@ -206,7 +206,7 @@ def _match(table: Table, rating: str, rules: FeedbackRules) -> tuple[RuleMatch, 
     if "rating" in rules.columns:
         stars = _checked_ratings(table, rating)
         rated = stars != 0
-        _warn_of_other_scales(stars[rated], table.source, rules)
+        _warn_of_other_scales(stars, table.source, rules)
         frame = frame.assign(rating=stars)
     try:
         return rules.match(frame), rated

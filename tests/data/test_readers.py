@@ -103,7 +103,7 @@ def test_parquet_with_a_column_that_pandas_wrote_as_its_index(tmp_path: Path) ->
     assert log.feedback.tolist() == [0, 3]
 
 
-@pytest.mark.parametrize(("ratings", "scale"), [([0, 1, 1], "1 to 1"), ([2, 5, 10], "2 to 10")])
+@pytest.mark.parametrize(("ratings", "scale"), [([0, 1, 1], "0 to 1"), ([2, 5, 10], "2 to 10")])
 def test_ratings_that_are_no_stars(ratings, scale) -> None:
     frame = pd.DataFrame(
         {"user_id": [1, 2, 3], "item_id": [1, 2, 3], "rating": ratings, "timestamp": [1, 2, 3]}
