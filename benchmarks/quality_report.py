@@ -138,8 +138,9 @@ def markdown(results: Results, dataset: str, holdout: Holdout, comparison: str) 
     yield f"# Quality on {dataset}\n"
     options = f"--dataset {dataset} --holdout {holdout.option} --data-dir DATA"
     yield (
-        f"Full ranking at k = {K}; held out: {holdout}. Everything is chosen on validation and the "
-        f"test part looked at once. Made by `python benchmarks/quality.py table {options}`, after "
+        f"Full ranking at k = {K}; held out: {holdout}. Everything is chosen on validation, "
+        "but for [what `careful` is](../README.md#quality). "
+        f"Made by `python benchmarks/quality.py table {options}`, after "
         "its `train` and `peer_lists.py`.\n"
     )
     if 0 < holdout.n < K:

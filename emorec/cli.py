@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shlex
 import sys
 import time
@@ -192,7 +191,7 @@ def train(
         try:
             split = _prepared(config, folder, data_dir, progress)
         finally:
-            if folder.exists() and not any(folder.iterdir()):
+            if run_dir is None and not any(folder.iterdir()):
                 folder.rmdir()  # there is nothing to go on with
     _ready_machine(config)
     try:
@@ -353,8 +352,9 @@ def recommend(
             fg="yellow",
             err=True,
         )
+    served = set(lists["user"])
     for user in dict.fromkeys(users):
-        if user not in set(map(str, lists["user"])):
+        if user not in served:
             click.secho(
                 f"note: user {user!r} has met every item; there is nothing left to recommend",
                 fg="yellow",
@@ -398,14 +398,14 @@ def _new_folder(config: Config) -> Path:
     """Makes a folder that no other run has, even if it starts within the same second."""
     data = Path(config.data.dataset).name.split(".")[0]
     name = f"{data}-{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
-    for number in itertools.count(1):
-        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+    folder, number = Path("runs") / name, 1
+    while True:
         try:
             folder.mkdir(parents=True)
+            return folder
         except FileExistsError:
-            continue
-        return folder
-    raise AssertionError("numbers do not end")
+            number += 1
+            folder = folder.with_name(f"{name}-{number}")
 
 
 def _ready_machine(config: Config) -> None:

@@ -63,8 +63,7 @@ def load_data(
             f"data.dataset is {options.dataset!r}, which is neither a file here nor a data set; "
             f"{nearest(options.dataset, DATASETS)}"
         )
-    if options.min_user_events > 1 or options.min_item_events > 1:
-        log = k_core(log, options.min_user_events, options.min_item_events)
+    log = k_core(log, options.min_user_events, options.min_item_events)
     for number, name in ((log.num_users, "user"), (log.num_items, "item")):
         if number < 2:
             raise ValueError(

@@ -96,8 +96,7 @@ class EmoRec:
         """
         if not isinstance(data, Split):
             data, core, options = self._log_of(data), self.config.data, self.config.split
-            if core.min_user_events > 1 or core.min_item_events > 1:
-                data = k_core(data, core.min_user_events, core.min_item_events)
+            data = k_core(data, core.min_user_events, core.min_item_events)
             data = hold_out_validation(data, options.method, options.n, options.quantile)
         config, valid = self.config, data.valid_targets
         if not len(valid):

@@ -168,11 +168,14 @@ def k_core(interactions: Interactions, user_k: int = 1, item_k: int = 1) -> Inte
         item_k: Rows that each item must keep.
 
     Returns:
-        The largest subset in which every user and item has enough rows, reindexed.
+        The largest subset in which every user and item has enough rows, reindexed; with both at
+        1, which asks for nothing, the log as it is.
 
     Raises:
         ValueError: If nothing survives.
     """
+    if max(user_k, item_k) <= 1:
+        return interactions
     kept = interactions
     while len(kept):
         rows = (np.bincount(kept.user, minlength=kept.num_users)[kept.user] >= user_k) & (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import re
 import tomllib
@@ -91,15 +92,18 @@ class TestTrain:
         assert_fails(cli.train, "--dataset", data, message="'five' is no finite number")
         assert not any((tmp_path / "runs").iterdir())
 
-    def test_stopped_while_it_judges(self, log, tmp_path, monkeypatch):
+    @pytest.mark.parametrize(
+        ("error", "code"), [(KeyboardInterrupt(), 130), (BrokenPipeError(errno.EPIPE, "gone"), 1)]
+    )
+    def test_stopped_while_it_judges(self, log, tmp_path, monkeypatch, error, code):
         def stop(*_):
-            raise KeyboardInterrupt
+            raise error
 
         arguments = ["--dataset", log, "--epochs", 1, "--run-dir", tmp_path / "run", *TINY]
         with monkeypatch.context() as patch:
             patch.setattr(cli, "judge_polarity", stop)
             result = call(cli.train, *arguments)
-        assert result.exit_code == 130
+        assert result.exit_code == code
         assert f"emorec-train --resume {tmp_path / 'run'}" in result.stderr
         assert "Test part" in call(cli.train, "--resume", tmp_path / "run").stdout
 
