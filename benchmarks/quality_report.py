@@ -163,7 +163,7 @@ def markdown(results: Results, dataset: str, holdout: Holdout, comparison: str) 
     )
     yield "| aversion | " + " | ".join(keys) + " |\n|" + " ---: |" * (len(keys) + 1)
     for row in results.frontier:
-        yield f"| {row['aversion']:g} | " + " | ".join(f"{row[key]:.4f}" for key in keys) + " |"
+        yield f"| {row['aversion']:g} | " + " | ".join(_cell(row[key]) for key in keys) + " |"
     yield "\n## Predicted polarity\n"
     yield (
         "P(positive) of each held-out event, against what the user made of it: by the share of "
@@ -173,7 +173,7 @@ def markdown(results: Results, dataset: str, holdout: Holdout, comparison: str) 
     )
     yield "| | " + " | ".join(PREDICTIONS.values()) + " |\n| --- |" + " ---: |" * len(PREDICTIONS)
     for name, judged in results.predictions.items():
-        yield f"| {name} | " + " | ".join(f"{judged[key]:.4f}" for key in PREDICTIONS) + " |"
+        yield f"| {name} | " + " | ".join(_cell(judged[key]) for key in PREDICTIONS) + " |"
     yield from times_to_quality(results)
     yield "\n## Settings, cost, and what else was measured\n"
     yield (
@@ -216,4 +216,9 @@ def short_rows(means: dict[str, dict[str, float]]) -> Iterator[str]:
     yield "| | " + " | ".join(keys.values()) + " |"
     yield "| --- |" + " ---: |" * len(keys)
     for name, mean in means.items():
-        yield f"| {name} | " + " | ".join(f"{mean[key]:.4f}" for key in keys) + " |"
+        yield f"| {name} | " + " | ".join(_cell(mean[key]) for key in keys) + " |"
+
+
+def _cell(value: float) -> str:
+    """A figure; a dash where no user has what it is made of, such as a like and a dislike."""
+    return "–" if math.isnan(value) else f"{value:.4f}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import tomllib
 import typing
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
+
+from emorec.suggestions import suggestion
 
 __all__ = ["Config", "ConfigError", "load_config", "preset_names"]
 
@@ -226,7 +227,7 @@ def load_config(
             raise ConfigError(f"{file}: is not TOML: {error}") from error
         preset = str(values.pop("preset", preset))
     if preset not in preset_names():
-        raise ConfigError(f"preset {preset!r} is unknown{_nearest(preset, preset_names())}")
+        raise ConfigError(f"preset {preset!r} is unknown; {suggestion(preset, preset_names())}")
     text = resources.files("emorec.presets").joinpath(f"{preset}.toml").read_text(encoding="utf-8")
     config = Config(preset=preset).updated(tomllib.loads(text), f"preset {preset}")
     return config.updated(values, str(file)).with_settings(*settings)
@@ -238,7 +239,7 @@ def _updated(node: Any, values: dict[str, Any], source: str, path: str) -> Any:
     for key, value in values.items():
         name = f"{path}{key}"
         if key not in hints:
-            raise ConfigError(f"{source}: {name!r} is no setting{_nearest(key, list(hints))}")
+            raise ConfigError(f"{source}: {name!r} is no setting; {suggestion(key, hints)}")
         current = getattr(node, key)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, dict):
@@ -256,7 +257,7 @@ def _fitted(hint: Any, value: Any, where: str) -> Any:
     if typing.get_origin(hint) is Literal:
         choices = [str(choice) for choice in typing.get_args(hint)]
         if value not in choices:
-            raise ConfigError(f"{where} is {value!r}{_nearest(str(value), choices)}")
+            raise ConfigError(f"{where} is {value!r}; {suggestion(str(value), choices)}")
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -274,12 +275,6 @@ def _parse_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    choices = ", ".join(known)
-    return (f"; did you mean {close[0]!r}?" if close else ";") + f" (one of: {choices})"
 
 
 def _check_values(config: Config) -> None:

@@ -18,7 +18,6 @@ from emorec.building import build_model
 from emorec.checkpoint import EpochRecord
 from emorec.config import Config, ConfigError, DataConfig
 from emorec.data.datasets import DATASETS, read_dataset
-from emorec.data.expressions import nearest
 from emorec.data.interactions import Interactions, k_core
 from emorec.data.readers import ReadReport, read_interactions
 from emorec.data.splits import Split, split_interactions
@@ -30,6 +29,7 @@ from emorec.memory import peak_memory_gib
 from emorec.nn.polarity import ItemPolarity
 from emorec.recommender import EmoRec
 from emorec.run_folder import save_config, save_split
+from emorec.suggestions import suggestion
 
 __all__ = [
     "data_card",
@@ -61,7 +61,7 @@ def load_data(
     else:
         raise ConfigError(
             f"data.dataset is {options.dataset!r}, which is neither a file here nor a data set; "
-            f"{nearest(options.dataset, DATASETS)}"
+            f"{suggestion(options.dataset, DATASETS)}"
         )
     log = k_core(log, options.min_user_events, options.min_item_events)
     for number, name in ((log.num_users, "user"), (log.num_items, "item")):

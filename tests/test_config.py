@@ -159,10 +159,10 @@ class TestErrors:
         [
             ("[trainin]\nepochs = 3", "run.toml: 'trainin' is no setting; did you mean 'training'"),
             ("[training]\nepoch = 3", "'training.epoch' is no setting; did you mean 'epochs'"),
-            ("[training]\nqqqqqq = 3", "'training.qqqqqq' is no setting; .*one of: epochs, batch"),
+            ("[training]\nqqqqqq = 3", "'training.qqqqqq' is no setting; there are 'epochs', 'ba"),
             ('[graph]\nconv = "gatt"', "graph.conv is 'gatt'; did you mean 'gat'"),
-            ('[loss]\nranking = "zzz"', r"loss.ranking is 'zzz'; \(one of: bpr, softmax\)"),
-            ("[graph]\nconv = 3", "graph.conv is 3; .*one of: none, sage, gat"),
+            ('[loss]\nranking = "zzz"', r"loss.ranking is 'zzz'; there are 'bpr', 'softmax'"),
+            ("[graph]\nconv = 3", "graph.conv is 3; there are 'none', 'sage', 'gat'"),
             ("training = 3", "'training' is a section, write training.key"),
             ("[data.dataset]\nx = 3", "data.dataset must be a text, got {'x': 3}"),
             ('[training]\nepochs = "3"', "training.epochs must be a whole number, got '3'"),

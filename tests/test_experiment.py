@@ -99,7 +99,7 @@ class TestLoadData:
     def test_neither_a_file_nor_a_data_set(self):
         with pytest.raises(
             ConfigError,
-            match="'ml-1n', which is neither a file here nor a data set; the nearest is",
+            match="'ml-1n', which is neither a file here nor a data set; did you mean",
         ):
             load_data(DataConfig(dataset="ml-1n"), None)
 

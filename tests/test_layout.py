@@ -19,6 +19,7 @@ LEVELS = {
     "emorec.losses": 0,
     "emorec.ops": 0,
     "emorec.presets": 0,
+    "emorec.suggestions": 0,
     "emorec.data": 1,
     "emorec.batches": 2,
     "emorec.building": 3,

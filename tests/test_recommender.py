@@ -407,7 +407,7 @@ class TestSaveAndLoad:
 
     def test_unknown_backend(self, saved):
         with pytest.raises(
-            ConfigError, match="backend: model.backend is 'jax'.*one of: dgl, torch"
+            ConfigError, match="backend: model.backend is 'jax'.*there are 'dgl', 'torch'"
         ):
             EmoRec.load(saved, backend="jax")
 

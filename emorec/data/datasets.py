@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emorec.data.download import download, md5_of
-from emorec.data.expressions import nearest
 from emorec.data.formats import read_amazon, read_goodreads, read_kuairand, read_movielens
 from emorec.data.interactions import Interactions
 from emorec.data.readers import ReadReport, RulesLike
 from emorec.data.synthetic import generate
 from emorec.data.tables import DataError
+from emorec.suggestions import suggestion
 
 __all__ = [
     "DATASETS",
@@ -132,7 +132,7 @@ def default_data_dir() -> Path:
 
 def _known(name: str) -> Dataset:
     if name not in DATASETS:
-        raise DataError(f"there is no data set {name!r} ({nearest(name, DATASETS)})")
+        raise DataError(f"there is no data set {name!r} ({suggestion(name, DATASETS)})")
     return DATASETS[name]
 
 
@@ -201,7 +201,7 @@ def _members(path: Path, wanted: Sequence[str]) -> list[str]:
     absent = [w for w, f in zip(wanted, found, strict=True) if f is None]
     if absent:
         raise DataError(
-            f"{path}: there is no {absent[0]} in the archive ({nearest(absent[0], names)})"
+            f"{path}: there is no {absent[0]} in the archive ({suggestion(absent[0], names)})"
         )
     return [name for name in found if name is not None]
 

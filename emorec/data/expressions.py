@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ast
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pandas as pd
 
-__all__ = ["Expression", "ExpressionError", "nearest"]
+from emorec.suggestions import suggestion
+
+__all__ = ["Expression", "ExpressionError"]
 
 MAX_LENGTH = 2000  # characters
 MAX_DEPTH = 50  # nested operations
@@ -131,16 +132,6 @@ class Expression:
         """
         data = self._evaluate(frame).data
         return np.array(np.broadcast_to(data, (len(frame),)), dtype=bool)
-
-
-def nearest(name: str, known: Iterable[Any]) -> str:
-    """The known names, those most like ``name`` first and alone when there are any."""
-    names = [str(other) for other in known]
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    if close:
-        return f"the nearest is {' or '.join(map(repr, close))}"
-    shown = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
-    return f"there are {shown or 'none'}"
 
 
 class _Compiler:
@@ -287,7 +278,7 @@ class _Compiler:
 
         def read(frame: pd.DataFrame) -> _Value:
             if name not in frame.columns:
-                self.fail(node, f"there is no column {name!r} ({nearest(name, frame.columns)})")
+                self.fail(node, f"there is no column {name!r} ({suggestion(name, frame.columns)})")
             return _column_value(frame[name])
 
         return read

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emorec.data.expressions import Expression, ExpressionError, nearest
+from emorec.data.expressions import Expression, ExpressionError
 from emorec.data.feedback import Feedback
+from emorec.suggestions import suggestion
 
 __all__ = ["FeedbackRule", "FeedbackRules", "RuleMatch", "shipped_rules"]
 
@@ -72,7 +73,7 @@ class FeedbackRules:
             if not path.is_file():
                 raise ValueError(
                     f"there are no rules {str(name_or_path)!r}: give a TOML file or one of the "
-                    f"shipped rules ({nearest(str(name_or_path), shipped_rules())})"
+                    f"shipped rules ({suggestion(str(name_or_path), shipped_rules())})"
                 )
             name = str(path)
             try:

@@ -16,8 +16,8 @@ from typing import IO, Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from emorec.data.expressions import nearest
 from emorec.data.files import DataError, open_bytes, readable
+from emorec.suggestions import suggestion
 
 __all__ = ["DataError", "FileFormat", "Table", "column_remedy", "concat_tables", "read_table"]
 
@@ -79,7 +79,7 @@ class Table:
         if name not in self.frame.columns:
             raise DataError(
                 f"{self.source}: there is no column {name!r} for the {meaning} "
-                f"({nearest(name, self.names)}); {remedy}"
+                f"({suggestion(name, self.names)}); {remedy}"
             )
         return self.frame[name]
 

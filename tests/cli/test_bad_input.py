@@ -119,7 +119,7 @@ class TestBadInput:
     def test_no_such_data(self, tmp_path):
         self.fails(
             tmp_path, "--dataset", "ml-1n",
-            message="'ml-1n', which is neither a file here nor a data set; the nearest is",
+            message="'ml-1n', which is neither a file here nor a data set; did you mean",
         )  # fmt: skip
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

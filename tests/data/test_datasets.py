@@ -184,7 +184,7 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
-    with pytest.raises(DataError, match="no data set 'ml-1n' .the nearest is 'ml-1m'"):
+    with pytest.raises(DataError, match="no data set 'ml-1n' .did you mean 'ml-1m'"):
         load_dataset("ml-1n")
 
 

@@ -118,7 +118,7 @@ def test_anything_else_is_refused_with_text_and_what_is_allowed(text: str, messa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("like > 0 and starz > 1", "no column 'starz' .*nearest is 'stars'.* at character 14"),
+        ("like > 0 and starz > 1", "no column 'starz' .*did you mean 'stars'.* at character 14"),
         ("zzz", "no column 'zzz' .there are 'stars', 'ms', 'like', 'tab', 'flag'"),
         ("tab > 1", "text is compared with a number, at character 7"),
         ("tab in [1]", "text is compared with a number"),

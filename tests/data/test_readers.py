@@ -88,7 +88,7 @@ def test_parquet(tmp_path: Path) -> None:
         {"user_id": ["b", "a"], "item_id": [1, 2], "rating": [5.0, 4.0], "timestamp": [3, 2]}
     ).to_parquet(path)
     assert columns(path) == (["b", "a"], [1, 2], [3, 2])
-    with pytest.raises(DataError, match="no column 'usr_id' .*nearest is 'user_id'"):
+    with pytest.raises(DataError, match="no column 'usr_id' .*did you mean 'user_id'"):
         read_interactions(path, user="usr_id")
 
 
@@ -193,13 +193,13 @@ def test_times_of_a_frame_may_be_datetimes() -> None:
         (
             "user,item_id,rating,timestamp\n1,2,5,3\n",
             {},
-            "no column 'user_id' for the user id .the nearest is 'user'",
+            "no column 'user_id' for the user id .did you mean 'user'",
         ),
         (HEADER + "1,2,5,3\n", {"rating": "stars"}, "no column 'stars' for the rating"),
         (
             HEADER + "1,2,5,3\n",
             {"rules": {"explicit_positive": "ratng == 5"}},
-            "no column 'ratng' for the feedback rules .the nearest is 'rating'",
+            "no column 'ratng' for the feedback rules .did you mean 'rating'",
         ),
         (
             HEADER + "1,2,5,3\n\n1,2,5,yesterday\n",
@@ -300,7 +300,7 @@ def test_bad_text_files_are_named_by_line_column_and_value(
         (ONE + "5\n", "line 2 of .*log.jsonl: not a JSON object"),
         ("[1, 2]\n", "line 1 of .*log.jsonl: not a JSON object"),
         (ONE.replace("2", "null"), "line 1 of .*'item_id': the item id is missing"),
-        ('{"user": 1}\n', "no column 'user_id' .*nearest is 'user'"),
+        ('{"user": 1}\n', "no column 'user_id' .*did you mean 'user'"),
         ("", "log.jsonl is empty"),
         ('{"user_id":"é"}\n'.encode("latin-1"), "not utf-8 text"),
     ],

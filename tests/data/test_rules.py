@@ -106,12 +106,12 @@ def test_wrong_rules_are_refused(table: dict[str, Any], message: str) -> None:
 
 def test_an_unknown_column_names_rule_and_nearest_column() -> None:
     rules = FeedbackRules.from_dict({"explicit_positive": "ratng == 5"}, "mine")
-    with pytest.raises(ExpressionError, match="mine: explicit_positive: .*nearest is 'rating'"):
+    with pytest.raises(ExpressionError, match="mine: explicit_positive: .*did you mean 'rating'"):
         rules.apply(pd.DataFrame({"rating": [5]}))
 
 
 def test_loading_names_the_file_and_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no rules 'ratngs': .*nearest is 'ratings'"):
+    with pytest.raises(ValueError, match="no rules 'ratngs': .*did you mean 'ratings'"):
         FeedbackRules.load("ratngs")
     broken = tmp_path / "broken.toml"
     broken.write_text("explicit_positive = rating == 5\n")
