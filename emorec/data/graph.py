@@ -260,7 +260,7 @@ def _offsets(counts: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
 
 
-def to_dgl(graph: FeedbackGraph) -> Any:
+def to_dgl(events: Events) -> Any:
     """The events as a DGL heterograph of items, pairs and the nodes that events reach.
 
     Its relations are item_to_node, pair_to_node and their transposes, in DGL's compressed format,
@@ -269,7 +269,7 @@ def to_dgl(graph: FeedbackGraph) -> Any:
     Raises:
         ImportError: If DGL is not installed, with what to do.
     """
-    dgl, events = import_dgl(), graph.events
+    dgl = import_dgl()
     as_stored = torch.empty(0, dtype=torch.int32, device=events.item.device)
     return dgl.heterograph(
         {
@@ -291,9 +291,9 @@ def to_dgl(graph: FeedbackGraph) -> Any:
             ),
         },
         num_nodes_dict={
-            "item": graph.num_items,
+            "item": len(events.item_offsets) - 1,
             "pair": len(events.pair_offsets) - 1,
-            "node": len(graph.owner),
+            "node": len(events.node_offsets) - 1,
         },
         idtype=torch.int32,
     )
@@ -313,7 +313,8 @@ def import_dgl() -> ModuleType:
     except ImportError as error:
         raise ImportError(
             f"the dgl backend needs DGL, which cannot be imported here ({error}); install it with "
-            "'pip install dgl==1.1.3' (Python 3.11 or older, not Windows) or use --backend torch"
+            "'pip install dgl==1.1.3' (Python 3.11 or older, not Windows) or use --backend torch, "
+            "which is the setting model.backend=torch"
         ) from error
     finally:
         warnings.formatwarning = formatwarning

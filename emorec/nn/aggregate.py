@@ -6,7 +6,9 @@ Both backends give the two sums that the convolutions need, in either direction,
     mean:    m_v = sum_{u in N(v)} w_uv x_u / sum_{u in N(v)} w_uv,   w_uv = 1 without a decay
     attend:  m_v = sum_{u in N(v)} a_uv x_u,   a_uv = softmax_{u in N(v)} leaky_relu(l_u + r_v)
 
-The second one is `emorec.ops.graph_attention` on both: DGL's takes several times as long.
+DGL makes the first one where all edges weigh alike, and is faster there. Attention is
+`emorec.ops.graph_attention` and weighted means are PyTorch's bags on both backends: DGL's take
+several times as long. Its heterograph is made with the first sum that it is wanted for.
 
 With a decay an event's weight is ``w_uv = 2^(-age / half_life)``, its age being the time from it to
 its user's newest event. A target without edges gets zeros. Every sum runs over edges that are
@@ -16,8 +18,9 @@ ever scattered.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -25,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from emorec.data.graph import FeedbackGraph, import_dgl, to_dgl
+from emorec.data.graph import Events, FeedbackGraph, import_dgl, to_dgl
 from emorec.ops.graph_attention import graph_attention
 from emorec.ops.segments import segment_sum, sum_bags
 
@@ -49,7 +52,7 @@ class Adjacency:
         source_offsets: Where those of each source of attention do, ``[U + 1]``.
         target_by_source: The targets in that order, ``[E]``.
         by_source: The edges in that order, ``[E]``.
-        dgl_graphs: The edges and their transpose as graphs of DGL, for its backend.
+        dgl_graphs: Makes the edges and their transpose as graphs of DGL, for its backend.
         weight: For edges sorted by target, what each counts in the mean, ``[E]``; None: all alike.
     """
 
@@ -60,7 +63,7 @@ class Adjacency:
     source_offsets: Tensor
     target_by_source: Tensor
     by_source: Tensor
-    dgl_graphs: tuple[Any, Any] | None = None
+    dgl_graphs: Callable[[], tuple[Any, Any]] | None = None
     weight: Tensor | None = None
 
     @cached_property
@@ -123,13 +126,13 @@ class Adjacency:
         """Sum over in-edges of ``x``, by weight, without a gradient."""
         # DGL's weighted sums take 10 to 25 times as long as these bags.
         if self.dgl_graphs is not None and self.weight is None:
-            return import_dgl().ops.copy_u_sum(self.dgl_graphs[0], x)
+            return import_dgl().ops.copy_u_sum(self.dgl_graphs()[0], x)
         return sum_bags(self.row, x, self.offsets, self.weight)
 
     def sum_back(self, grad: Tensor) -> Tensor:
         """Sum over out-edges of ``grad`` ``[V, D]``, by weight: ``[X, D]``."""
         if self.dgl_graphs is not None and self.weight is None:
-            return import_dgl().ops.copy_u_sum(self.dgl_graphs[1], grad)
+            return import_dgl().ops.copy_u_sum(self.dgl_graphs()[1], grad)
         return sum_bags(self.target_by_source, grad, self.row_offsets, self.weight_by_source)
 
 
@@ -154,7 +157,9 @@ def adjacencies(
     made = _made.setdefault(graph, {})
     key = backend, half_life
     if key not in made:
-        into, back = _both_directions(graph, with_dgl=backend == "dgl")
+        into, back = _both_directions(graph.events)
+        if backend == "dgl":
+            into, back = _on_dgl(graph.events, into, back)
         if half_life:
             age = graph.age / half_life
             into = _decayed(into, age)
@@ -167,9 +172,7 @@ _made: WeakKeyDictionary[FeedbackGraph, dict[tuple[str, float], tuple[Adjacency,
 _made = WeakKeyDictionary()
 
 
-def _both_directions(graph: FeedbackGraph, with_dgl: bool) -> tuple[Adjacency, Adjacency]:
-    events = graph.events
-    blocks = to_dgl(graph) if with_dgl else {}
+def _both_directions(events: Events) -> tuple[Adjacency, Adjacency]:
     into = Adjacency(
         offsets=events.node_offsets,
         row=events.item,
@@ -178,7 +181,6 @@ def _both_directions(graph: FeedbackGraph, with_dgl: bool) -> tuple[Adjacency, A
         source_offsets=events.pair_offsets,
         target_by_source=events.node,
         by_source=events.order,
-        dgl_graphs=(blocks["item_to_node"], blocks["node_to_item"]) if with_dgl else None,
     )
     back = Adjacency(
         offsets=events.pair_offsets,
@@ -188,9 +190,25 @@ def _both_directions(graph: FeedbackGraph, with_dgl: bool) -> tuple[Adjacency, A
         source_offsets=events.node_offsets,
         target_by_source=events.pair,
         by_source=events.inverse_order,
-        dgl_graphs=(blocks["node_to_pair"], blocks["pair_to_node"]) if with_dgl else None,
     )
     return into, back
+
+
+def _on_dgl(events: Events, into: Adjacency, back: Adjacency) -> tuple[Adjacency, Adjacency]:
+    import_dgl()  # fails now rather than with the first sum
+
+    @cache
+    def relations() -> dict[str, Any]:
+        heterograph = to_dgl(events)
+        return {name: heterograph[name] for name in heterograph.etypes}
+
+    def graphs(*names: str) -> Callable[[], tuple[Any, Any]]:
+        return lambda: (relations()[names[0]], relations()[names[1]])
+
+    return (
+        replace(into, dgl_graphs=graphs("item_to_node", "node_to_item")),
+        replace(back, dgl_graphs=graphs("node_to_pair", "pair_to_node")),
+    )
 
 
 def _decayed(edges: Adjacency, age: Tensor) -> Adjacency:

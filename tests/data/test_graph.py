@@ -177,7 +177,7 @@ class TestToDgl:
         pytest.importorskip("dgl")
         events = random_events(num_users=12)
         graph = build_graph(events, np.arange(12), events.lengths, 9, feedback_nodes=feedback_nodes)
-        heterograph = to_dgl(graph)
+        heterograph = to_dgl(graph.events)
         node = graph.events.node_by_event.tolist()
         for source, ids in (("item", graph.events.item), ("pair", graph.events.pair)):
             expected = sorted(zip(ids.tolist(), node, strict=True))
@@ -190,8 +190,10 @@ class TestToDgl:
 
     def test_without_dgl_the_error_names_what_to_do(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "dgl", None)  # import dgl now fails
-        with pytest.raises(ImportError, match="pip install dgl==1.1.3.*--backend torch"):
-            to_dgl(whole())
+        with pytest.raises(
+            ImportError, match="pip install dgl==1.1.3.*--backend torch.*backend=torch"
+        ):
+            to_dgl(whole().events)
 
 
 def test_importing_dgl_leaves_warnings_as_they_were():

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emorec.data.graph import build_graph
+from emorec.data.graph import build_graph, to_dgl
 from emorec.data.sequences import EventSequences
+from emorec.nn import aggregate
 from emorec.nn.aggregate import adjacencies, sum_by_owner
 from tests.small import small_log
 
@@ -365,6 +366,20 @@ def test_made_once_per_graph_and_freed_with_it(backend):
     del graph, made
     gc.collect()
     assert alive() is None
+
+
+def test_dgl_makes_a_heterograph_for_plain_means_alone(monkeypatch):
+    made = []
+    monkeypatch.setattr(aggregate, "to_dgl", lambda events: made.append(events) or to_dgl(events))
+    graph = graph_of([(0, 0, 0), (0, 1, 1), (1, 1, 0)], num_items=2, num_users=2)
+    x, left, right = torch.ones(8, 1, 4), torch.zeros(8, 1), torch.zeros(3, 1)
+    adjacencies(graph, "dgl")[0].attend(x, left, right)
+    adjacencies(graph, "dgl", half_life=1.0)[0].mean(torch.ones(2, 4))
+    assert not made
+    into, back = adjacencies(graph, "dgl")
+    into.mean(torch.ones(2, 4))
+    back.mean(torch.ones(3, 4))
+    assert len(made) == 1
 
 
 def test_unknown_backend():
