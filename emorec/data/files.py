@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import tarfile
@@ -59,9 +60,12 @@ def readable(source: str, encoding: str) -> Iterator[None]:
     except (zipfile.BadZipFile, tarfile.TarError, KeyError) as error:
         raise DataError(f"{source}: not the archive it should be: {error}") from error
     except UnicodeError as error:
+        start = error.object[:2] if isinstance(error, UnicodeDecodeError) else b""
+        likely = "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "latin-1"
         raise DataError(
-            f"{source}: not {encoding.removesuffix('-sig')} text ({error}); "
-            "save it as UTF-8, or say its encoding, such as encoding='latin-1'"
+            f"{source}: not {encoding.removesuffix('-sig')} text ({error}); save it as UTF-8, or "
+            f"say its encoding, such as encoding={likely!r} "
+            f"(emorec-train --set data.encoding={likely})"
         ) from error
     except LookupError as error:
         raise DataError(f"{source}: {error}") from error

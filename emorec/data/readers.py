@@ -215,7 +215,11 @@ def _match(table: Table, rating: str, rules: FeedbackRules) -> tuple[RuleMatch, 
 
 
 def _warn_of_other_scales(stars: np.ndarray, source: str, rules: FeedbackRules) -> None:
-    if rules.name == STARS and len(stars) and (stars.max() > 5 or stars.max() <= 1):
+    if (
+        rules.name == STARS
+        and len(stars)
+        and (stars.min() < 0 or stars.max() <= 1 or stars.max() > 5)
+    ):
         warnings.warn(
             f"{source}: ratings go from {stars.min():g} to {stars.max():g}, but are taken for "
             "stars from 1 to 5, 1 being a dislike and 6 nothing; write rules of your own "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,16 +44,12 @@ class Split:
     @property
     def history(self) -> Interactions:
         """Everything known before the test part: train, then valid."""
-        train, valid = self.train, self.valid
-        return Interactions(
-            user=np.concatenate([train.user, valid.user]),
-            item=np.concatenate([train.item, valid.item]),
-            feedback=np.concatenate([train.feedback, valid.feedback]),
-            time=np.concatenate([train.time, valid.time]),
-            users=train.users,
-            items=train.items,
-            time_unit=train.time_unit,
-        )
+        return _joined(self.train, self.valid)
+
+    @property
+    def log(self) -> Interactions:
+        """Everything known by now: train, valid, then test."""
+        return _joined(self.train, self.valid, self.test)
 
     @property
     def valid_targets(self) -> Interactions:
@@ -126,13 +122,14 @@ def hold_out_validation(
         quantile: As in `split_interactions`.
 
     Returns:
-        A split with an empty test part.
+        A split with an empty test part, whose vocabularies hold just the users and items that
+        occur: others could only be scored by chance.
 
     Raises:
         ValueError: If the method is unknown, ``n`` or ``quantile`` is out of range or the log is
             empty.
     """
-    return Split(*_validation_parts(interactions, method, n, quantile))
+    return Split(*_validation_parts(interactions.reindexed(), method, n, quantile))
 
 
 def last_n_per_user(interactions: Interactions, n: int) -> np.ndarray:
@@ -179,6 +176,17 @@ def after_quantile(interactions: Interactions, quantile: float) -> np.ndarray:
         ValueError: If ``quantile`` is not in (0, 1).
     """
     return interactions.time > _cut_time(interactions.time, quantile)
+
+
+def _joined(*parts: Interactions) -> Interactions:
+    """The rows of parts that share vocabularies."""
+    return replace(
+        parts[0],
+        user=np.concatenate([part.user for part in parts]),
+        item=np.concatenate([part.item for part in parts]),
+        feedback=np.concatenate([part.feedback for part in parts]),
+        time=np.concatenate([part.time for part in parts]),
+    )
 
 
 def _held_out(rows: Interactions, method: SplitMethod, n: int, quantile: float) -> np.ndarray:

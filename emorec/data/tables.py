@@ -156,8 +156,11 @@ def read_table(
             frame, found = _read_json_lines(path, member, columns, encoding, source)
             delimiter = None
         else:
-            with open_bytes(path, member) as stream:
-                header = _first_line(io.TextIOWrapper(stream, encoding=encoding))
+            with (
+                open_bytes(path, member) as stream,
+                io.TextIOWrapper(stream, encoding=encoding) as text,
+            ):
+                header = _first_line(text)
             if not header:
                 raise DataError(f"{source} is empty; one line per interaction is expected")
             delimiter = delimiter or _sniff(header, [*text_columns, *(columns or ())])
@@ -174,8 +177,10 @@ def read_table(
         raise DataError(f"{source} has a header and no rows; one line per interaction is expected")
 
     def place(row: int) -> str:
-        with open_bytes(path, member) as stream:
-            text = io.TextIOWrapper(stream, encoding=encoding, newline="")
+        with (
+            open_bytes(path, member) as stream,
+            io.TextIOWrapper(stream, encoding=encoding, newline="") as text,
+        ):
             line = _line_of(text, row + (delimiter is not None and names is None), delimiter)
         return f"line {line} of {source}"
 
@@ -278,8 +283,11 @@ def _read_json_lines(
     # Python's parser keeps every value as written; pandas' guesses dates by the column's name.
     parts: list[pd.DataFrame] = []
     names: dict[str, None] = {}  # an ordered set
-    with open_bytes(path, member) as stream:
-        records = _json_objects(io.TextIOWrapper(stream, encoding=encoding), source)
+    with (
+        open_bytes(path, member) as stream,
+        io.TextIOWrapper(stream, encoding=encoding) as text,
+    ):
+        records = _json_objects(text, source)
         while chunk := list(islice(records, _JSON_ROWS_AT_ONCE)):
             for record in chunk:
                 names.update(dict.fromkeys(record))

@@ -36,7 +36,8 @@ def parse_times(
 ) -> Times:
     """Reads a column of times.
 
-    Whole numbers (digits in text too) are seconds or milliseconds since the epoch. Anything else
+    Whole numbers (digits in text too) are seconds or milliseconds since the epoch, but for dates
+    without separators (20201231), which need a ``time_format`` ("%Y%m%d"). Anything else
     is a date: ISO 8601, or ``time_format``; without a zone it is UTC. Dates become seconds, or
     milliseconds where one has a fraction of a second and ``unit`` is "auto".
 
@@ -83,7 +84,7 @@ def _from_numbers(table: Table, column: str, raw: pd.Series, unit: TimeUnitOptio
             numbers != np.floor(numbers),
             column,
             "has a fraction; times are whole seconds or milliseconds since the epoch "
-            "(multiply by 1000, round, and give time_unit='ms')",
+            f"(multiply by 1000, round, and give {_option('unit', 'ms')})",
         )
     table.refuse(numbers < 0, column, "is negative; times count from 1970 on")
     table.refuse(
@@ -94,6 +95,14 @@ def _from_numbers(table: Table, column: str, raw: pd.Series, unit: TimeUnitOptio
     times = numbers.astype(np.int64)
     if unit != "auto":
         return Times(times, unit, f"times are {_NAMES[unit]}, as told")
+    looks_like_date = _looks_like_date(times)
+    if looks_like_date.all():  # as seconds, all would lie within one month of 1970
+        table.refuse(
+            looks_like_date,
+            column,
+            f"looks like a date, year, month and day; give {_option('format', '%Y%m%d')}, "
+            f"or {_option('unit', 's')} if it is none",
+        )
     is_long = times >= _FIRST_MILLISECONDS
     if is_long.any():
         other = int(is_long.argmax())
@@ -101,7 +110,7 @@ def _from_numbers(table: Table, column: str, raw: pd.Series, unit: TimeUnitOptio
             ~is_long & (times > 0),
             column,
             f"looks like seconds, {times[other]} at {table.place(other)} like milliseconds; "
-            "use one unit, or give time_unit='s' or 'ms'",
+            f"use one unit, or give {_option('unit', 's')} or 'ms'",
         )
     told: TimeUnit = "ms" if is_long.any() else "s"
     return Times(times, told, f"times taken as {_NAMES[told]} by their size (up to {times.max()})")
@@ -117,6 +126,16 @@ def _from_dates(table: Table, column: str, dates: pd.Series, unit: TimeUnitOptio
     if chosen == "s":
         ticks = ticks // 1000
     return Times(ticks, chosen, f"times are dates, kept as {_NAMES[chosen]} (UTC)")
+
+
+def _looks_like_date(numbers: np.ndarray) -> np.ndarray:
+    """Which numbers read YYYYMMDD, such as 20201231, bool ``[N]``."""
+    year, month, day = numbers // 10_000, numbers // 100 % 100, numbers % 100
+    return (1900 <= year) & (year <= 2100) & (1 <= month) & (month <= 12) & (1 <= day) & (day <= 31)
+
+
+def _option(name: str, value: str) -> str:
+    return f"time_{name}={value!r} (emorec-train --set data.time_{name}={value})"
 
 
 _NAMES = {"s": "seconds", "ms": "milliseconds"}

@@ -165,6 +165,8 @@ def test_digits_in_text_files_become_integers_where_nothing_is_lost(
         (["2000-12-31"], {"time_unit": "ms"}, [978220800000], "ms"),
         (["31.12.2000"], {"time_format": "%d.%m.%Y"}, [978220800], "s"),
         (["20001231"], {"time_format": "%Y%m%d"}, [978220800], "s"),
+        (["20001231"], {"time_unit": "s"}, [20001231], "s"),
+        (["20001231", "20001300"], {}, [20001231, 20001300], "s"),  # there is no 13th month
     ],
 )
 def test_times(
@@ -175,6 +177,13 @@ def test_times(
     assert log.time.tolist() == ticks
     assert log.time_unit == report.time_unit == unit
     assert {"s": "seconds", "ms": "milliseconds"}[unit] in report.time_note
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_texts_in_other_encodings(tmp_path: Path, encoding: str) -> None:
+    content = (HEADER + "zoé,2,5,3\n").encode(encoding)
+    log, _ = read_interactions(write(tmp_path, "log.csv", content), encoding=encoding)
+    assert log.users.ids == ["zoé"]
 
 
 def test_times_of_a_frame_may_be_datetimes() -> None:
@@ -260,7 +269,9 @@ def test_times_of_a_frame_may_be_datetimes() -> None:
         (HEADER + "1,2,5,3,9\n1,2,5,3,9\n", {}, "rows have more cells than the header has names"),
         (HEADER + "1,2,5,3\n1,2,5,3,9\n", {}, "does not fit the header: .*line 3, saw 5"),
         (HEADER + '1,2,5,"3\n', {}, "does not fit the header: .*check the delimiter and the quote"),
-        ((HEADER + "zoé,2,5,3\n").encode("latin-1"), {}, "not utf-8 text .*encoding='latin-1'"),
+        ((HEADER + "zoé,2,5,3\n").encode("latin-1"), {}, "not utf-8 text .*--set .*=latin-1"),
+        ((HEADER + "zoé,2,5,3\n").encode("utf-16"), {}, "not utf-8 text .*encoding='utf-16'"),
+        (HEADER + "1,2,5,20001231\n", {}, "20001231 looks like a date.*--set .*format=%Y%m%d"),
         (HEADER + "1,2,5,3\n", {"encoding": "klingon"}, "unknown encoding: klingon"),
         (HEADER + "1,2,5,3\n", {"time_unit": "min"}, "must be 'auto', 's' or 'ms', got 'min'"),
         (

@@ -12,6 +12,7 @@ from emorec.data.interactions import Interactions
 from emorec.data.splits import (
     Split,
     after_quantile,
+    hold_out_validation,
     last_n_per_user,
     split_interactions,
 )
@@ -113,6 +114,20 @@ def test_feedback_travels_with_its_row() -> None:
 def test_history_is_all_rows_before_the_test_part() -> None:
     split = split_interactions(LOG, "leave_last_out", n=1)
     assert sorted(external(split.history)) == sorted(external(LOG.select(~last_n_per_user(LOG, 1))))
+
+
+def test_the_log_is_all_rows_but_cold_ones() -> None:
+    split = split_interactions(LOG, "leave_last_out", n=1)
+    cold = {("ann", "e", 60), ("cid", "e", 90)}
+    assert set(external(split.log)) == set(external(LOG)) - cold
+
+
+def test_validation_alone_knows_whom_it_has_seen() -> None:
+    kept = LOG.select(LOG.item != LOG.items.ids.index("b"))
+    split = hold_out_validation(kept, n=1)
+    assert sorted(external(split.log)) == sorted(external(kept))
+    assert split.train.items.ids == ["a", "c", "d", "e"]
+    assert len(split.test) == 0
 
 
 def test_history_keeps_each_users_order_through_ties() -> None:
