@@ -31,21 +31,23 @@ class Progress:
     """Where training stands after an epoch.
 
     Attributes:
+        of: What is trained, on what: another training cannot go on from here.
         best: Parameters of the best epoch so far.
         best_score: Its score on validation.
         epochs_without_gain: Epochs since.
         records: What happened in each epoch.
     """
 
+    of: str
     best: dict[str, Tensor]
     best_score: float = -math.inf
     epochs_without_gain: int = 0
     records: list[EpochRecord] = field(default_factory=list)
 
     @classmethod
-    def fresh(cls, model: nn.Module) -> Progress:
+    def fresh(cls, model: nn.Module, of: str) -> Progress:
         """The start of training."""
-        return cls(best=_copied(model.state_dict()))
+        return cls(of, best=_copied(model.state_dict()))
 
     @property
     def epoch(self) -> int:
@@ -72,6 +74,7 @@ class Progress:
         if average is not None:
             tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
         about = {
+            "of": self.of,
             "best_score": self.best_score,
             "epochs_without_gain": self.epochs_without_gain,
             "records": [asdict(record) for record in self.records],
@@ -80,14 +83,24 @@ class Progress:
 
     @classmethod
     def load(
-        cls, path: Path, model: nn.Module, optimizer: Optimizer, average: ParameterAverage | None
+        cls,
+        path: Path,
+        model: nn.Module,
+        of: str,
+        optimizer: Optimizer,
+        average: ParameterAverage | None,
     ) -> Progress:
         """Reads what `save` wrote, into the model, the optimizer and the average too.
 
         Raises:
-            FileError: If the file is damaged or belongs to another model.
+            FileError: If the file is damaged or belongs to another model or training.
         """
         tensors, about = load_tensors(path)
+        if about.get("of") != of:
+            raise FileError(
+                f"{path}: belongs to a training on other data or with other settings; go on with "
+                "those, or remove the file to start anew"
+            )
         parts: dict[str, dict[str, Tensor]] = {
             name: {} for name in ("model", "best", "optimizer", "average")
         }
@@ -106,7 +119,7 @@ class Progress:
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise FileError(f"{path}: belongs to another model ({error})") from error
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-        return cls(parts["best"], about["best_score"], about["epochs_without_gain"], records)
+        return cls(of, parts["best"], about["best_score"], about["epochs_without_gain"], records)
 
 
 def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:

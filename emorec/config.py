@@ -33,18 +33,24 @@ class DataConfig:
     rating_column: str = "rating"
     feedback_column: str = ""  # holds the kind of feedback itself; rating and rules are not used
     rules: str = ""  # name or file of feedback rules; empty: the data set's own, or "ratings"
+    time_unit: Literal["auto", "s", "ms"] = "auto"  # of whole numbers in files; auto: by size
+    time_format: str = ""  # of dates in files, such as "%d/%m/%Y"; empty: ISO 8601
+    encoding: str = "utf-8"  # of text files
     min_user_events: int = 1  # k-core: fewer rows and the user is dropped
     min_item_events: int = 1  # k-core: fewer rows and the item is dropped
 
     @property
-    def columns(self) -> dict[str, Any]:
-        """Names of columns, as `emorec.data.readers.read_interactions` takes them."""
+    def reading(self) -> dict[str, Any]:
+        """What `emorec.data.readers.read_interactions` takes, but for the rules."""
         return {
             "user": self.user_column,
             "item": self.item_column,
             "time": self.time_column,
             "rating": self.rating_column,
             "feedback": self.feedback_column or None,
+            "time_unit": self.time_unit,
+            "time_format": self.time_format or None,
+            "encoding": self.encoding,
         }
 
 
@@ -111,7 +117,7 @@ class LossConfig:
     samples: int = 1  # bpr: sampled items per target
     use_negatives: float = 0.0  # bpr: share of the samples that are the user's own dislikes
     polarity_weight: float = 1.0  # of the polarity loss, if the model predicts it
-    polarity_decay: float = 0.0  # AdamW's weight decay, of the polarity's vectors of items
+    polarity_decay: float = 0.0  # AdamW's weight decay, of the polarity's tables
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ class TrainingConfig:
     clip_norm: float = 1.0  # largest norm of the gradient
     averaging: float = 0.0  # decay of the moving average of parameters, per step; 0: none
     patience: int = 4  # epochs without a better validation score before stopping
-    refit: float = 0.0  # go on with train and validation, for this share of the epochs so far
+    refit: float = 0.0  # go on with train and validation, for this share of the chosen epochs
     seed: int = 42
     device: str = "cpu"
     threads: int = 0  # of the CPU; 0: PyTorch's choice
@@ -299,7 +305,7 @@ def _check_values(config: Config) -> None:
         "training.weight_decay", "training.refit", "loss.polarity_weight", "loss.polarity_decay",
         "model.aversion", "graph.half_life",
     ]  # fmt: skip
-    shares = ["loss.use_negatives", "split.quantile"]
+    shares = ["loss.use_negatives"]
     below_one = ["graph.dropout", "sequence.dropout", "training.averaging"]
     for name, low in at_least:
         if not _value(config, name) >= low:
@@ -315,6 +321,10 @@ def _check_values(config: Config) -> None:
     for name in below_one:
         if not 0 <= _value(config, name) < 1:
             raise ConfigError(f"{name} must be at least 0 and below 1, got {_value(config, name)}")
+    if not 0 < config.split.quantile < 1:
+        raise ConfigError(
+            f"split.quantile must be above 0 and below 1, got {config.split.quantile}"
+        )
     for name in shares:
         if not 0 <= _value(config, name) <= 1:
             raise ConfigError(f"{name} must be between 0 and 1, got {_value(config, name)}")

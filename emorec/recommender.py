@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +16,7 @@ import torch
 from emorec.baselines import MeanReaction, MostPop
 from emorec.building import build_model, check_device
 from emorec.checkpoint import EpochRecord
-from emorec.config import Config, load_config
+from emorec.config import Config, SplitConfig, load_config
 from emorec.data.datasets import DATASETS
 from emorec.data.interactions import Interactions, k_core
 from emorec.data.readers import read_interactions
@@ -61,6 +62,7 @@ class EmoRec:
         self.records: list[EpochRecord] = []
         self._model: Recommender | None = None
         self._split: Split | None = None
+        self._was_given_test = False
 
     def fit(
         self,
@@ -75,20 +77,21 @@ class EmoRec:
         The held-out part chooses the epoch. With ``training.refit`` the model of that epoch then
         goes on learning from the train and the held-out part together, for that share of as many
         epochs: the newest events are the ones that say most about the next. The end of this
-        training is known, so the learning rate falls to 0 until then.
+        training is known, so the learning rate falls to 0 until then. The process keeps the memory
+        that training frees, see `emorec.memory.keep_freed_memory`.
 
         Args:
             data: A log, of which a part is held out to choose the epoch; a DataFrame has the
                 columns user_id, item_id, rating and timestamp, or those that the section ``data``
                 of the configuration names. Or a split made before: its train part is learned from,
-                its valid part chooses, its test part is not looked at.
+                its valid part chooses, its test part is looked at by nothing but `recommend`.
             checkpoint: File to write after each epoch, and to go on from if it exists; refitting
                 has one of its own beside it, for each epoch that it starts from.
             on_epoch: Called after each epoch with all records so far.
             progress: Whether to show a progress bar.
 
         Warns:
-            UserWarning: If no user has enough events for a held-out part.
+            UserWarning: If there is no held-out part, or rows match no rule and are left out.
 
         Raises:
             ValueError: If the log cannot be used.
@@ -101,30 +104,42 @@ class EmoRec:
         config, valid = self.config, data.valid_targets
         if not len(valid):
             warnings.warn(
-                f"histories are too short for a validation part: nothing chooses the epoch, and "
-                f"all {config.training.epochs} run; lower split.n (now {config.split.n})",
+                f"there is no validation part: nothing chooses the epoch, and all "
+                f"{config.training.epochs} run; {_remedy(config.split)}",
                 stacklevel=2,
             )
         checkpoint = checkpoint and Path(checkpoint)
         model = build_model(config, data.train.num_users, data.train.num_items)
-        self.records = train(model, config, data.train, valid, checkpoint, on_epoch, progress)
-        if config.training.refit and len(valid):
-            chosen = max(self.records, key=lambda record: record.valid[config.evaluation.select])
-            epochs = math.ceil(config.training.refit * chosen.epoch)
-            config = config.updated({"training": {"epochs": epochs}}, "refit")
-            again = train(
-                model,
-                config,
-                data.history,
-                valid.select(np.zeros(0, dtype=np.int64)),
-                checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-refit-{chosen.epoch}"),
-                lambda records: on_epoch(self.records + records),
-                progress,
-                anneal=True,
-            )
-            self.records = self.records + again
-        self._model, self._split = model, data
+        with _threads(config.training.threads):
+            self.records = train(model, config, data.train, valid, checkpoint, on_epoch, progress)
+            if config.training.refit and len(valid):
+                again = self._refit(model, data, checkpoint, on_epoch, progress)
+                self.records = self.records + again
+        self._model, self._split = model.eval(), data
+        self._was_given_test = len(data.test) > 0
         return self
+
+    def _refit(
+        self,
+        model: Recommender,
+        data: Split,
+        checkpoint: Path | None,
+        on_epoch: Callable[[list[EpochRecord]], None],
+        progress: bool,
+    ) -> list[EpochRecord]:
+        """Goes on with train and valid together; where it ends is known, so nothing validates."""
+        chosen = max(self.records, key=lambda record: record.valid[self.config.evaluation.select])
+        epochs = math.ceil(self.config.training.refit * chosen.epoch)
+        return train(
+            model,
+            self.config.updated({"training": {"epochs": epochs}}, "refit"),
+            data.history,
+            data.valid.select(np.zeros(0, dtype=np.int64)),
+            checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-refit-{chosen.epoch}"),
+            lambda records: on_epoch(self.records + records),
+            progress,
+            anneal=True,
+        )
 
     @property
     def model(self) -> Recommender:
@@ -157,6 +172,8 @@ class EmoRec:
         users: Iterable[Any],
         k: int = 10,
         events: Interactions | pd.DataFrame | str | Path | None = None,
+        *,
+        before_test: bool | None = None,
     ) -> pd.DataFrame:
         """The k best items for each user that the user has not met.
 
@@ -166,6 +183,9 @@ class EmoRec:
             events: What happened beside the log that was learned from, of known users and new
                 ones, with columns as in `fit`; or a file of it. The lists answer to it at once,
                 and nothing is learned from it.
+            before_test: True: know no more than what came before the test part, as befits lists
+                that are to be judged. False: know all of the log. None: False, and a warning where
+                `fit` was given a test part.
 
         Returns:
             Columns ``user, rank, item, score, source``, best first; ``source`` is "model" or,
@@ -174,16 +194,25 @@ class EmoRec:
             that anybody's is.
 
         Warns:
-            UserWarning: If events are left out: those of items that the model does not know, and
-                of new users where it has a vector per user (``graph.user_embeddings``).
+            UserWarning: If events are left out: those that match no rule, those of items that the
+                model does not know, and of new users where it has a vector per user
+                (``graph.user_embeddings``). If nobody said whether the test part is known.
 
         Raises:
             ValueError: If ``k`` is below 1, the events cannot be used, or ``users`` is one id.
         """
-        if isinstance(users, str):
+        if np.isscalar(users):
             raise ValueError(f"users must be a list of ids, such as [{users!r}], got {users!r}")
-        history, wanted = self.split.history, list(users)
-        if events is not None:
+        split, wanted = self.split, list(users)
+        if before_test is None and self._was_given_test:
+            warnings.warn(
+                "the test part counts as met, so that these lists hold none of it; for lists that "
+                "are to be judged, say before_test=True, else False",
+                stacklevel=2,
+            )
+        history = split.history if before_test else split.log
+        k = min(k, history.num_items)
+        if events is not None and not _is_empty(events):
             with warnings.catch_warnings():  # a few events need not be of every kind
                 warnings.filterwarnings("ignore", message=".* matches no row|.*: ratings go from")
                 later = self._log_of(events)
@@ -227,7 +256,15 @@ class EmoRec:
         options = self.config.data
         own = DATASETS[options.dataset].rules if options.dataset in DATASETS else ""
         rules = options.rules or own or "ratings"
-        return read_interactions(data, **options.columns, rules=rules)[0]
+        log, report = read_interactions(data, **options.reading, rules=rules)
+        unmatched = report.dropped["no rule matches"]
+        if unmatched:
+            warnings.warn(
+                f"{report.source}: {unmatched:,} of {report.rows_read:,} rows match no rule of "
+                "feedback and are left out",
+                stacklevel=3,
+            )
+        return log
 
     def _followed_by(self, history: Interactions, events: Interactions) -> Interactions:
         """What is known, with the events that the model can take in."""
@@ -302,9 +339,31 @@ class EmoRec:
             raise FileError(
                 f"{path}: does not fit config.toml, or is of another version of EmoRec ({error})"
             ) from error
-        recommender._model = model.to(recommender.config.training.device)
+        recommender._model = model.to(recommender.config.training.device).eval()
         recommender._split = split
         return recommender
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Lets PyTorch work with so many threads of the CPU; 0 leaves the choice to it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _remedy(options: SplitConfig) -> str:
+    """What would make a validation part."""
+    if options.method == "time":
+        return f"lower split.quantile (now {options.quantile})"
+    return f"histories are too short for split.n (now {options.n}), lower it"
+
+
+def _is_empty(events: Interactions | pd.DataFrame | str | Path) -> bool:
+    return isinstance(events, (Interactions, pd.DataFrame)) and not len(events)
 
 
 def _predicted(predict: Scorer, users: np.ndarray, topk: TopK, num_items: int) -> np.ndarray:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +82,10 @@ def train(
 
     Raises:
         TrainingError: If the loss stops being a number, or nothing is there to learn from.
-        FileError: If the checkpoint does not fit the model.
+        FileError: If the checkpoint is of another model, other data or other settings.
     """
     options = config.training
     keep_freed_memory()
-    if options.threads:
-        torch.set_num_threads(options.threads)
     model.to(options.device)
     if model.neighbours is not None:
         model.neighbours.remember(similar_items(fit, config.model.neighbours))
@@ -93,9 +94,10 @@ def train(
     events = EventSequences.build(fit)
     learner = _Learner(model, config, events, fit, anneal)
     validate = _validation(model, config, fit, valid)
-    state = Progress.fresh(model)
+    identity = _identity(config, fit, valid)
+    state = Progress.fresh(model, identity)
     if checkpoint is not None and checkpoint.exists():
-        state = Progress.load(checkpoint, model, learner.optimizer, learner.average)
+        state = Progress.load(checkpoint, model, identity, learner.optimizer, learner.average)
     while state.epoch < options.epochs and state.epochs_without_gain < options.patience:
         started = time.perf_counter()
         loss = learner.run_epoch(state.epoch + 1, progress)
@@ -298,6 +300,20 @@ def _choose_vote(
     choices = list(itertools.product(_WEIGHTS, _MEMORIES))
     bar = tqdm(choices, desc="neighbours' vote", unit="try", leave=False, disable=not progress)
     vote_by(max(bar, key=score))
+
+
+def _identity(config: Config, fit: Interactions, valid: Interactions) -> str:
+    """A digest of the data and of the settings that decide what is learned from them."""
+    settings = asdict(config)
+    del settings["data"], settings["split"]  # what came of them counts
+    del settings["model"]["backend"]
+    for name in ("epochs", "patience", "device", "threads"):  # it may go on longer, or elsewhere
+        del settings["training"][name]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for part in (fit, valid):
+        for column in (part.user, part.item, part.feedback, part.time):
+            digest.update(column.tobytes())
+    return digest.hexdigest()
 
 
 def _diverged(what: str, config: Config) -> TrainingError:

@@ -201,6 +201,7 @@ class TestErrors:
             ("graph.half_life=nan", "graph.half_life must be at least 0, got nan"),
             ("graph.half_life=inf", "graph.half_life must be finite, got inf"),
             ("loss.use_negatives=nan", "loss.use_negatives must be between 0 and 1, got nan"),
+            ("split.quantile=1", "split.quantile must be above 0 and below 1, got 1.0"),
             ("evaluation.k=0", "evaluation.k must be at least 1, got 0"),
             ("model.embedding_size=0", "model.embedding_size must be at least 1, got 0"),
         ],

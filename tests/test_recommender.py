@@ -97,13 +97,50 @@ class TestFit:
 
     def test_histories_too_short_for_validation(self):
         log = small_log([(user, item, 0, item) for user in range(4) for item in range(3)], 4, 3)
-        with pytest.warns(UserWarning, match=r"nothing chooses the epoch, and all 2 run; lower"):
+        with pytest.warns(UserWarning, match=r"nothing chooses the epoch, and all 2 run; histo"):
             recommender = EmoRec(config=small_config("")).fit(log, progress=False)
         assert len(recommender.records) == 2
 
-    def test_one_id_in_place_of_a_list(self, fitted):
-        with pytest.raises(ValueError, match=r"must be a list of ids, such as \['user 1'\]"):
-            fitted.recommend("user 1")
+    def test_no_validation_part_by_time(self):
+        log = small_log([(user, item, 0, 7) for user in range(4) for item in range(3)], 4, 3)
+        config = small_config("", "training.epochs=1", "split.method=time", "split.quantile=0.7")
+        with pytest.warns(UserWarning, match=r"all 1 run; lower split.quantile \(now 0.7\)"):
+            EmoRec(config=config).fit(log, progress=False)
+
+    def test_rows_that_no_rule_matches(self):
+        frame = pd.DataFrame(
+            {
+                "user_id": [row % 5 for row in range(40)],
+                "item_id": [row % 8 for row in range(40)],
+                "rating": [-1 if row % 4 == 3 else 5 for row in range(40)],
+                "timestamp": range(40),
+            }
+        )
+        with pytest.warns(UserWarning) as caught:
+            EmoRec(config=CONFIG).fit(frame, progress=False)
+        texts = [str(warning.message) for warning in caught]
+        assert any("10 of 40 rows match no rule of feedback and are left out" in t for t in texts)
+        assert any("ratings go from -1 to 5" in text for text in texts)
+
+    @pytest.mark.parametrize("user", ["user 1", 7, np.int64(7)])
+    def test_one_id_in_place_of_a_list(self, fitted, user):
+        with pytest.raises(ValueError, match=r"must be a list of ids, such as \["):
+            fitted.recommend(user)
+
+    def test_an_endless_list_is_the_catalogue(self, fitted):
+        pd.testing.assert_frame_equal(
+            fitted.recommend(USERS[:2], k=10**12), fitted.recommend(USERS[:2], k=50)
+        )
+
+    def test_events_of_nobody(self, fitted):
+        empty = pd.DataFrame(columns=["user_id", "item_id", "rating", "timestamp"])
+        pd.testing.assert_frame_equal(
+            fitted.recommend(USERS[:2], events=empty), fitted.recommend(USERS[:2])
+        )
+
+    def test_the_network_is_ready_for_use(self, fitted, saved):
+        assert not fitted.model.training
+        assert not EmoRec.load(saved).model.training
 
     def test_a_data_frame_without_a_column(self):
         with pytest.raises(ValueError, match="user_id"):
@@ -142,8 +179,12 @@ class TestFit:
         config = config.with_settings("data.min_user_events=2", "data.min_item_events=2")
         try:
             torch.set_num_threads(2)
-            recommender = EmoRec(config=config).fit(log, progress=False)
-            assert torch.get_num_threads() == 1
+            used = []
+            recommender = EmoRec(config=config).fit(
+                log, on_epoch=lambda _: used.append(torch.get_num_threads()), progress=False
+            )
+            assert used == [1]
+            assert torch.get_num_threads() == 2  # as before
         finally:
             torch.set_num_threads(threads)
         train = recommender.split.train
@@ -192,6 +233,20 @@ class TestRecommend:
             items = lists["item"][lists["user"] == user]
             assert len(set(items)) == 10
             assert not set(items) & seen_items(LOG, user)
+
+    def test_the_test_part_is_met_too_but_for_lists_to_be_judged(self, tmp_path):
+        split = split_interactions(LOG, n=3)
+        recommender = EmoRec(config=CONFIG).fit(split, progress=False)
+        with pytest.warns(UserWarning, match="counts as met.*judged, say before_test=True"):
+            lists = recommender.recommend(USERS, k=50)
+        recommender.save(tmp_path)
+        loaded = EmoRec.load(tmp_path)
+        pd.testing.assert_frame_equal(loaded.recommend(USERS, k=50), lists)
+        judged = loaded.recommend(USERS, k=50, before_test=True)
+        for user in USERS:
+            items, others = (set(each["item"][each["user"] == user]) for each in (lists, judged))
+            assert not items & seen_items(split.log, user)
+            assert others == items | seen_items(split.log, user) - seen_items(split.history, user)
 
     def test_unknown_users_get_what_is_popular(self, fitted):
         counts = MostPop().fit(LOG)(np.zeros(1, dtype=int))[0].numpy()
@@ -445,8 +500,9 @@ def test_the_future_changes_no_recommendation():
         split, test=replace(test, item=test.item[order], feedback=test.feedback[order][::-1].copy())
     )
     assert not np.array_equal(permuted.test.item, test.item)
+    users = split.train.users.ids
     one, other = (
-        EmoRec(config=CONFIG).fit(part, progress=False).recommend(split.train.users.ids, k=20)
+        EmoRec(config=CONFIG).fit(part, progress=False).recommend(users, k=20, before_test=True)
         for part in (split, permuted)
     )
     pd.testing.assert_frame_equal(one, other)
@@ -459,10 +515,14 @@ def test_the_test_part_is_never_looked_at():
         def __getattr__(self, name):
             raise AssertionError(f"test.{name} was read")
 
+        def __len__(self):
+            return 1
+
     blind = Split(split.train, split.valid, Forbidden(), 0)
     config = small_config("", "training.epochs=1", "training.refit=1")
+    users = split.train.users.ids
     one, other = (
-        EmoRec(config=config).fit(part, progress=False).recommend(split.train.users.ids)
+        EmoRec(config=config).fit(part, progress=False).recommend(users, before_test=True)
         for part in (split, blind)
     )
     pd.testing.assert_frame_equal(one, other)

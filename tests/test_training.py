@@ -18,7 +18,7 @@ from emorec.data.sequences import EventSequences
 from emorec.data.splits import split_interactions
 from emorec.data.synthetic import generate, shuffled
 from emorec.evaluation.ranking import evaluate, recommend_top_k
-from emorec.files import FileError, save_tensors
+from emorec.files import FileError, load_tensors, save_tensors
 from emorec.nn.neighbours import Neighbours
 from emorec.nn.polarity import ItemPolarity
 from emorec.scoring import ModelScorer
@@ -146,21 +146,36 @@ class TestResume:
         assert_same(whole, resumed)
         assert without_seconds(again) == without_seconds(records)
 
-    def test_of_another_model(self, tmp_path):
+    @pytest.mark.parametrize(
+        "setting",
+        ["model.embedding_size=4", "training.seed=2", "training.learning_rate=0.1"],
+    )
+    def test_of_other_settings(self, tmp_path, setting):
         checkpoint = tmp_path / "checkpoint.safetensors"
         run(small_config(), checkpoint=checkpoint)
-        other = small_config("", "model.embedding_size=4")
-        with pytest.raises(FileError, match="checkpoint.safetensors: belongs to another model"):
-            run(other, checkpoint=checkpoint)
+        with pytest.raises(FileError, match="checkpoint.safetensors: belongs to a training on oth"):
+            run(small_config("", setting), checkpoint=checkpoint)
+
+    @pytest.mark.parametrize("column", ["user", "item", "feedback", "time"])
+    def test_of_other_data(self, tmp_path, column):
+        checkpoint, config = tmp_path / "checkpoint.safetensors", small_config()
+        run(config, checkpoint=checkpoint)
+        rows = SPLIT.train
+        other = replace(rows, **{column: np.roll(getattr(rows, column), 1)})
+        model = build_model(config, rows.num_users, rows.num_items)
+        with pytest.raises(FileError, match="belongs to a training on other data"):
+            train(model, config, other, SPLIT.valid_targets, checkpoint, progress=False)
 
     @pytest.mark.parametrize(
         ("tensors", "about"),
-        [({"a": torch.zeros(1)}, {}), ({"model.a": torch.zeros(1)}, {}), ({}, {"records": []})],
+        [({"a": torch.zeros(1)}, {}), ({"model.a": torch.zeros(1)}, {}), ({}, {"records": [7]})],
     )
     def test_of_another_kind(self, tmp_path, tensors, about):
         checkpoint = tmp_path / "checkpoint.safetensors"
-        save_tensors(checkpoint, tensors, about)
-        with pytest.raises(FileError, match="checkpoint.safetensors: "):
+        run(small_config(), checkpoint=checkpoint)
+        own, facts = load_tensors(checkpoint)
+        save_tensors(checkpoint, own | tensors, facts | about)
+        with pytest.raises(FileError, match="checkpoint.safetensors: belongs to another model"):
             run(small_config(), checkpoint=checkpoint)
 
     def test_cut_short(self, tmp_path):
