@@ -90,21 +90,22 @@ def training_batches(
         horizon: Targets per token.
     """
     windows = events.windows(max_length)
-    known = (rng.random(events.num_users) * events.lengths).astype(np.int64)
+    num_known = (rng.random(events.num_users) * events.lengths).astype(np.int64)
     full_graph = None
     if source is not None and source.full:
-        full_graph = source.graph(np.arange(events.num_users), known)
+        full_graph = source.graph(np.arange(events.num_users), num_known)
     for rows in _shuffled_by_length(windows, batch_size, rng):
         chosen = windows.select(rows)
         sequences, targets = events.training_batch(chosen, horizon)
         if source is None:
             yield TrainingBatch(sequences, targets, None, None, None)
             continue
-        sees_graph = targets.place >= torch.from_numpy(known)[sequences.user[sequences.row]]
+        sees_graph = targets.place >= torch.from_numpy(num_known)[sequences.user[sequences.row]]
         if full_graph is not None:
             graph, user_node = full_graph, sequences.user
         else:
-            needed = np.where(known[chosen.user] < chosen.stop, known[chosen.user], 0)
+            known = num_known[chosen.user]
+            needed = np.where(known < chosen.stop, known, 0)
             graph, user_node = source.graph(chosen.user, needed), torch.arange(len(chosen))
         yield TrainingBatch(sequences, targets, graph, user_node, sees_graph)
 

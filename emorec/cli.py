@@ -374,12 +374,12 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--build", is_flag=True, help="Compile the fused attention into the build cache.")
+@click.option("--build", is_flag=True, help="Compile attention and loss into the build cache.")
 @_command
 def doctor(build: bool) -> None:
     """Say which parts work here, and how to mend those that do not."""
     if build:
-        click.echo("Compiling the fused attention; this takes a minute or two.")
+        click.echo("Compiling attention and loss; this takes a minute or two.")
         try:
             build_in_cache()
         except RuntimeError as error:  # of the compiler, with its output

@@ -19,13 +19,17 @@ __all__ = ["ModelScorer"]
 class ModelScorer:
     """Scores items from a trained model and a history, which may be newer than its training.
 
-    A model without aversion takes an explicit dislike for an event like others: people who
-    reject an item often meet one of its kind next. With aversion, dislikes are answers to a list:
-    from an aversion of 1 on, what comes next is told from the last event that was no explicit
-    dislike (below 1, from a mean of that state and the last one), and explicit dislikes since then
-    take ``aversion`` off the scores of the items most like theirs. The taste knows of all events.
+    With the state ``s`` of what comes next, the embedding ``e_i`` of item ``i``, the aversion ``a``
+    and a model that has neighbours, the whole ranking is
 
-    A model with neighbours adds their votes to the ranking.
+        <s, e_i> + a log P(positive | taste, i) + weight * vote_i - a [i is near a refused item]
+        s = (1 - min(a, 1)) * state after the last event
+            + min(a, 1) * state after the last event that is no explicit dislike
+
+    Refused are the items of the explicit dislikes since that event. Without aversion an explicit
+    dislike is an event like others: people who reject an item often meet one of its kind next.
+    With aversion dislikes are answers to a list: they do not steer what comes next, and what is
+    near to them leaves. The taste knows of all events.
 
     Args:
         model: The model; used in evaluation mode.
@@ -55,11 +59,11 @@ class ModelScorer:
         if neighbours is not None:
             scores += neighbours.weight * neighbours(batch.to(self._device))
         if self._model.aversion:
-            is_open = torch.arange(len(batch.item)) > _last_undisputed(batch)[batch.row]
-            alike = self._model.is_like(batch.item[is_open].to(self._device))
-            refusals = torch.zeros_like(scores)
-            refusals.index_add_(0, batch.row[is_open].to(self._device), alike.to(scores.dtype))
-            scores -= self._model.aversion * refusals.clamp_(max=1)
+            is_refused = torch.arange(len(batch.item)) > _last_accepted(batch)[batch.row]
+            near = self._model.is_near(batch.item[is_refused].to(self._device))
+            refused = torch.zeros_like(scores)
+            refused.index_add_(0, batch.row[is_refused].to(self._device), near.to(scores.dtype))
+            scores -= self._model.aversion * refused.clamp_(max=1)
         return scores.cpu()
 
     @torch.inference_mode()
@@ -82,17 +86,17 @@ class ModelScorer:
         return self._events.inference_batch(users.numpy(), encoder.max_length if encoder else 1)
 
     def _states(self, users: Tensor, batch: SequenceBatch) -> States:
-        following, undisputed, taste = self._known(users, batch)
+        following, accepted, taste = self._known(users, batch)
         steering = min(self._model.aversion, 1.0)
-        return States(torch.lerp(following, undisputed, steering), taste)
+        return States(torch.lerp(following, accepted, steering), taste)
 
     @torch.inference_mode()
     def _known(self, users: Tensor, batch: SequenceBatch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What comes next after the last event, and the last undisputed one; the taste."""
+        """What comes next after the last event, and the last accepted one; the taste."""
         states = self._model(*self._inputs(users, batch))
-        last, undisputed = batch.last.to(self._device), _last_undisputed(batch).to(self._device)
+        last, accepted = batch.last.to(self._device), _last_accepted(batch).to(self._device)
         taste = None if states.taste is None else states.taste[last]
-        return states.next[last], states.next[undisputed], taste
+        return states.next[last], states.next[accepted], taste
 
     def _inputs(
         self, users: Tensor, batch: SequenceBatch
@@ -107,11 +111,11 @@ class ModelScorer:
         return batch.to(self._device), graph, user_node.to(self._device)
 
 
-def _last_undisputed(batch: SequenceBatch) -> Tensor:
+def _last_accepted(batch: SequenceBatch) -> Tensor:
     """Each sequence's last token that is no explicit dislike, or [CLS]: int64 ``[B]``."""
     token = torch.arange(len(batch.item))
-    undisputed = batch.feedback != Feedback.EXPLICIT_NEGATIVE
-    return torch.where(undisputed, token, -1).cummax(0).values[batch.last]
+    accepted = batch.feedback != Feedback.EXPLICIT_NEGATIVE
+    return torch.where(accepted, token, -1).cummax(0).values[batch.last]
 
 
 def graph_source(model: Recommender, events: EventSequences, num_items: int) -> GraphSource | None:

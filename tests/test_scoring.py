@@ -110,7 +110,7 @@ class TestAnswers:
     def model(self):
         return build_model(small_config("", "model.aversion=2", "graph.conv=none"), 1, 50)
 
-    def test_what_comes_next_is_told_from_the_last_undisputed_event(self, model):
+    def test_what_comes_next_is_told_from_the_last_event_that_is_no_explicit_dislike(self, model):
         user = torch.tensor([0])
         before = self.scorer(model).states(user)
         for kinds in [(3,), (3, 3)]:
@@ -130,7 +130,7 @@ class TestAnswers:
         assert not torch.allclose(states[0.0], states[1.0])
 
     @pytest.mark.parametrize("kinds", [(3,), (3, 3), (2, 3), (3, 0)])
-    def test_takes_the_aversion_off_what_is_like_the_refused(self, model, kinds):
+    def test_takes_the_aversion_off_what_is_near_to_the_refused(self, model, kinds):
         scorer = self.scorer(model, *kinds)
         user = torch.tensor([0])
         with torch.inference_mode():
@@ -138,9 +138,9 @@ class TestAnswers:
         refused = [item for item, kind in zip(self.REFUSED, kinds, strict=False) if kind == 3]
         if kinds[-1] != 3:
             refused = []  # an event came after it
-        alike = model.is_like(torch.tensor(refused, dtype=torch.int64)).any(0)
-        assert alike.sum() >= len(refused) * 7
-        torch.testing.assert_close(taken[0], 2.0 * alike, atol=1e-5, rtol=0)
+        near = model.is_near(torch.tensor(refused, dtype=torch.int64)).any(0)
+        assert near.sum() >= len(refused) * 7
+        torch.testing.assert_close(taken[0], 2.0 * near, atol=1e-5, rtol=0)
 
     def test_a_user_who_only_refused(self, model):
         log = small_log([(0, 3, 3, 1)], 1, 50)

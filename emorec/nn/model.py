@@ -40,10 +40,11 @@ class Recommender(nn.Module):
         score_i = <next, item embedding_i>                          (what comes next)
         ranking_i = score_i + aversion * log P(positive | taste, item i)
 
-    The first two lines are trained for what people do next, disliked or not, since that says most
-    about what they do; the polarity head, see `emorec.nn.polarity`, knows which of it they like.
-    With ``aversion`` 1 items are ranked by the probability that they come next and are liked;
-    more of it trades such hits for fewer dislikes.
+    What lists are ranked by has two more terms, see `emorec.scoring.ModelScorer`. The first two
+    lines are trained for what people do next, disliked or not, since that says most about what
+    they do; the polarity head, see `emorec.nn.polarity`, knows which of it they like. With
+    ``aversion`` 1 items are ranked by the probability that they come next and are liked; more of
+    it trades such hits for fewer dislikes.
 
     Args:
         num_items: Size of the catalogue.
@@ -63,7 +64,7 @@ class Recommender(nn.Module):
             events to judge by, or nothing but the graph could say what comes next and it may not.
     """
 
-    MOST_LIKE = 16  # an item and fifteen others
+    NUM_NEAREST = 16  # an item and fifteen others
 
     def __init__(
         self,
@@ -153,22 +154,22 @@ class Recommender(nn.Module):
         return torch.einsum("td,tnd->tn", state, self.item_embedding(items))
 
     @torch.no_grad()
-    def is_like(self, items: Tensor) -> Tensor:
-        """Whether each item of the catalogue is one of the few that are most like a given one.
+    def is_near(self, items: Tensor) -> Tensor:
+        """Whether each item of the catalogue is one of the few that are nearest to a given one.
 
-        Items are alike whose embeddings, less their mean, have a large cosine.
+        Near are items whose embeddings, less their mean, have a large cosine.
 
         Args:
             items: Item indices, int64 ``[N]``.
 
         Returns:
-            Bool ``[N, I]``: `MOST_LIKE` items in each row, the item itself one of them.
+            Bool ``[N, I]``: `NUM_NEAREST` items in each row, the item itself one of them.
         """
         vectors = self.item_embedding.weight
         vectors = F.normalize(vectors - vectors.mean(0), dim=1)
-        nearest = (vectors[items] @ vectors.T).topk(min(self.MOST_LIKE, len(vectors))).indices
-        alike = torch.zeros(len(items), len(vectors), dtype=torch.bool, device=items.device)
-        return alike.scatter_(1, nearest, True)
+        nearest = (vectors[items] @ vectors.T).topk(min(self.NUM_NEAREST, len(vectors))).indices
+        near = torch.zeros(len(items), len(vectors), dtype=torch.bool, device=items.device)
+        return near.scatter_(1, nearest, True)
 
     def ranking(self, states: States) -> Tensor:
         """What the whole catalogue is ranked by, ``[T, I]``."""

@@ -171,13 +171,13 @@ class TestAlike:
         vectors[:, 0], vectors[:, 1] = angle.cos(), angle.sin()
         with torch.no_grad():
             model.item_embedding.weight.copy_(vectors - vectors.mean(0) + 7)  # less their mean
-        model.MOST_LIKE = 2
-        alike = model.is_like(torch.tensor([0, 3, 0]))
-        assert alike.sum(1).tolist() == [2, 2, 2]
-        assert alike[0].nonzero()[:, 0].tolist() == [0, 1]
-        assert alike[1].nonzero()[:, 0].tolist() == [2, 3]
+        model.NUM_NEAREST = 2
+        near = model.is_near(torch.tensor([0, 3, 0]))
+        assert near.sum(1).tolist() == [2, 2, 2]
+        assert near[0].nonzero()[:, 0].tolist() == [0, 1]
+        assert near[1].nonzero()[:, 0].tolist() == [2, 3]
 
     def test_of_no_item_and_in_a_small_catalogue(self):
         model = make_model()
-        assert model.is_like(torch.zeros(0, dtype=torch.int64)).shape == (0, NUM_ITEMS)
-        assert model.is_like(torch.tensor([5])).all()  # 9 items, fewer than MOST_LIKE
+        assert model.is_near(torch.zeros(0, dtype=torch.int64)).shape == (0, NUM_ITEMS)
+        assert model.is_near(torch.tensor([5])).all()  # 9 items, fewer than NUM_NEAREST
