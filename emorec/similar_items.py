@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from scipy import sparse
 
-from emorec.baselines import RidgeKNN, largest_of_rows
 from emorec.data.interactions import Interactions
+from emorec.item_models import RidgeKNN, largest_of_rows
 
 __all__ = ["similar_items"]
 
@@ -16,7 +16,7 @@ def similar_items(log: Interactions, num_neighbours: int) -> sparse.csr_matrix:
         S_ij = cosine_ij / a + W_ij / b
 
     The cosine says which items the same users had, whatever else explains that; the weights ``W``
-    of `emorec.baselines.RidgeKNN` what an item adds to what the others say. ``a`` and ``b`` are the
+    of `emorec.item_models.RidgeKNN` what an item adds to what the others say. ``a`` and ``b`` are the
     means over items of the largest entry of their row: ``a`` that of an item's cosine with itself,
     1 where every item has events, and ``b`` that of the largest weight.
 

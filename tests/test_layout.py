@@ -28,6 +28,7 @@ LEVELS = {
     "emorec.nn": 2,
     "emorec.sampling": 2,
     "emorec.baselines": 3,
+    "emorec.item_models": 3,
     "emorec.evaluation": 3,
     "emorec.run_folder": 3,
     "emorec.scoring": 3,
