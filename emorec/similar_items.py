@@ -16,9 +16,9 @@ def similar_items(log: Interactions, num_neighbours: int) -> sparse.csr_matrix:
         S_ij = cosine_ij / a + W_ij / b
 
     The cosine says which items the same users had, whatever else explains that; the weights ``W``
-    of `emorec.item_models.RidgeKNN` what an item adds to what the others say. ``a`` and ``b`` are the
-    means over items of the largest entry of their row: ``a`` that of an item's cosine with itself,
-    1 where every item has events, and ``b`` that of the largest weight.
+    of `emorec.item_models.RidgeKNN` what an item adds to what the others say. ``a`` and ``b`` are
+    the means over items of the largest entry of their row: ``a`` that of an item's cosine with
+    itself, 1 where every item has events, and ``b`` that of the largest weight.
 
     Args:
         log: What to count.
