@@ -320,7 +320,10 @@ def validated_model(split: Split, folder: Path) -> Recommender:
 def flagship_facts(
     split: Split, model: Recommender, folders: list[Path], aversion: float
 ) -> dict[str, Any]:
-    """Settings, cost, PolAUC and what a dislike changes, of the first seed's run."""
+    """Settings, cost, PolAUC and what a dislike changes, of the first seed's run.
+
+    The seconds are of the last seed's, which trains for as long as the first one chose.
+    """
     model.aversion = aversion
     step = max(1, len(np.unique(split.test.user)) // RESPONSIVE_USERS)
     near = ItemKNN(neighbours=NEIGHBOURS + 1).fit(split.train).similarity
