@@ -218,37 +218,60 @@ class EmoRec:
                 later = self._log_of(events)
             history = self._followed_by(history, later)
         index = history.users.indices(wanted)
-        known = np.flatnonzero(index >= 0)
-        unknown = np.flatnonzero(index < 0)
-        judges = isinstance(self.model.polarity, ItemPolarity)
+        known, unknown = np.flatnonzero(index >= 0), np.flatnonzero(index < 0)
         parts = []
         if len(known):
-            scorer = ModelScorer(self.model, history, self.config.training.device)
-            topk = recommend_top_k(scorer, index[known], seen_matrix(history), k)
-            parts.append(self._frame(known, topk, "model"))
-            if judges:
-                parts[-1]["liked"] = _predicted(
-                    scorer.polarity, index[known], topk, history.num_items
-                )
+            parts.append(self._foreseen(known, index[known], history, k))
         if len(unknown):
-            popular = MostPop().fit(history)
-            nothing_seen = history.select(np.zeros(0, dtype=np.int64))
-            first = torch.zeros(1, dtype=torch.int64)
-            topk = recommend_top_k(popular, first, seen_matrix(nothing_seen), k)
-            repeated = TopK(
-                topk.items.expand(len(unknown), -1), topk.scores.expand(len(unknown), -1)
-            )
-            parts.append(self._frame(unknown, repeated, "popular"))
-            if judges:
-                anybody = MeanReaction().fit(history)
-                parts[-1]["liked"] = _predicted(
-                    anybody, np.zeros_like(unknown), repeated, history.num_items
-                )
+            parts.append(self._popular(unknown, history, k))
+        judges = isinstance(self.model.polarity, ItemPolarity)
         columns = ["place", "rank", "item", "score", *(["liked"] if judges else []), "source"]
         lists = pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
         lists = lists.sort_values(["place", "rank"], ignore_index=True)
         lists.insert(0, "user", [wanted[place] for place in lists.pop("place")])
         return lists
+
+    def _foreseen(
+        self, places: np.ndarray, users: np.ndarray, history: Interactions, k: int
+    ) -> pd.DataFrame:
+        """The model's lists for users of the history, who were asked for in these places."""
+        scorer = ModelScorer(self.model, history, self.config.training.device)
+        topk = recommend_top_k(scorer, users, seen_matrix(history), k)
+        return self._frame(places, topk, "model", scorer.polarity, users)
+
+    def _popular(self, places: np.ndarray, history: Interactions, k: int) -> pd.DataFrame:
+        """The same list for everybody of whom nothing is known."""
+        nothing_seen = history.select(np.zeros(0, dtype=np.int64))
+        anybody = torch.zeros(1, dtype=torch.int64)
+        best = recommend_top_k(MostPop().fit(history), anybody, seen_matrix(nothing_seen), k)
+        topk = TopK(best.items.expand(len(places), -1), best.scores.expand(len(places), -1))
+        return self._frame(
+            places, topk, "popular", MeanReaction().fit(history), np.zeros_like(places)
+        )
+
+    def _frame(
+        self,
+        places: np.ndarray,
+        topk: TopK,
+        source: str,
+        polarity: Scorer,
+        users: np.ndarray,
+    ) -> pd.DataFrame:
+        """Lists row by row, with what ``polarity`` says of their items if the model judges any."""
+        row, column = np.nonzero(topk.items.numpy() >= 0)
+        items = self.split.train.items
+        frame = pd.DataFrame(
+            {
+                "place": places[row],
+                "rank": column + 1,
+                "item": items.lookup(topk.items.numpy()[row, column]),
+                "score": topk.scores.numpy()[row, column],
+                "source": source,
+            }
+        )
+        if isinstance(self.model.polarity, ItemPolarity):
+            frame["liked"] = _predicted(polarity, users, topk, len(items))
+        return frame
 
     def _log_of(self, data: Interactions | pd.DataFrame | str | Path) -> Interactions:
         if isinstance(data, Interactions):
@@ -275,18 +298,6 @@ class EmoRec:
             what = "users it does not know, and it has a vector per user"
             _warn_of_strangers(events.users, events.user, history.users, what)
         return history.followed_by(events, new_users)
-
-    def _frame(self, places: np.ndarray, topk: TopK, source: str) -> pd.DataFrame:
-        row, column = np.nonzero(topk.items.numpy() >= 0)
-        return pd.DataFrame(
-            {
-                "place": places[row],
-                "rank": column + 1,
-                "item": self.split.train.items.lookup(topk.items.numpy()[row, column]),
-                "score": topk.scores.numpy()[row, column],
-                "source": source,
-            }
-        )
 
     def save(self, folder: str | Path) -> None:
         """Writes everything that `load` needs: settings, parameters, ids and history.
