@@ -145,6 +145,11 @@ class EvaluationConfig:
     select: Literal["ndcg", "ndcg_likes"] = "ndcg"  # validation score that chooses the epoch
     batch_size: int = 256  # users at a time
 
+    @property
+    def measure(self) -> str:
+        """The figure of `emorec.evaluation.ranking.Evaluation.summary` that ``select`` names."""
+        return {"ndcg": "ndcg_any", "ndcg_likes": "ndcg_likes"}[self.select]
+
 
 @dataclass(frozen=True)
 class Config:

@@ -53,11 +53,16 @@ class ModelScorer:
     @torch.inference_mode()
     def __call__(self, users: Tensor) -> Tensor:
         """Scores of all items, ``[B, I]``, for user indices ``[B]``."""
+        scores = self.without_vote(users)
+        if self._model.neighbours is not None:
+            scores += self._model.neighbours.weight.cpu() * self.vote(users)
+        return scores
+
+    @torch.inference_mode()
+    def without_vote(self, users: Tensor) -> Tensor:
+        """The same without what the neighbours say."""
         batch = self._sequences(users)
         scores = self._model.ranking(self._states(users, batch))
-        neighbours = self._model.neighbours
-        if neighbours is not None:
-            scores += neighbours.weight * neighbours(batch.to(self._device))
         if self._model.aversion:
             is_refused = torch.arange(len(batch.item)) > _last_accepted(batch)[batch.row]
             near = self._model.is_near(batch.item[is_refused].to(self._device))
@@ -65,6 +70,17 @@ class ModelScorer:
             refused.index_add_(0, batch.row[is_refused].to(self._device), near.to(scores.dtype))
             scores -= self._model.aversion * refused.clamp_(max=1)
         return scores.cpu()
+
+    @torch.inference_mode()
+    def vote(self, users: Tensor) -> Tensor:
+        """The neighbours' votes, ``[B, I]``; see `emorec.nn.neighbours`.
+
+        Raises:
+            ValueError: If the model has no neighbours.
+        """
+        if self._model.neighbours is None:
+            raise ValueError("this model has no neighbours: model.neighbours is 0")
+        return self._model.neighbours(self._sequences(users).to(self._device)).cpu()
 
     @torch.inference_mode()
     def polarity(self, users: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
 import time
@@ -29,12 +28,12 @@ from emorec.evaluation.ranking import evaluate, recommend_top_k, seen_matrix
 from emorec.losses import bpr_loss, polarity_loss
 from emorec.memory import keep_freed_memory
 from emorec.nn.model import Recommender
-from emorec.nn.neighbours import Neighbours
 from emorec.nn.polarity import ItemPolarity
 from emorec.ops.softmax_loss import softmax_loss
 from emorec.sampling import ItemSampler
 from emorec.scoring import ModelScorer, graph_source
 from emorec.similar_items import similar_items
+from emorec.voting import choose_vote
 
 __all__ = ["TrainingError", "train"]
 
@@ -43,9 +42,6 @@ _TARGETS = {
     "positive": {Feedback.EXPLICIT_POSITIVE, Feedback.IMPLICIT_POSITIVE},
     "explicit_positive": {Feedback.EXPLICIT_POSITIVE},
 }
-_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # of the neighbours' vote
-_MEMORIES = (20.0, math.inf)  # of the neighbours
-_WEIGHING_USERS = 2000  # at most, who choose among them
 
 
 class TrainingError(RuntimeError):
@@ -116,7 +112,7 @@ def train(
         on_epoch(state.records)
     model.load_state_dict(state.best)
     if model.neighbours is not None and len(valid):
-        _choose_vote(model.neighbours, model, config, fit, valid, progress)
+        choose_vote(model, config, fit, valid, progress)
     return state.records
 
 
@@ -272,34 +268,6 @@ def _validation(
         }
 
     return validate
-
-
-def _choose_vote(
-    neighbours: Neighbours,
-    model: Recommender,
-    config: Config,
-    fit: Interactions,
-    valid: Interactions,
-    progress: bool,
-) -> None:
-    """Lets some validation users say how much the neighbours' vote counts, and how it fades."""
-    users = np.unique(valid.user)
-    users = users[:: math.ceil(len(users) / _WEIGHING_USERS)]
-    validate = _validation(model, config, fit, valid.select(np.isin(valid.user, users)))
-    assert validate is not None
-
-    def vote_by(choice: tuple[float, float]) -> None:
-        weight, memory = choice
-        neighbours.weight.fill_(weight)
-        neighbours.memory.fill_(memory)
-
-    def score(choice: tuple[float, float]) -> float:
-        vote_by(choice)
-        return validate()[config.evaluation.select]
-
-    choices = list(itertools.product(_WEIGHTS, _MEMORIES))
-    bar = tqdm(choices, desc="neighbours' vote", unit="try", leave=False, disable=not progress)
-    vote_by(max(bar, key=score))
 
 
 def _identity(config: Config, fit: Interactions, valid: Interactions) -> str:

@@ -34,6 +34,7 @@ LEVELS = {
     "emorec.scoring": 3,
     "emorec.similar_items": 3,
     "emorec.training": 4,
+    "emorec.voting": 4,
     "emorec.recommender": 5,
     "emorec.experiment": 6,
     "emorec.cli": 7,

@@ -157,6 +157,14 @@ def test_neighbours_add_their_weighted_votes():
     model.neighbours.weight.fill_(3.0)
     batch = EventSequences.build(LOG).inference_batch(users.numpy(), 20)
     torch.testing.assert_close(scorer(users), without + 3 * model.neighbours(batch))
+    assert torch.equal(scorer.without_vote(users), without)
+    assert torch.equal(scorer.vote(users), model.neighbours(batch))
+
+
+def test_a_model_without_neighbours_has_no_vote():
+    model = build_model(small_config(), LOG.num_users, LOG.num_items)
+    with pytest.raises(ValueError, match="no neighbours: model.neighbours is 0"):
+        ModelScorer(model, LOG).vote(torch.tensor([0]))
 
 
 class TestPolarity:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import replace
 
@@ -19,10 +18,8 @@ from emorec.data.splits import split_interactions
 from emorec.data.synthetic import generate, shuffled
 from emorec.evaluation.ranking import evaluate, recommend_top_k
 from emorec.files import FileError, load_tensors, save_tensors
-from emorec.nn.neighbours import Neighbours
 from emorec.nn.polarity import ItemPolarity
 from emorec.scoring import ModelScorer
-from emorec.similar_items import similar_items
 from emorec.training import TrainingError, train
 from tests.small import interrupt_training, small_config, small_log
 
@@ -468,29 +465,3 @@ def test_the_polarity_counts_what_is_learned_from():
     counted.remember(SPLIT.train)
     assert torch.equal(model.polarity.reception, counted.reception)
     assert counted.reception.any()
-
-
-class TestNeighbours:
-    def test_are_counted_in_what_is_learned_from_and_weighed_on_validation(self, monkeypatch):
-        monkeypatch.setattr(training, "_WEIGHING_USERS", 25)
-        model, _ = run(small_config("", "model.neighbours=4"))
-        counted = Neighbours(LOG.num_items, 5)
-        counted.remember(similar_items(SPLIT.train, 4))
-        assert torch.equal(model.neighbours.item, counted.item)
-        assert torch.equal(model.neighbours.similarity, counted.similarity)
-        users = np.unique(SPLIT.valid_targets.user)[::3]  # 60 users: every third makes 20 of them
-        asked = SPLIT.valid_targets.select(np.isin(SPLIT.valid_targets.user, users))
-        scores = {}
-        chosen = model.neighbours.weight.item(), model.neighbours.memory.item()
-        for choice in itertools.product((0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0), (20.0, math.inf)):
-            model.neighbours.weight.fill_(choice[0])
-            model.neighbours.memory.fill_(choice[1])
-            topk = recommend_top_k(ModelScorer(model, SPLIT.train), users, SPLIT.train, 10)
-            scores[choice] = evaluate(topk, users, asked, 10).summary()["ndcg_any"]
-        assert scores[chosen] == max(scores.values()) > min(scores.values())
-
-    def test_keep_weight_and_memory_where_nothing_chooses(self):
-        split = replace(SPLIT, valid=SPLIT.valid.select(np.zeros(0, dtype=np.int64)))
-        model, _ = run(small_config("", "model.neighbours=4", "training.epochs=1"), split)
-        assert (model.neighbours.weight, model.neighbours.memory) == (1, 20)
-        assert model.neighbours.similarity.sum() > 0

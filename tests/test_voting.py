@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from emorec import voting
+from emorec.building import build_model
+from emorec.data.splits import split_interactions
+from emorec.data.synthetic import generate
+from emorec.evaluation.ranking import evaluate, recommend_top_k
+from emorec.nn.neighbours import Neighbours
+from emorec.scoring import ModelScorer
+from emorec.similar_items import similar_items
+from emorec.training import train
+from tests.small import small_config
+
+LOG = generate(num_users=60, num_items=50, num_topics=8, events_per_user=12).interactions
+SPLIT = split_interactions(LOG, n=3)
+
+
+def trained(split, *settings):
+    config = small_config("", "model.neighbours=4", "evaluation.batch_size=7", *settings)
+    model = build_model(config, split.train.num_users, split.train.num_items)
+    train(model, config, split.train, split.valid_targets, progress=False)
+    return model
+
+
+def test_counted_in_what_is_learned_from_and_weighed_on_validation(monkeypatch):
+    monkeypatch.setattr(voting, "_USERS", 25)
+    model = trained(SPLIT)
+    counted = Neighbours(LOG.num_items, 5)
+    counted.remember(similar_items(SPLIT.train, 4))
+    assert torch.equal(model.neighbours.item, counted.item)
+    assert torch.equal(model.neighbours.similarity, counted.similarity)
+    users = np.unique(SPLIT.valid_targets.user)[::3]  # 60 users: every third makes 20 of them
+    asked = SPLIT.valid_targets.select(np.isin(SPLIT.valid_targets.user, users))
+    scores = {}
+    chosen = model.neighbours.weight.item(), model.neighbours.memory.item()
+    for choice in itertools.product((0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0), (20.0, math.inf)):
+        model.neighbours.weight.fill_(choice[0])
+        model.neighbours.memory.fill_(choice[1])
+        topk = recommend_top_k(ModelScorer(model, SPLIT.train), users, SPLIT.train, 10)
+        scores[choice] = evaluate(topk, users, asked, 10).summary()["ndcg_any"]
+    assert scores[chosen] == max(scores.values()) > min(scores.values())
+
+
+def test_keep_weight_and_memory_where_nothing_chooses():
+    split = replace(SPLIT, valid=SPLIT.valid.select(np.zeros(0, dtype=np.int64)))
+    model = trained(split, "training.epochs=1")
+    assert (model.neighbours.weight, model.neighbours.memory) == (1, 20)
+    assert model.neighbours.similarity.sum() > 0
