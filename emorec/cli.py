@@ -302,8 +302,8 @@ def evaluate(
     "--events",
     type=click.Path(dir_okay=False, path_type=Path),
     help="File of what happened since, or of new users: csv, tsv, jsonl or parquet, with the "
-    "columns of the run's data (user_id, item_id, rating and timestamp unless set otherwise). The "
-    "lists answer to it; nothing is trained.",
+    "columns of the run's data (user_id, item_id, rating and timestamp unless set otherwise), its "
+    "encoding, times and feedback rules. The lists answer to it; nothing is trained.",
 )
 @click.option(
     "-k", type=click.IntRange(1), default=10, show_default=True, help="Length of the lists."
@@ -345,13 +345,6 @@ def recommend(
     """  # noqa: D301
     recommender = _loaded(run, backend, aversion, device)
     lists = recommender.recommend(users, k, events)
-    unknown = lists.loc[lists["source"] == "popular", "user"].unique()
-    for user in unknown:
-        click.secho(
-            f"note: user {user!r} is unknown; these are the most popular items",
-            fg="yellow",
-            err=True,
-        )
     served = set(lists["user"])
     for user in dict.fromkeys(users):
         if user not in served:
@@ -385,6 +378,10 @@ def doctor(build: bool) -> None:
         except RuntimeError as error:  # of the compiler, with its output
             raise click.ClickException(str(error)) from error
     click.echo(report())
+
+
+for _name, _command_of in (("train", train), ("evaluate", evaluate), ("recommend", recommend)):
+    main.add_command(_command_of, _name)
 
 
 def _with_flags(config: Config, flags: dict[str, Any]) -> Config:

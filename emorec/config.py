@@ -191,6 +191,10 @@ class Config:
         """
         values: dict[str, dict[str, Any]] = {}
         for setting in settings:
+            if not isinstance(setting, str):
+                raise ConfigError(
+                    f"a setting is a text such as 'training.epochs=20', got {setting!r}"
+                )
             path, equals, text = setting.partition("=")
             section, _, key = path.strip().partition(".")
             if not equals or not key or "." in key:
@@ -238,7 +242,9 @@ def load_config(
             raise ConfigError(f"{file}: is not TOML: {error}") from error
         preset = str(values.pop("preset", preset))
     if preset not in preset_names():
-        raise ConfigError(f"preset {preset!r} is unknown; {suggestion(preset, preset_names())}")
+        raise ConfigError(
+            f"preset {preset!r} is unknown; {suggestion(str(preset), preset_names())}"
+        )
     text = resources.files("emorec.presets").joinpath(f"{preset}.toml").read_text(encoding="utf-8")
     config = Config(preset=preset).updated(tomllib.loads(text), f"preset {preset}")
     return config.updated(values, str(file)).with_settings(*settings)

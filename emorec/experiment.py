@@ -28,7 +28,7 @@ from emorec.files import to_json, write_text
 from emorec.memory import peak_memory_gib
 from emorec.nn.polarity import ItemPolarity
 from emorec.recommender import EmoRec
-from emorec.run_folder import save_config, save_split
+from emorec.run_folder import CHECKPOINT, save_config, save_split
 from emorec.suggestions import suggestion
 
 __all__ = [
@@ -107,7 +107,7 @@ def train_run(
 
     recommender = EmoRec(config=config).fit(
         split,
-        checkpoint=folder / "checkpoint.safetensors",
+        checkpoint=folder / CHECKPOINT,
         on_epoch=record,
         progress=progress,
     )

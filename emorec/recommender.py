@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import torch
+from scipy import sparse
 
 from emorec.baselines import MeanReaction, MostPop
 from emorec.building import build_model, check_device
@@ -27,7 +28,14 @@ from emorec.evaluation.scores import Scorer, scores_in_chunks
 from emorec.files import FileError, load_tensors, save_tensors
 from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity
-from emorec.run_folder import existing_file, load_split, read_config, save_config, save_split
+from emorec.run_folder import (
+    CHECKPOINT,
+    existing_file,
+    load_split,
+    read_config,
+    save_config,
+    save_split,
+)
 from emorec.scoring import ModelScorer
 from emorec.training import train
 
@@ -178,7 +186,7 @@ class EmoRec:
         """The k best items for each user that the user has not met.
 
         Args:
-            users: The users' own ids; unknown ones get the most popular items.
+            users: The users' own ids; unknown ones get the most popular items, and a warning.
             k: Length of the lists; shorter where the catalogue ends.
             events: What happened beside the log that was learned from, of known users and new
                 ones, with columns as in `fit`; or a file of it. The lists answer to it at once,
@@ -196,13 +204,17 @@ class EmoRec:
         Warns:
             UserWarning: If events are left out: those that match no rule, those of items that the
                 model does not know, and of new users where it has a vector per user
-                (``graph.user_embeddings``). If nobody said whether the test part is known.
+                (``graph.user_embeddings``). If users are unknown. If nobody said whether the test
+                part is known.
 
         Raises:
-            ValueError: If ``k`` is below 1, the events cannot be used, or ``users`` is one id.
+            ValueError: If ``k`` is no whole number of at least 1, the events cannot be used, or
+                ``users`` is one id.
         """
-        if np.isscalar(users):
+        if users is None or np.isscalar(users):
             raise ValueError(f"users must be a list of ids, such as [{users!r}], got {users!r}")
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+            raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
         split, wanted = self.split, list(users)
         if before_test is None and self._was_given_test:
             warnings.warn(
@@ -210,20 +222,26 @@ class EmoRec:
                 "are to be judged, say before_test=True, else False",
                 stacklevel=2,
             )
-        history = split.history if before_test else split.log
-        k = min(k, history.num_items)
+        history = met = split.history if before_test else split.log
         if events is not None and not _is_empty(events):
             with warnings.catch_warnings():  # a few events need not be of every kind
                 warnings.filterwarnings("ignore", message=".* matches no row|.*: ratings go from")
                 later = self._log_of(events)
+            met = history.followed_by(later)  # of users, too, that the model can tell nothing of
             history = self._followed_by(history, later)
-        index = history.users.indices(wanted)
-        known, unknown = np.flatnonzero(index >= 0), np.flatnonzero(index < 0)
+        index, k = met.users.indices(wanted), min(int(k), met.num_items)
+        is_known = (index >= 0) & (index < history.num_users)
+        known, unknown = np.flatnonzero(is_known), np.flatnonzero(~is_known)
         parts = []
         if len(known):
             parts.append(self._foreseen(known, index[known], history, k))
         if len(unknown):
-            parts.append(self._popular(unknown, history, k))
+            warnings.warn(
+                f"{len(unknown):,} of {len(wanted):,} users are unknown to the model, such as "
+                f"{wanted[unknown[0]]!r}; they get the most popular items",
+                stacklevel=2,
+            )
+            parts.append(self._popular(unknown, index[unknown], met, k))
         judges = isinstance(self.model.polarity, ItemPolarity)
         columns = ["place", "rank", "item", "score", *(["liked"] if judges else []), "source"]
         lists = pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
@@ -239,15 +257,18 @@ class EmoRec:
         topk = recommend_top_k(scorer, users, seen_matrix(history), k)
         return self._frame(places, topk, "model", scorer.polarity, users)
 
-    def _popular(self, places: np.ndarray, history: Interactions, k: int) -> pd.DataFrame:
-        """The same list for everybody of whom nothing is known."""
-        nothing_seen = history.select(np.zeros(0, dtype=np.int64))
-        anybody = torch.zeros(1, dtype=torch.int64)
-        best = recommend_top_k(MostPop().fit(history), anybody, seen_matrix(nothing_seen), k)
-        topk = TopK(best.items.expand(len(places), -1), best.scores.expand(len(places), -1))
-        return self._frame(
-            places, topk, "popular", MeanReaction().fit(history), np.zeros_like(places)
-        )
+    def _popular(
+        self, places: np.ndarray, users: np.ndarray, met: Interactions, k: int
+    ) -> pd.DataFrame:
+        """The most popular items that they have not met, for users of whom the model knows nothing.
+
+        A user index of -1 is somebody without any event.
+        """
+        nothing = sparse.csr_matrix((1, met.num_items), dtype=np.float32)
+        seen = sparse.vstack([seen_matrix(met), nothing], format="csr")
+        users = np.where(users < 0, met.num_users, users)
+        topk = recommend_top_k(MostPop().fit(met), users, seen, k)
+        return self._frame(places, topk, "popular", MeanReaction().fit(met), users)
 
     def _frame(
         self,
@@ -276,6 +297,11 @@ class EmoRec:
     def _log_of(self, data: Interactions | pd.DataFrame | str | Path) -> Interactions:
         if isinstance(data, Interactions):
             return data
+        if not isinstance(data, pd.DataFrame | str | Path):
+            raise TypeError(
+                "a log is a DataFrame with a row per event, Interactions, or the name of a file; "
+                f"got {type(data).__name__}"
+            )
         options = self.config.data
         own = DATASETS[options.dataset].rules if options.dataset in DATASETS else ""
         rules = options.rules or own or "ratings"
@@ -342,13 +368,18 @@ class EmoRec:
         recommender = cls(config=config)
         split = load_split(folder)
         model = build_model(recommender.config, split.train.num_users, split.train.num_items)
+        if not (folder / "model.safetensors").is_file() and (folder / CHECKPOINT).is_file():
+            raise FileError(
+                f"{folder}: training is not finished; go on with emorec-train --resume {folder}"
+            )
         path = existing_file(folder, "model.safetensors")
         tensors, _ = load_tensors(path)
         try:
             model.load_state_dict(tensors)
         except RuntimeError as error:
+            first = str(error).splitlines()[-1].strip()
             raise FileError(
-                f"{path}: does not fit config.toml, or is of another version of EmoRec ({error})"
+                f"{path}: does not fit config.toml, or is of another version of EmoRec ({first})"
             ) from error
         recommender._model = model.to(recommender.config.training.device).eval()
         recommender._split = split

@@ -22,8 +22,9 @@ from emorec.data.splits import Split
 from emorec.data.vocabulary import Vocabulary
 from emorec.files import FileError, load_tensors, save_tensors, write_text
 
-__all__ = ["existing_file", "load_split", "read_config", "save_config", "save_split"]
+__all__ = ["CHECKPOINT", "existing_file", "load_split", "read_config", "save_config", "save_split"]
 
+CHECKPOINT = "checkpoint.safetensors"
 _RULES = "rules.toml"
 _PARTS = ("train", "valid", "test")
 _COLUMNS = ("user", "item", "feedback", "time")

@@ -166,7 +166,7 @@ class _Learner:
             desc=f"epoch {epoch}/{options.epochs}",
             unit="batch",
             leave=False,
-            disable=not progress,
+            disable=None if progress else True,  # None: shown where somebody watches
         )
         self.model.train()
         with torch.random.fork_rng():  # dropout

@@ -71,6 +71,16 @@ class TestFit:
         with pytest.raises(ConfigError, match="did you mean 'diff-gat'"):
             EmoRec("diffgat")
 
+    @pytest.mark.parametrize("wrong", [{"training.epochs": 2}, ["training.epochs=2"], 7])
+    def test_settings_that_are_no_texts(self, wrong):
+        with pytest.raises(ConfigError, match="a text such as 'training.epochs=20', got"):
+            EmoRec("emorec", wrong)
+
+    @pytest.mark.parametrize("wrong", [None, [1, 2], {}, 7])
+    def test_what_is_no_log(self, wrong):
+        with pytest.raises(TypeError, match="a log is a DataFrame .*; got"):
+            EmoRec(config=CONFIG).fit(wrong)
+
     def test_on_interactions_holds_out_for_validation_only(self, fitted):
         split = fitted.split
         assert len(split.train) + len(split.valid) == len(LOG)
@@ -122,7 +132,7 @@ class TestFit:
         assert any("10 of 40 rows match no rule of feedback and are left out" in t for t in texts)
         assert any("ratings go from -1 to 5" in text for text in texts)
 
-    @pytest.mark.parametrize("user", ["user 1", 7, np.int64(7)])
+    @pytest.mark.parametrize("user", ["user 1", 7, np.int64(7), None])
     def test_one_id_in_place_of_a_list(self, fitted, user):
         with pytest.raises(ValueError, match=r"must be a list of ids, such as \["):
             fitted.recommend(user)
@@ -251,7 +261,9 @@ class TestRecommend:
     def test_unknown_users_get_what_is_popular(self, fitted):
         counts = MostPop().fit(LOG)(np.zeros(1, dtype=int))[0].numpy()
         popular = [LOG.items.ids[i] for i in np.argsort(-counts, kind="stable")[:5]]
-        lists = fitted.recommend(["a stranger", None, 7], k=5)
+        with pytest.warns(UserWarning, match="3 of 4 users are unknown .* 'a stranger'; they get"):
+            lists = fitted.recommend(["a stranger", USERS[0], None, 7], k=5)
+        lists = lists[lists["user"] != USERS[0]]
         assert lists["item"].tolist() == popular * 3
         assert set(lists["source"]) == {"popular"}
         assert lists["user"].tolist() == ["a stranger"] * 5 + [None] * 5 + [7] * 5
@@ -267,9 +279,10 @@ class TestRecommend:
         assert len(lists) == 0
         assert lists.columns.tolist() == ["user", "rank", "item", "score", "liked", "source"]
 
-    def test_k_is_at_least_one(self, fitted):
-        with pytest.raises(ValueError, match="k must be at least 1, got 0"):
-            fitted.recommend([USERS[0]], k=0)
+    @pytest.mark.parametrize("k", [0, -1, 2.5, "3", None, True])
+    def test_k_is_a_whole_number_of_at_least_one(self, fitted, k):
+        with pytest.raises(ValueError, match="k must be a whole number of at least 1, got"):
+            fitted.recommend([USERS[0]], k=k)
 
     def test_ids_of_any_kind(self):
         rng = np.random.default_rng(0)
@@ -389,7 +402,9 @@ class TestEvents:
             UserWarning, match="users it does not know, and it has a vector per user"
         ):
             found = recommender.recommend(["a twin", USERS[4]], k=50, events=events)
-        assert found["source"][0] == "popular"
+        twin = found[found["user"] == "a twin"]
+        assert set(twin["source"]) == {"popular"}  # but not what the twin has met
+        assert set(twin["item"]) == set(LOG.items.ids) - seen_items(LOG, USERS[3])
         items = set(found["item"][found["user"] == USERS[4]])
         assert items == set(LOG.items.ids) - seen_items(LOG, USERS[4]) - seen_items(LOG, USERS[5])
 

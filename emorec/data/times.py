@@ -146,5 +146,6 @@ def _expected(time_format: str | None) -> str:
         return f"expected is a date as {time_format!r}"
     return (
         "expected are whole seconds or milliseconds since the epoch, such as 978300760, "
-        "or ISO dates, such as 2000-12-31T22:12:40+00:00"
+        "or ISO dates, such as 2000-12-31T22:12:40+00:00; for dates written otherwise give "
+        f"{_option('format', '%d/%m/%Y')}"
     )

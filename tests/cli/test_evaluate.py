@@ -54,15 +54,19 @@ class TestEvaluate:
                 message="training.device is 'cuda:99', but PyTorch finds",
             )  # fmt: skip
 
-    @pytest.mark.parametrize(
-        "name",
-        ["config.toml", "vocabulary.json", "interactions.safetensors", "model.safetensors"],
-    )
+    @pytest.mark.parametrize("name", ["config.toml", "vocabulary.json", "interactions.safetensors"])
     def test_a_missing_file(self, trained, tmp_path, name):
         folder = shutil.copytree(trained[0], tmp_path / "run")
         (folder / name).unlink()
         for command, arguments in ((cli.evaluate, []), (cli.recommend, ["--user", "a"])):
             assert_fails(command, folder, *arguments, message=f"{name} is missing .the folder")
+
+    def test_a_run_that_is_not_finished(self, trained, tmp_path):
+        folder = shutil.copytree(trained[0], tmp_path / "run")
+        (folder / "model.safetensors").unlink()
+        assert_fails(cli.evaluate, folder, message=f"go on with emorec-train --resume {folder}")
+        (folder / "checkpoint.safetensors").unlink()
+        assert_fails(cli.evaluate, folder, message="model.safetensors is missing .the folder")
 
     def test_a_run_without_a_test_part(self, tmp_path):
         log = Interactions.from_columns(

@@ -24,3 +24,10 @@ def test_help(command):
 )
 def test_help_keeps_lines_of_examples_and_lists_apart(command, text):
     assert text in call(command, "--help").stdout
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "recommend", "doctor"])
+def test_one_command_has_them_all(command):
+    result = call(cli.main, command, "--help")
+    assert result.exit_code == 0
+    assert f"Usage: main {command}" in result.stdout

@@ -40,7 +40,10 @@ class TestRecommend:
         arguments = ["--user", "nobody", "--user", "Zoë 3", "-k", 1, "--format", "json"]
         result = call(cli.recommend, trained[0], *arguments)
         assert result.exit_code == 0
-        assert "user 'nobody' is unknown; these are the most popular items" in result.stderr
+        assert (
+            "note: 1 of 2 users are unknown to the model, such as 'nobody'; they get the most"
+            in result.stderr
+        )
         found = json.loads(result.stdout)  # the note is not in the way
         assert [row["source"] for row in found] == ["popular", "model"]
 
