@@ -25,9 +25,7 @@ from emorec.evaluation.ranking import Evaluation
 from emorec.evaluation.tables import predictions_table, results_table
 from emorec.experiment import (
     data_card,
-    judge,
-    judge_baselines,
-    judge_polarity,
+    judge_run,
     prepare,
     train_run,
     write_results,
@@ -213,11 +211,7 @@ def _train_and_judge(config: Config, split: Split, folder: Path, progress: bool)
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
     click.echo(f"Trained in {minutes} min {seconds} s.\n\nTest part, looked at once:")
     k = config.evaluation.k
-    results = {
-        config.preset: judge(recommender.scorer(), split, k, config.evaluation.batch_size),
-        **judge_baselines(split, k),
-    }
-    predictions = judge_polarity(recommender)
+    results, predictions = judge_run(recommender, k, progress)
     write_results(folder, config, split, results, predictions, recommender.records)
     _print_results(results, predictions, k)
     user = shlex.quote(str(split.train.users.ids[0]))
@@ -268,17 +262,10 @@ def evaluate(
     probabilities are from what happened (ECE).
     """  # noqa: D301
     recommender = _loaded(run, backend, aversion, device)
-    split = recommender.split
-    if len(split.test) == 0:
+    if len(recommender.split.test) == 0:
         raise click.UsageError(f"{run} holds no test part")
-    config = recommender.config
-    k = k or config.evaluation.k
-    batch_size = config.evaluation.batch_size
-    results = {
-        config.preset: judge(recommender.scorer(), split, k, batch_size),
-        **judge_baselines(split, k),
-    }
-    predictions = judge_polarity(recommender)
+    k = k or recommender.config.evaluation.k
+    results, predictions = judge_run(recommender, k)
     if as_json:
         summaries = {
             name: (results[name].summary() if name in results else {}) | predictions.get(name, {})
@@ -417,12 +404,15 @@ def _ready_machine(config: Config) -> None:
 def _prepared(config: Config, folder: Path, data_dir: Path | None, progress: bool) -> Split:
     split, report = prepare(config, folder, data_dir, progress)
     card = data_card(split)
-    click.echo(
-        f"{config.data.dataset}: {card['users']:,} users, {card['items']:,} items, "
-        f"{card['interactions']:,} interactions"
-    )
     if report is not None:
         click.echo(str(report))
+        rare = report.rows_kept - len(split.log) - split.dropped
+        if rare:
+            click.echo(f"{rare:,} rows of rare users and items dropped (k-core)")
+    click.echo(
+        f"{config.data.dataset}: {card['users']:,} users, {card['items']:,} items, "
+        f"{card['interactions']:,} interactions, of which the parts are"
+    )
     click.echo(str(split.report))
     click.echo()
     return split

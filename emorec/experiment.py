@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from emorec.baselines import ItemKNN, MeanReaction, MostPop
 from emorec.building import build_model
@@ -36,6 +37,7 @@ __all__ = [
     "judge",
     "judge_baselines",
     "judge_polarity",
+    "judge_run",
     "load_data",
     "prepare",
     "train_run",
@@ -130,6 +132,26 @@ def judge_baselines(split: Split, k: int) -> dict[str, Evaluation]:
         "MostPop": judge(MostPop().fit(history), split, k),
         "ItemKNN": judge(ItemKNN().fit(history), split, k),
     }
+
+
+def judge_run(
+    recommender: EmoRec, k: int, progress: bool = True
+) -> tuple[dict[str, Evaluation], dict[str, dict[str, float]]]:
+    """A run's lists for the test part beside those of simple models, and its predictions.
+
+    Returns:
+        Evaluations by model, and what `judge_polarity` returns.
+    """
+    split, config = recommender.split, recommender.config
+    hidden = None if progress else True
+    with tqdm(total=3, desc="judging", unit="part", leave=False, disable=hidden) as bar:
+        own = judge(recommender.scorer(), split, k, config.evaluation.batch_size)
+        bar.update()
+        baselines = judge_baselines(split, k)
+        bar.update()
+        predictions = judge_polarity(recommender)
+        bar.update()
+    return {config.preset: own, **baselines}, predictions
 
 
 def judge_polarity(recommender: EmoRec) -> dict[str, dict[str, float]]:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from scipy.linalg import lapack
+from tqdm import tqdm
 
 from emorec.data.interactions import Interactions
 from emorec.evaluation.ranking import seen_matrix
@@ -173,14 +174,20 @@ class RidgeKNN(_ItemModel):
         self.regularization = regularization
         super().__init__(train_on_likes, query_likes, recency)
 
-    def fit(self, interactions: Interactions) -> Self:
-        """Finds the neighbours of every item and solves for their weights."""
+    def fit(self, interactions: Interactions, progress: bool = False) -> Self:
+        """Finds the neighbours of every item and solves for their weights.
+
+        Args:
+            interactions: The log.
+            progress: Whether to show a progress bar where somebody watches.
+        """
         rows = self._known(interactions)
         near = self.similarity = ItemKNN(self.neighbours + 1).fit(rows).similarity
         matrix = seen_matrix(rows)
         gram = (matrix.T @ matrix).tocsr()
         sources, targets, weights = [], [], []
-        for item in range(rows.num_items):
+        items = range(rows.num_items)
+        for item in tqdm(items, "similar items", leave=False, disable=None if progress else True):
             others = near.indices[near.indptr[item] : near.indptr[item + 1]]
             others = others[others != item]
             both = np.append(others, item)

@@ -10,7 +10,9 @@ from emorec.item_models import RidgeKNN, largest_of_rows
 __all__ = ["similar_items"]
 
 
-def similar_items(log: Interactions, num_neighbours: int) -> sparse.csr_matrix:
+def similar_items(
+    log: Interactions, num_neighbours: int, progress: bool = False
+) -> sparse.csr_matrix:
     """Similarity and regression weights, added.
 
         S_ij = cosine_ij / a + W_ij / b
@@ -23,11 +25,12 @@ def similar_items(log: Interactions, num_neighbours: int) -> sparse.csr_matrix:
     Args:
         log: What to count.
         num_neighbours: Items kept per item, ``N``, beside itself.
+        progress: Whether to show a progress bar where somebody watches.
 
     Returns:
         CSR ``[I, I]``: row ``i`` holds the at most ``N + 1`` entries of largest size.
     """
-    model = RidgeKNN(num_neighbours).fit(log)
+    model = RidgeKNN(num_neighbours).fit(log, progress)
     both = _scaled(model.similarity) + _scaled(model.weights)
     return largest_of_rows(both, num_neighbours + 1)
 

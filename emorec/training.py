@@ -84,7 +84,7 @@ def train(
     keep_freed_memory()
     model.to(options.device)
     if model.neighbours is not None:
-        model.neighbours.remember(similar_items(fit, config.model.neighbours))
+        model.neighbours.remember(similar_items(fit, config.model.neighbours, progress))
     if isinstance(model.polarity, ItemPolarity):
         model.polarity.remember(fit)
     events = EventSequences.build(fit)

@@ -18,6 +18,7 @@ from emorec.experiment import (
     judge,
     judge_baselines,
     judge_polarity,
+    judge_run,
     load_data,
     prepare,
     train_run,
@@ -152,11 +153,10 @@ class TestRun:
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
 
-        results = {"emorec": judge(recommender.scorer(), split, 4), **judge_baselines(split, 4)}
-        predictions = judge_polarity(recommender)
+        results, predictions = judge_run(recommender, 4)
         write_results(folder, config, split, results, predictions, recommender.records)
         facts = json.loads((folder / "results.json").read_text())
-        assert set(facts["models"]) == {"emorec", "MostPop", "ItemKNN"}
+        assert set(facts["models"]) == {config.preset, "MostPop", "ItemKNN"}
         for name, evaluation in results.items():
             found = facts["models"][name]["recall_any"]
             assert found == pytest.approx(evaluation.summary()["recall_any"])

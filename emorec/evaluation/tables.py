@@ -126,6 +126,8 @@ def results_table(rows: Mapping[str, Evaluation | Summary], k: int) -> str:
         )
         for row in (header, *body)
     ]
+    if len(rows) > 1:
+        lines.append("* best of its column")
     lines += coverage([summary_of(row, k, name) for name, row in rows.items()])
     return "\n".join(line.rstrip() for line in (_GAP.join(groups), *lines))
 

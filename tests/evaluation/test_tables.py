@@ -21,6 +21,7 @@ model        Recall     NDCG      MAP   Recall     NDCG   Recall     nDCL   shar
 MostPop      0.0410   0.0444   0.0172   0.0505   0.0361   0.0271*  0.0200   0.217*   0.0250*
 ItemKNN      0.0621*  0.0669*  0.0266*  0.0763*  0.0514*  0.0426   0.0300   0.262   -0.0310
 nothing hit  0.0000   0.0000   0.0000   0.0000   0.0000   0.0500   0.0000*      -    0.0000
+* best of its column
 """
 
 
@@ -59,7 +60,7 @@ class TestTables:
 
     def test_values_that_print_alike_are_equally_good(self):
         rows = {"a": dict(ROWS["MostPop"]), "b": dict(ROWS["MostPop"], recall_any=0.04101)}
-        for line in results_table(rows, 10).splitlines()[2:]:
+        for line in results_table(rows, 10).splitlines()[2:4]:
             assert line.split()[1] == "0.0410*"
 
     def test_a_single_row_is_not_best_of_anything(self):
