@@ -93,8 +93,14 @@ def cuda_extension(build: ModuleType) -> list[Extension]:
     ]
 
 
+arguments = extension()
+# An editable install by a path, not by an import hook: from the folder that holds a clone named
+# emorec, Python would take the clone itself for the package before it asked the hook.
+options = {**arguments.pop("options", {}), "editable_wheel": {"mode": "compat"}}
+
 setup(
     packages=[*find_packages(include=["emorec*"]), "emorec.csrc"],
     package_dir={"emorec.csrc": "csrc"},  # `emorec doctor --build` compiles the installed sources
-    **extension(),
+    options=options,
+    **arguments,
 )

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -94,6 +95,12 @@ def train(
     state = Progress.fresh(model, identity)
     if checkpoint is not None and checkpoint.exists():
         state = Progress.load(checkpoint, model, identity, learner.optimizer, learner.average)
+    if state.epoch > options.epochs:
+        warnings.warn(
+            f"{checkpoint} has {state.epoch} epochs, more than training.epochs "
+            f"({options.epochs}): nothing is trained",
+            stacklevel=2,
+        )
     while state.epoch < options.epochs and state.epochs_without_gain < options.patience:
         started = time.perf_counter()
         loss = learner.run_epoch(state.epoch + 1, progress)

@@ -134,6 +134,13 @@ class TestResume:
         assert_same(first, again)
         assert same == records
 
+    def test_fewer_epochs_are_told(self, tmp_path):
+        checkpoint = tmp_path / "checkpoint.safetensors"
+        _, records = run(small_config("", "training.epochs=2"), checkpoint=checkpoint)
+        with pytest.warns(UserWarning, match=r"has 2 epochs, more than training.epochs \(1\)"):
+            _, same = run(small_config("", "training.epochs=1"), checkpoint=checkpoint)
+        assert same == records
+
     def test_more_epochs_go_on_from_the_last_not_the_best(self, tmp_path):
         checkpoint = tmp_path / "checkpoint.safetensors"
         run(small_config("", "training.epochs=2"), checkpoint=checkpoint)
