@@ -187,17 +187,13 @@ def write_results(
         "peak_memory_gib": peak_memory_gib(),
     }
     write_text(folder / "results.json", to_json(facts, indent=2))
-    card = data_card(split)
-    if predictions:
-        card["PolAUC of predicted polarities"] = ", ".join(
-            f"{name} {judged['polarity_auc']:.4f}" for name, judged in predictions.items()
-        )
     select = config.evaluation.select
     write_report(
         folder / "report.html",
         title=f"EmoRec: {config.preset} on {Path(config.data.dataset).name}",
-        card=card,
+        card=data_card(split),
         results=results,
+        predictions=predictions,
         k=config.evaluation.k,
         curves=[
             {"epoch": record.epoch, "loss": record.loss, select: record.valid[select]}

@@ -163,7 +163,7 @@ class TestRun:
         report = (folder / "report.html").read_text()
         assert json.dumps(facts["predicted_polarity"]) == json.dumps(predictions)
         assert "MostPop" in report
-        assert f"MeanReaction {predictions['MeanReaction']['polarity_auc']:.4f}" in report
+        assert f"<td>{predictions['MeanReaction']['polarity_auc']:.4f}</td>" in report
         assert str(csv.parent) not in report  # the name of the data set, not this machine's path
 
         again = EmoRec.load(folder)

@@ -92,10 +92,13 @@ already seen. <em>Any</em>: every held-out item is relevant. <em>Likes</em>: onl
 positive feedback. <em>Dislikes, recall</em>: how much of what a user turned out to dislike was
 recommended. <em>Dislikes, share</em>: disliked items among all held-out items that were
 recommended. An arrow marks columns where lower is better; the best value of each is coloured.</p>
+$predictions
 </section>
 <section>
 <h2>Liked and disliked</h2>
 $plane
+<p class="note">What no other model beats on both axes is coloured; a dashed line joins such
+models.</p>
 </section>
 <section>
 <h2>Training</h2>

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from emorec.data.feedback import Feedback
 from emorec.evaluation.page import PAGE
@@ -14,6 +16,7 @@ from emorec.evaluation.significance import confidence_intervals
 from emorec.evaluation.tables import (
     COLUMNS,
     GROUPS,
+    PREDICTIONS,
     Column,
     Summary,
     best_marked,
@@ -37,6 +40,7 @@ def write_report(
     card: Card,
     results: Mapping[str, Evaluation | Summary],
     k: int,
+    predictions: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
     curves: Sequence[Mapping[str, float | None]] = (),
     metric: str = "ndcg_any",
 ) -> None:
@@ -50,6 +54,7 @@ def write_report(
         card: Facts about the data.
         results: Evaluation or its summary by model name.
         k: Length of the lists.
+        predictions: What `emorec.evaluation.polarity.judge_predictions` says, by model name.
         curves: One mapping per epoch with "epoch", "loss" and, where it was measured, ``metric``.
             Empty for a model that is not trained by epochs.
         metric: Name of the validation metric in ``curves``.
@@ -75,6 +80,7 @@ def write_report(
         title=html.escape(title),
         card=_card_html(card),
         results=_results_html(summaries, intervals, k),
+        predictions=_predictions_html(predictions),
         training=training or '<p class="note">Nothing here is trained by epochs.</p>',
         plane=plane or '<p class="note">No results.</p>',
         k=k,
@@ -149,6 +155,29 @@ def _results_html(
         + "".join(
             f'<p class="note">{line}.</p>' for line in [*notes, *coverage(list(summaries.values()))]
         )
+    )
+
+
+def _predictions_html(predictions: Mapping[str, Mapping[str, float]]) -> str:
+    if not predictions:
+        return ""
+    labels = "".join(f'<th scope="col">{label}</th>' for label in PREDICTIONS.values())
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th>'
+        + "".join(
+            f"<td>{'-' if math.isnan(judged[key]) else f'{judged[key]:.4f}'}</td>"
+            for key in PREDICTIONS
+        )
+        + "</tr>"
+        for name, judged in predictions.items()
+    )
+    return (
+        "<h3>Predicted polarity of the held-out events</h3>"
+        '<div class="scroll"><table><thead><tr><th scope="row">model</th>'
+        f"{labels}</tr></thead><tbody>{body}</tbody></table></div>"
+        '<p class="note">PolAUC: how often a like is put above a dislike of the same user; '
+        "ROC-AUC: of anybody. Brier: mean squared error of the probabilities; ECE: how far they "
+        "are from what happened. MeanReaction: the share of positive reactions to an item.</p>"
     )
 
 

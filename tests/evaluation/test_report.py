@@ -75,6 +75,16 @@ class TestWriteReport:
         assert page.tags.count("tr") == 2 + len(ROWS)
         assert len(page.ids) == len(set(page.ids))
 
+    def test_predictions_have_a_table_of_their_own(self, tmp_path):
+        judged = {
+            "polarity_auc": math.nan, "roc_auc": 0.75, "brier_score": 0.2, "calibration_error": 0.1
+        }  # fmt: skip
+        page = write(tmp_path, predictions={"a<b": judged})
+        assert "<h3>Predicted polarity of the held-out events</h3>" in page
+        cells = "<td>-</td><td>0.7500</td><td>0.2000</td><td>0.1000</td>"
+        assert f'<th scope="row">a&lt;b</th>{cells}' in page
+        assert "Predicted polarity" not in write(tmp_path)
+
     def test_evaluations_have_intervals_and_summaries_have_not(self, tmp_path):
         # Two users, one with a hit of its one like: recall 0 and 1, of which the middle 95 % of
         # draws of two reach from 0 to 1.
