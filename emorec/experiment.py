@@ -19,7 +19,7 @@ from emorec.building import build_model
 from emorec.checkpoint import EpochRecord
 from emorec.config import Config, ConfigError, DataConfig
 from emorec.data.datasets import DATASETS, read_dataset
-from emorec.data.interactions import Interactions, k_core
+from emorec.data.interactions import Interactions, k_core, require_choice
 from emorec.data.readers import ReadReport, read_interactions
 from emorec.data.splits import Split, split_interactions
 from emorec.evaluation.polarity import judge_predictions
@@ -66,12 +66,7 @@ def load_data(
             f"{suggestion(options.dataset, DATASETS)}"
         )
     log = k_core(log, options.min_user_events, options.min_item_events)
-    for number, name in ((log.num_users, "user"), (log.num_items, "item")):
-        if number < 2:
-            raise ValueError(
-                f"{options.dataset} has {number} {name} only; to learn who prefers what, "
-                "a run needs at least two users and two items"
-            )
+    require_choice(log, options.dataset)
     return log, report
 
 

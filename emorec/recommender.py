@@ -19,7 +19,7 @@ from emorec.building import build_model, check_device
 from emorec.checkpoint import EpochRecord
 from emorec.config import Config, SplitConfig, load_config
 from emorec.data.datasets import DATASETS
-from emorec.data.interactions import Interactions, k_core
+from emorec.data.interactions import Interactions, k_core, require_choice
 from emorec.data.readers import read_interactions
 from emorec.data.splits import Split, hold_out_validation
 from emorec.data.vocabulary import Vocabulary
@@ -109,6 +109,7 @@ class EmoRec:
             data, core, options = self._log_of(data), self.config.data, self.config.split
             data = k_core(data, core.min_user_events, core.min_item_events)
             data = hold_out_validation(data, options.method, options.n, options.quantile)
+        require_choice(data.train, "the log")
         config, valid = self.config, data.valid_targets
         if not len(valid):
             warnings.warn(

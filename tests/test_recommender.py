@@ -111,6 +111,12 @@ class TestFit:
             recommender = EmoRec(config=small_config("")).fit(log, progress=False)
         assert len(recommender.records) == 2
 
+    @pytest.mark.parametrize(("users", "items", "few"), [(1, 5, "1 user"), (5, 1, "1 item")])
+    def test_a_log_without_a_choice(self, users, items, few):
+        rows = [(user, item, 0, item) for user in range(users) for item in range(items)]
+        with pytest.raises(ValueError, match=f"the log has {few} only; .* at least two users"):
+            EmoRec(config=CONFIG).fit(small_log(rows, users, items), progress=False)
+
     def test_no_validation_part_by_time(self):
         log = small_log([(user, item, 0, 7) for user in range(4) for item in range(3)], 4, 3)
         config = small_config("", "training.epochs=1", "split.method=time", "split.quantile=0.7")

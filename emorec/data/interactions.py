@@ -11,7 +11,7 @@ import pandas as pd
 from emorec.data.feedback import Feedback
 from emorec.data.vocabulary import Vocabulary
 
-__all__ = ["Interactions", "TICKS_PER_DAY", "TimeUnit", "k_core"]
+__all__ = ["Interactions", "TICKS_PER_DAY", "TimeUnit", "k_core", "require_choice"]
 
 TimeUnit = Literal["s", "ms"]
 TICKS_PER_DAY: dict[str, int] = {"s": 86_400, "ms": 86_400_000}
@@ -187,6 +187,24 @@ def k_core(interactions: Interactions, user_k: int = 1, item_k: int = 1) -> Inte
     raise ValueError(
         f"no interaction survives the k-core with at least {user_k} per user and {item_k} per item"
     )
+
+
+def require_choice(log: Interactions, source: str) -> None:
+    """Refuses a log that cannot say who prefers what.
+
+    Args:
+        log: The log.
+        source: What the error calls it.
+
+    Raises:
+        ValueError: If it has fewer than two users or two items.
+    """
+    for number, name in ((log.num_users, "user"), (log.num_items, "item")):
+        if number < 2:
+            raise ValueError(
+                f"{source} has {number} {name} only; to learn who prefers what, at least two users "
+                "and two items are needed"
+            )
 
 
 def _whole_numbers(name: str, values: Any) -> np.ndarray:
