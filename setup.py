@@ -93,14 +93,11 @@ def cuda_extension(build: ModuleType) -> list[Extension]:
     ]
 
 
-arguments = extension()
-# An editable install by a path, not by an import hook: from the folder that holds a clone named
-# emorec, Python would take the clone itself for the package before it asked the hook.
-options = {**arguments.pop("options", {}), "editable_wheel": {"mode": "compat"}}
+packages, package_dir = find_packages(include=["emorec*"]), {"": "."}
+if "editable_wheel" not in sys.argv:
+    # `emorec doctor --build` compiles the installed sources; a checkout has its own. Without this
+    # package an editable install needs no import hook, which Python asks too late in the folder
+    # that holds a clone named emorec: it would take the clone itself for the package.
+    packages, package_dir = [*packages, "emorec.csrc"], {"emorec.csrc": "csrc"}
 
-setup(
-    packages=[*find_packages(include=["emorec*"]), "emorec.csrc"],
-    package_dir={"emorec.csrc": "csrc"},  # `emorec doctor --build` compiles the installed sources
-    options=options,
-    **arguments,
-)
+setup(packages=packages, package_dir=package_dir, **extension())

@@ -46,8 +46,8 @@ _aversion_option = click.option(
     "--aversion",
     type=float,
     help="How much to avoid what the user would dislike: 0 ranks by what comes next alone, 1 by "
-    "what comes next and is liked, more avoids more. Above 0, what is like a user's latest "
-    "explicit dislikes leaves the list.  [default: the run's]",
+    "what comes next and is liked, more avoids more. Above 0, what is near to a user's latest "
+    "explicit dislikes falls in the list.  [default: the run's]",
 )
 
 
@@ -265,7 +265,7 @@ def evaluate(
     if len(recommender.split.test) == 0:
         raise click.UsageError(f"{run} holds no test part")
     k = k or recommender.config.evaluation.k
-    results, predictions = judge_run(recommender, k)
+    results, predictions = judge_run(recommender, k, sys.stderr.isatty())
     if as_json:
         summaries = {
             name: (results[name].summary() if name in results else {}) | predictions.get(name, {})
@@ -367,8 +367,8 @@ def doctor(build: bool) -> None:
     click.echo(report())
 
 
-for _name, _command_of in (("train", train), ("evaluate", evaluate), ("recommend", recommend)):
-    main.add_command(_command_of, _name)
+for _each in (train, evaluate, recommend):
+    main.add_command(_each)
 
 
 def _with_flags(config: Config, flags: dict[str, Any]) -> Config:

@@ -138,8 +138,7 @@ def judge_run(
         Evaluations by model, and what `judge_polarity` returns.
     """
     split, config = recommender.split, recommender.config
-    hidden = None if progress else True
-    with tqdm(total=3, desc="judging", unit="part", leave=False, disable=hidden) as bar:
+    with tqdm(total=3, desc="judging", unit="part", leave=False, disable=not progress) as bar:
         own = judge(recommender.scorer(), split, k, config.evaluation.batch_size)
         bar.update()
         baselines = judge_baselines(split, k)

@@ -179,7 +179,7 @@ class RidgeKNN(_ItemModel):
 
         Args:
             interactions: The log.
-            progress: Whether to show a progress bar where somebody watches.
+            progress: Whether to show a progress bar.
         """
         rows = self._known(interactions)
         near = self.similarity = ItemKNN(self.neighbours + 1).fit(rows).similarity
@@ -187,7 +187,7 @@ class RidgeKNN(_ItemModel):
         gram = (matrix.T @ matrix).tocsr()
         sources, targets, weights = [], [], []
         items = range(rows.num_items)
-        for item in tqdm(items, "similar items", leave=False, disable=None if progress else True):
+        for item in tqdm(items, "similar items", leave=False, disable=not progress):
             others = near.indices[near.indptr[item] : near.indptr[item + 1]]
             others = others[others != item]
             both = np.append(others, item)

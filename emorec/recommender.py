@@ -113,8 +113,8 @@ class EmoRec:
         config, valid = self.config, data.valid_targets
         if not len(valid):
             warnings.warn(
-                f"there is no validation part: nothing chooses the epoch, and all "
-                f"{config.training.epochs} run; {_remedy(config.split)}",
+                f"nothing chooses the epoch, and all {config.training.epochs} run: "
+                f"{_why_no_targets(data, config.split)}",
                 stacklevel=2,
             )
         checkpoint = checkpoint and Path(checkpoint)
@@ -212,11 +212,15 @@ class EmoRec:
             ValueError: If ``k`` is no whole number of at least 1, the events cannot be used, or
                 ``users`` is one id.
         """
-        if users is None or np.isscalar(users):
+        if isinstance(users, str):
             raise ValueError(f"users must be a list of ids, such as [{users!r}], got {users!r}")
+        try:
+            wanted = list(users)
+        except TypeError:
+            raise ValueError(f"users must be a list of ids, got {users!r}") from None
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
             raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
-        split, wanted = self.split, list(users)
+        split = self.split
         if before_test is None and self._was_given_test:
             warnings.warn(
                 "the test part counts as met, so that these lists hold none of it; for lists that "
@@ -229,7 +233,8 @@ class EmoRec:
                 warnings.filterwarnings("ignore", message=".* matches no row|.*: ratings go from")
                 later = self._log_of(events)
             met = history.followed_by(later)  # of users, too, that the model can tell nothing of
-            history = self._followed_by(history, later)
+            takes_all = self._takes_users_of(later, history)
+            history = met if takes_all else history.followed_by(later, new_users=False)
         index, k = met.users.indices(wanted), min(int(k), met.num_items)
         is_known = (index >= 0) & (index < history.num_users)
         known, unknown = np.flatnonzero(is_known), np.flatnonzero(~is_known)
@@ -316,15 +321,15 @@ class EmoRec:
             )
         return log
 
-    def _followed_by(self, history: Interactions, events: Interactions) -> Interactions:
-        """What is known, with the events that the model can take in."""
+    def _takes_users_of(self, events: Interactions, history: Interactions) -> bool:
+        """Whether the model takes new users in; warns of events that it cannot take in."""
         encoder = self.model.graph_encoder
         new_users = encoder is None or encoder.num_rows is None
         _warn_of_strangers(events.items, events.item, history.items, "items it does not know")
         if not new_users:
             what = "users it does not know, and it has a vector per user"
             _warn_of_strangers(events.users, events.user, history.users, what)
-        return history.followed_by(events, new_users)
+        return new_users
 
     def save(self, folder: str | Path) -> None:
         """Writes everything that `load` needs: settings, parameters, ids and history.
@@ -398,11 +403,18 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _remedy(options: SplitConfig) -> str:
-    """What would make a validation part."""
-    if options.method == "time":
-        return f"lower split.quantile (now {options.quantile})"
-    return f"histories are too short for split.n (now {options.n}), lower it"
+def _why_no_targets(data: Split, options: SplitConfig) -> str:
+    """Why there is nothing to validate on, and what would help."""
+    by_time = options.method == "time"
+    setting = (
+        f"split.quantile (now {options.quantile})" if by_time else f"split.n (now {options.n})"
+    )
+    if len(data.valid):
+        return (
+            f"all {len(data.valid):,} held-out rows are of users or items that the others lack; "
+            f"{'raise' if by_time else 'lower'} {setting}, or drop rare ones"
+        )
+    return f"{'no row is late enough' if by_time else 'histories are too short'}; lower {setting}"
 
 
 def _is_empty(events: Interactions | pd.DataFrame | str | Path) -> bool:

@@ -25,7 +25,7 @@ def similar_items(
     Args:
         log: What to count.
         num_neighbours: Items kept per item, ``N``, beside itself.
-        progress: Whether to show a progress bar where somebody watches.
+        progress: Whether to show a progress bar.
 
     Returns:
         CSR ``[I, I]``: row ``i`` holds the at most ``N + 1`` entries of largest size.

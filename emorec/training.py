@@ -91,14 +91,14 @@ def train(
     events = EventSequences.build(fit)
     learner = _Learner(model, config, events, fit, anneal)
     validate = _validation(model, config, fit, valid)
-    identity = _identity(config, fit, valid)
+    identity = _identity(config, fit, valid, anneal)
     state = Progress.fresh(model, identity)
     if checkpoint is not None and checkpoint.exists():
         state = Progress.load(checkpoint, model, identity, learner.optimizer, learner.average)
     if state.epoch > options.epochs:
         warnings.warn(
             f"{checkpoint} has {state.epoch} epochs, more than training.epochs "
-            f"({options.epochs}): nothing is trained",
+            f"({options.epochs}): none is added",
             stacklevel=2,
         )
     while state.epoch < options.epochs and state.epochs_without_gain < options.patience:
@@ -173,7 +173,7 @@ class _Learner:
             desc=f"epoch {epoch}/{options.epochs}",
             unit="batch",
             leave=False,
-            disable=None if progress else True,  # None: shown where somebody watches
+            disable=not progress,
         )
         self.model.train()
         with torch.random.fork_rng():  # dropout
@@ -277,15 +277,19 @@ def _validation(
     return validate
 
 
-def _identity(config: Config, fit: Interactions, valid: Interactions) -> str:
+def _identity(config: Config, fit: Interactions, valid: Interactions, anneal: bool) -> str:
     """A digest of the data and of the settings that decide what is learned from them."""
     settings = asdict(config)
     del settings["data"], settings["split"]  # what came of them counts
-    del settings["model"]["backend"]
-    for name in ("epochs", "patience", "device", "threads"):  # it may go on longer, or elsewhere
+    del settings["model"]["backend"], settings["sequence"]["attention"]  # how, not what
+    del settings["evaluation"]["batch_size"]
+    for name in ("patience", "device", "threads"):  # it may go on longer, or elsewhere
         del settings["training"][name]
+    if not anneal:  # else the epochs decide the learning rate
+        del settings["training"]["epochs"]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for part in (fit, valid):
+        digest.update(part.time_unit.encode())
         for column in (part.user, part.item, part.feedback, part.time):
             digest.update(column.tobytes())
     return digest.hexdigest()

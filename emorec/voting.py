@@ -53,8 +53,8 @@ def choose_vote(
     lists: dict[tuple[float, float], list[TopK]]
     lists = {choice: [] for choice in itertools.product(_WEIGHTS, _MEMORIES)}
     chunks = torch.from_numpy(users).split(config.evaluation.batch_size)
-    hidden = None if progress else True  # None: shown where somebody watches
-    for chunk in tqdm(chunks, "neighbours' vote", unit="chunk", leave=False, disable=hidden):
+    bar = tqdm(chunks, "neighbours' vote", unit="chunk", leave=False, disable=not progress)
+    for chunk in bar:
         foreseen = scorer.without_vote(chunk)
         for memory in _MEMORIES:
             neighbours.memory.fill_(memory)

@@ -107,7 +107,7 @@ class TestFit:
 
     def test_histories_too_short_for_validation(self):
         log = small_log([(user, item, 0, item) for user in range(4) for item in range(3)], 4, 3)
-        with pytest.warns(UserWarning, match=r"nothing chooses the epoch, and all 2 run; histo"):
+        with pytest.warns(UserWarning, match=r"the epoch, and all 2 run: histories are too sh"):
             recommender = EmoRec(config=small_config("")).fit(log, progress=False)
         assert len(recommender.records) == 2
 
@@ -120,8 +120,22 @@ class TestFit:
     def test_no_validation_part_by_time(self):
         log = small_log([(user, item, 0, 7) for user in range(4) for item in range(3)], 4, 3)
         config = small_config("", "training.epochs=1", "split.method=time", "split.quantile=0.7")
-        with pytest.warns(UserWarning, match=r"all 1 run; lower split.quantile \(now 0.7\)"):
+        with pytest.warns(
+            UserWarning, match=r"no row is late enough; lower split.quantile \(now 0.7\)"
+        ):
             EmoRec(config=config).fit(log, progress=False)
+
+    @pytest.mark.parametrize(
+        ("method", "advice"),
+        [("leave_last_out", r"lower split.n \(now 1\)"), ("time", r"raise split.quantile \(now")],
+    )
+    def test_a_validation_part_of_strangers(self, method, advice):
+        rows = [(user, item, 0, item) for user in range(4) for item in range(3)]
+        rows += [(user, 3 + user, 0, 9) for user in range(4)]  # each one's last item is new
+        config = small_config("", "training.epochs=1", f"split.method={method}", "split.n=1")
+        config = config.with_settings("split.quantile=0.7")
+        with pytest.warns(UserWarning, match=f"all 4 held-out rows are of .* lack; {advice}"):
+            EmoRec(config=config).fit(small_log(rows, 4, 7), progress=False)
 
     def test_rows_that_no_rule_matches(self):
         frame = pd.DataFrame(
@@ -138,9 +152,9 @@ class TestFit:
         assert any("10 of 40 rows match no rule of feedback and are left out" in t for t in texts)
         assert any("ratings go from -1 to 5" in text for text in texts)
 
-    @pytest.mark.parametrize("user", ["user 1", 7, np.int64(7), None])
+    @pytest.mark.parametrize("user", ["user 1", 7, np.int64(7), None, np.array("user 1")])
     def test_one_id_in_place_of_a_list(self, fitted, user):
-        with pytest.raises(ValueError, match=r"must be a list of ids, such as \["):
+        with pytest.raises(ValueError, match="must be a list of ids"):
             fitted.recommend(user)
 
     def test_an_endless_list_is_the_catalogue(self, fitted):

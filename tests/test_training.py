@@ -137,7 +137,9 @@ class TestResume:
     def test_fewer_epochs_are_told(self, tmp_path):
         checkpoint = tmp_path / "checkpoint.safetensors"
         _, records = run(small_config("", "training.epochs=2"), checkpoint=checkpoint)
-        with pytest.warns(UserWarning, match=r"has 2 epochs, more than training.epochs \(1\)"):
+        with pytest.warns(
+            UserWarning, match=r"has 2 epochs, .* training.epochs \(1\): none is added"
+        ):
             _, same = run(small_config("", "training.epochs=1"), checkpoint=checkpoint)
         assert same == records
 
@@ -166,9 +168,24 @@ class TestResume:
         run(config, checkpoint=checkpoint)
         rows = SPLIT.train
         other = replace(rows, **{column: np.roll(getattr(rows, column), 1)})
+        for fit, valid in ((other, SPLIT.valid_targets), (rows, other)):
+            model = build_model(config, rows.num_users, rows.num_items)
+            with pytest.raises(FileError, match="belongs to a training on other data"):
+                train(model, config, fit, valid, checkpoint, progress=False)
+
+    def test_in_other_units_of_time(self, tmp_path):
+        checkpoint, config = tmp_path / "checkpoint.safetensors", small_config()
+        run(config, checkpoint=checkpoint)
+        rows = replace(SPLIT.train, time_unit="ms" if SPLIT.train.time_unit == "s" else "s")
         model = build_model(config, rows.num_users, rows.num_items)
         with pytest.raises(FileError, match="belongs to a training on other data"):
-            train(model, config, other, SPLIT.valid_targets, checkpoint, progress=False)
+            train(model, config, rows, SPLIT.valid_targets, checkpoint, progress=False)
+
+    def test_other_epochs_of_a_falling_learning_rate(self, tmp_path):
+        checkpoint = tmp_path / "checkpoint.safetensors"
+        run(small_config("", "training.epochs=2"), checkpoint=checkpoint, anneal=True)
+        with pytest.raises(FileError, match="belongs to a training on other data"):
+            run(small_config("", "training.epochs=3"), checkpoint=checkpoint, anneal=True)
 
     @pytest.mark.parametrize(
         ("tensors", "about"),

@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from emorec import voting
@@ -29,9 +30,12 @@ def trained(split, *settings):
     return model
 
 
-def test_counted_in_what_is_learned_from_and_weighed_on_validation(monkeypatch):
+@pytest.mark.parametrize(
+    ("select", "measure"), [("ndcg", "ndcg_any"), ("ndcg_likes", "ndcg_likes")]
+)
+def test_counted_in_what_is_learned_from_and_weighed_on_validation(monkeypatch, select, measure):
     monkeypatch.setattr(voting, "_USERS", 25)
-    model = trained(SPLIT)
+    model = trained(SPLIT, f"evaluation.select={select}")
     counted = Neighbours(LOG.num_items, 5)
     counted.remember(similar_items(SPLIT.train, 4))
     assert torch.equal(model.neighbours.item, counted.item)
@@ -44,7 +48,7 @@ def test_counted_in_what_is_learned_from_and_weighed_on_validation(monkeypatch):
         model.neighbours.weight.fill_(choice[0])
         model.neighbours.memory.fill_(choice[1])
         topk = recommend_top_k(ModelScorer(model, SPLIT.train), users, SPLIT.train, 10)
-        scores[choice] = evaluate(topk, users, asked, 10).summary()["ndcg_any"]
+        scores[choice] = evaluate(topk, users, asked, 10).summary()[measure]
     assert scores[chosen] == max(scores.values()) > min(scores.values())
 
 

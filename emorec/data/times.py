@@ -15,6 +15,9 @@ __all__ = ["TimeUnitOption", "Times", "parse_times"]
 TimeUnitOption = Literal["auto", "s", "ms"]
 _FIRST_MILLISECONDS = 10**11  # as seconds the year 5138, as milliseconds March 1973
 _FIRST_MICROSECONDS = 10**14
+# Dates without separators, and the digits after their day. As times since the epoch, all of a log
+# would lie within one month of 1970, in 1976 or in the 27th century.
+_DATE_FORMATS = {"%Y%m%d": 0, "%Y%m%d%H%M": 4, "%Y%m%d%H%M%S": 6}
 
 
 class Times(NamedTuple):
@@ -59,6 +62,8 @@ def parse_times(
         table.refuse(np.ones(len(raw), dtype=bool), column, f"is no time; {_expected(None)}")
     if pd.api.types.is_numeric_dtype(raw.dtype) and time_format is None:
         return _from_numbers(table, column, raw, unit)
+    if pd.api.types.is_float_dtype(raw.dtype) and (raw % 1 == 0).all():
+        raw = raw.astype(np.int64)  # 20201231.0, for want of a missing value elsewhere
     text = raw.astype(str)
     numbers = pd.to_numeric(text, errors="coerce")
     is_number = numbers.notna().to_numpy()
@@ -95,14 +100,15 @@ def _from_numbers(table: Table, column: str, raw: pd.Series, unit: TimeUnitOptio
     times = numbers.astype(np.int64)
     if unit != "auto":
         return Times(times, unit, f"times are {_NAMES[unit]}, as told")
-    looks_like_date = _looks_like_date(times)
-    if looks_like_date.all():  # as seconds, all would lie within one month of 1970
-        table.refuse(
-            looks_like_date,
-            column,
-            f"looks like a date, year, month and day; give {_option('format', '%Y%m%d')}, "
-            f"or {_option('unit', 's')} if it is none",
-        )
+    for time_format, later_digits in _DATE_FORMATS.items():
+        looks_like_date = _looks_like_date(times // 10**later_digits)
+        if looks_like_date.any() and (looks_like_date | (times == 0)).all():
+            table.refuse(
+                looks_like_date,
+                column,
+                f"looks like a date; give {_option('format', time_format)}, or "
+                f"{_option('unit', 's')} or 'ms' if it is none",
+            )
     is_long = times >= _FIRST_MILLISECONDS
     if is_long.any():
         other = int(is_long.argmax())

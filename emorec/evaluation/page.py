@@ -69,7 +69,7 @@ td small { color: var(--soft); }
 thead tr:last-child th { border-bottom: 1px solid var(--line); }
 thead th[rowspan] { border-bottom: 1px solid var(--line); vertical-align: bottom; }
 th.group { text-align: center; padding-bottom: 0; }
-th:first-child[scope=row], thead th[rowspan] { text-align: left; padding-left: 0; }
+th:first-child[scope=row], thead th[rowspan], th.model { text-align: left; padding-left: 0; }
 tbody tr + tr > * { border-top: 1px solid var(--line); }
 .first, th.group { border-left: 1px solid var(--line); }
 td strong { color: var(--accent); font-weight: 650; }

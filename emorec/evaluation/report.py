@@ -173,7 +173,7 @@ def _predictions_html(predictions: Mapping[str, Mapping[str, float]]) -> str:
     )
     return (
         "<h3>Predicted polarity of the held-out events</h3>"
-        '<div class="scroll"><table><thead><tr><th scope="row">model</th>'
+        '<div class="scroll"><table><thead><tr><th scope="col" class="model">model</th>'
         f"{labels}</tr></thead><tbody>{body}</tbody></table></div>"
         '<p class="note">PolAUC: how often a like is put above a dislike of the same user; '
         "ROC-AUC: of anybody. Brier: mean squared error of the probabilities; ECE: how far they "

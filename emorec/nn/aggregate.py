@@ -202,8 +202,8 @@ def _on_dgl(events: Events, into: Adjacency, back: Adjacency) -> tuple[Adjacency
         heterograph = to_dgl(events)
         return {name: heterograph[name] for name in heterograph.etypes}
 
-    def graphs(*names: str) -> Callable[[], tuple[Any, Any]]:
-        return lambda: (relations()[names[0]], relations()[names[1]])
+    def graphs(edges: str, transpose: str) -> Callable[[], tuple[Any, Any]]:
+        return lambda: (relations()[edges], relations()[transpose])
 
     return (
         replace(into, dgl_graphs=graphs("item_to_node", "node_to_item")),

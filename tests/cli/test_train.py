@@ -31,6 +31,15 @@ class TestTrain:
             assert text in result.stdout, text
         assert "|" not in result.stderr  # no progress bars where nobody watches
 
+    def test_says_what_the_k_core_drops(self, log, tmp_path):
+        lines = [*log_lines(), "Zoë 0,東京 99,5,9"]
+        data = write_log(tmp_path / "more.csv", lines)
+        result = call(
+            cli.train, "--dataset", data, "--epochs", 1, "--run-dir", tmp_path / "run", *TINY,
+            "--set", "data.min_item_events=2",
+        )  # fmt: skip
+        assert "1 rows of rare users and items dropped (k-core)\n" in result.stdout
+
     def test_the_run_folder(self, trained):
         folder, _ = trained
         names = {path.name for path in folder.iterdir()}

@@ -165,6 +165,8 @@ def test_digits_in_text_files_become_integers_where_nothing_is_lost(
         (["2000-12-31"], {"time_unit": "ms"}, [978220800000], "ms"),
         (["31.12.2000"], {"time_format": "%d.%m.%Y"}, [978220800], "s"),
         (["20001231"], {"time_format": "%Y%m%d"}, [978220800], "s"),
+        (["20001231.0"], {"time_format": "%Y%m%d"}, [978220800], "s"),
+        (["20001231221240"], {"time_format": "%Y%m%d%H%M%S"}, [978300760], "s"),
         (["20001231"], {"time_unit": "s"}, [20001231], "s"),
         (["20001231", "20001300"], {}, [20001231, 20001300], "s"),  # there is no 13th month
     ],
@@ -272,6 +274,9 @@ def test_times_of_a_frame_may_be_datetimes() -> None:
         ((HEADER + "zoé,2,5,3\n").encode("latin-1"), {}, "not utf-8 text .*--set .*=latin-1"),
         ((HEADER + "zoé,2,5,3\n").encode("utf-16"), {}, "not utf-8 text .*encoding='utf-16'"),
         (HEADER + "1,2,5,20001231\n", {}, "20001231 looks like a date.*--set .*format=%Y%m%d"),
+        (HEADER + "1,2,5,0\n1,3,5,20001231\n", {}, "line 3.*20001231 looks like a date"),
+        (HEADER + "1,2,5,200012312212\n", {}, "looks like a date.*format='%Y%m%d%H%M' "),
+        (HEADER + "1,2,5,20001231221240\n", {}, "looks like a date.*format='%Y%m%d%H%M%S' "),
         (HEADER + "1,2,5,3\n", {"encoding": "klingon"}, "unknown encoding: klingon"),
         (HEADER + "1,2,5,3\n", {"time_unit": "min"}, "must be 'auto', 's' or 'ms', got 'min'"),
         (

@@ -163,7 +163,7 @@ def test_models_without_a_polarity_head_have_no_parameters_for_it():
     assert not any("polarity" in name for name in make_model().state_dict())
 
 
-class TestAlike:
+class TestNear:
     def test_by_hand(self):
         model = make_model()
         vectors = torch.zeros(NUM_ITEMS, SIZE)
