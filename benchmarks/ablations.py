@@ -101,12 +101,21 @@ TABLES: dict[str, dict[str, Row]] = {
         "diff-gat, " + SHUFFLED: Row("diff-gat", shuffled=True),
     },
     "Users' own embeddings": changed("emo-gat", "graph.user_embeddings=false"),
+    "Dynamic graph: older events weigh less": changed(
+        "emo-sage-thp", "graph.half_life=1", "graph.half_life=30"
+    ),
     "Q3. Sequence encoder": changed("emo-sage-thp", "sequence.layers=0", "graph.conv=none"),
     "Q3. Prediction of polarity": changed(
         "emo-gat-thp-polarity", "model.polarity=none", "model.polarity=item"
     ),
     "The flagship's graph": {
-        **changed("emorec", "graph.informs=everything graph.gated=true", "graph.conv=none"),
+        **changed(
+            "emorec",
+            "graph.informs=everything graph.gated=true",
+            "graph.half_life=1",
+            "graph.half_life=30",
+            "graph.conv=none",
+        ),
         SHUFFLED: Row("emorec", shuffled=True),
     },
     "The flagship's other parts": changed(
