@@ -29,7 +29,7 @@ class ModelScorer:
     Refused are the items of the explicit dislikes since that event. Without aversion an explicit
     dislike is an event like others: people who reject an item often meet one of its kind next.
     With aversion dislikes are answers to a list: they do not steer what comes next, and what is
-    near to them leaves. The taste knows of all events.
+    near to them falls. The taste knows of all events.
 
     Args:
         model: The model; used in evaluation mode.
