@@ -12,9 +12,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import torch
-from scipy import sparse
 
-from emorec.baselines import MeanReaction, MostPop
 from emorec.building import build_model, check_device
 from emorec.checkpoint import EpochRecord
 from emorec.config import Config, SplitConfig, load_config
@@ -23,11 +21,9 @@ from emorec.data.interactions import Interactions, k_core, require_choice
 from emorec.data.readers import read_interactions
 from emorec.data.splits import Split, hold_out_validation
 from emorec.data.vocabulary import Vocabulary
-from emorec.evaluation.ranking import TopK, recommend_top_k, seen_matrix
-from emorec.evaluation.scores import Scorer, scores_in_chunks
 from emorec.files import FileError, load_tensors, save_tensors
+from emorec.lists import make_lists
 from emorec.nn.model import Recommender
-from emorec.nn.polarity import ItemPolarity
 from emorec.run_folder import (
     CHECKPOINT,
     existing_file,
@@ -235,70 +231,7 @@ class EmoRec:
             met = history.followed_by(later)  # of users, too, that the model can tell nothing of
             takes_all = self._takes_users_of(later, history)
             history = met if takes_all else history.followed_by(later, new_users=False)
-        index, k = met.users.indices(wanted), min(int(k), met.num_items)
-        is_known = (index >= 0) & (index < history.num_users)
-        known, unknown = np.flatnonzero(is_known), np.flatnonzero(~is_known)
-        parts = []
-        if len(known):
-            parts.append(self._foreseen(known, index[known], history, k))
-        if len(unknown):
-            warnings.warn(
-                f"{len(unknown):,} of {len(wanted):,} users are unknown to the model, such as "
-                f"{wanted[unknown[0]]!r}; they get the most popular items",
-                stacklevel=2,
-            )
-            parts.append(self._popular(unknown, index[unknown], met, k))
-        judges = isinstance(self.model.polarity, ItemPolarity)
-        columns = ["place", "rank", "item", "score", *(["liked"] if judges else []), "source"]
-        lists = pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
-        lists = lists.sort_values(["place", "rank"], ignore_index=True)
-        lists.insert(0, "user", [wanted[place] for place in lists.pop("place")])
-        return lists
-
-    def _foreseen(
-        self, places: np.ndarray, users: np.ndarray, history: Interactions, k: int
-    ) -> pd.DataFrame:
-        """The model's lists for users of the history, who were asked for in these places."""
-        scorer = ModelScorer(self.model, history, self.config.training.device)
-        topk = recommend_top_k(scorer, users, seen_matrix(history), k)
-        return self._frame(places, topk, "model", scorer.polarity, users)
-
-    def _popular(
-        self, places: np.ndarray, users: np.ndarray, met: Interactions, k: int
-    ) -> pd.DataFrame:
-        """The most popular items that they have not met, for users of whom the model knows nothing.
-
-        A user index of -1 is somebody without any event.
-        """
-        nothing = sparse.csr_matrix((1, met.num_items), dtype=np.float32)
-        seen = sparse.vstack([seen_matrix(met), nothing], format="csr")
-        users = np.where(users < 0, met.num_users, users)
-        topk = recommend_top_k(MostPop().fit(met), users, seen, k)
-        return self._frame(places, topk, "popular", MeanReaction().fit(met), users)
-
-    def _frame(
-        self,
-        places: np.ndarray,
-        topk: TopK,
-        source: str,
-        polarity: Scorer,
-        users: np.ndarray,
-    ) -> pd.DataFrame:
-        """Lists row by row, with what ``polarity`` says of their items if the model judges any."""
-        row, column = np.nonzero(topk.items.numpy() >= 0)
-        items = self.split.train.items
-        frame = pd.DataFrame(
-            {
-                "place": places[row],
-                "rank": column + 1,
-                "item": items.lookup(topk.items.numpy()[row, column]),
-                "score": topk.scores.numpy()[row, column],
-                "source": source,
-            }
-        )
-        if isinstance(self.model.polarity, ItemPolarity):
-            frame["liked"] = _predicted(polarity, users, topk, len(items))
-        return frame
+        return make_lists(self.model, wanted, history, met, k, self.config.training.device)
 
     def _log_of(self, data: Interactions | pd.DataFrame | str | Path) -> Interactions:
         if isinstance(data, Interactions):
@@ -419,14 +352,6 @@ def _why_no_targets(data: Split, options: SplitConfig) -> str:
 
 def _is_empty(events: Interactions | pd.DataFrame | str | Path) -> bool:
     return isinstance(events, (Interactions, pd.DataFrame)) and not len(events)
-
-
-def _predicted(predict: Scorer, users: np.ndarray, topk: TopK, num_items: int) -> np.ndarray:
-    """What is predicted of the items in lists, row by row; empty places are left out."""
-    found = torch.zeros(topk.items.shape)
-    for chunk, predicted in scores_in_chunks(predict, users, num_items):
-        found[chunk] = predicted.gather(1, topk.items[chunk].clamp(min=0))
-    return found[topk.items >= 0].numpy()
 
 
 def _warn_of_strangers(ids: Vocabulary, column: np.ndarray, known: Vocabulary, what: str) -> None:

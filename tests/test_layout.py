@@ -33,6 +33,7 @@ LEVELS = {
     "emorec.run_folder": 3,
     "emorec.scoring": 3,
     "emorec.similar_items": 3,
+    "emorec.lists": 4,
     "emorec.training": 4,
     "emorec.voting": 4,
     "emorec.recommender": 5,

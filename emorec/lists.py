@@ -1,0 +1,109 @@
+"""Lists for users by their own ids: from the model, or of what is popular."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+
+from emorec.baselines import MeanReaction, MostPop
+from emorec.data.interactions import Interactions
+from emorec.evaluation.ranking import TopK, recommend_top_k, seen_matrix
+from emorec.evaluation.scores import Scorer, scores_in_chunks
+from emorec.nn.model import Recommender
+from emorec.nn.polarity import ItemPolarity
+from emorec.scoring import ModelScorer
+
+__all__ = ["make_lists"]
+
+
+def make_lists(
+    model: Recommender,
+    users: list[Any],
+    history: Interactions,
+    met: Interactions,
+    k: int,
+    device: str,
+) -> pd.DataFrame:
+    """The k best items for each user that the user has not met.
+
+    Args:
+        model: The model.
+        users: The users' own ids, in the order of the lists; one may occur again.
+        history: What the model is told: its users get its lists.
+        met: What no list holds: the history, and maybe events of other users, who come after those
+            of the history in its vocabulary. They, and ids that it does not know, get the most
+            popular items.
+        k: Length of the lists; shorter where the catalogue ends.
+        device: Where to compute.
+
+    Returns:
+        Columns ``user, rank, item, score, liked, source``; without ``liked`` if the model does not
+        judge items.
+
+    Warns:
+        UserWarning: If there are users that the model is not told of.
+    """
+    index, k = met.users.indices(users), min(int(k), met.num_items)
+    is_known = (index >= 0) & (index < history.num_users)
+    known, unknown = np.flatnonzero(is_known), np.flatnonzero(~is_known)
+    judges = isinstance(model.polarity, ItemPolarity)
+    parts = []
+    if len(known):
+        scorer = ModelScorer(model, history, device)
+        topk = recommend_top_k(scorer, index[known], seen_matrix(history), k)
+        polarity = scorer.polarity if judges else None
+        parts.append(_rows(known, index[known], topk, "model", polarity, history))
+    if len(unknown):
+        warnings.warn(
+            f"{len(unknown):,} of {len(users):,} users are unknown to the model, such as "
+            f"{users[unknown[0]]!r}; they get the most popular items",
+            stacklevel=3,
+        )
+        nobody = sparse.csr_matrix((1, met.num_items), dtype=np.float32)
+        seen = sparse.vstack([seen_matrix(met), nobody], format="csr")
+        row = np.where(index[unknown] < 0, met.num_users, index[unknown])
+        topk = recommend_top_k(MostPop().fit(met), row, seen, k)
+        polarity = MeanReaction().fit(met) if judges else None
+        parts.append(_rows(unknown, row, topk, "popular", polarity, met))
+    columns = ["place", "rank", "item", "score", *(["liked"] if judges else []), "source"]
+    lists = pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
+    lists = lists.sort_values(["place", "rank"], ignore_index=True)
+    lists.insert(0, "user", [users[place] for place in lists.pop("place")])
+    return lists
+
+
+def _rows(
+    places: np.ndarray,
+    users: np.ndarray,
+    topk: TopK,
+    source: str,
+    polarity: Scorer | None,
+    log: Interactions,
+) -> pd.DataFrame:
+    """Lists row by row, for users who were asked for in these places."""
+    row, column = np.nonzero(topk.items.numpy() >= 0)
+    frame = pd.DataFrame(
+        {
+            "place": places[row],
+            "rank": column + 1,
+            "item": log.items.lookup(topk.items.numpy()[row, column]),
+            "score": topk.scores.numpy()[row, column],
+            "source": source,
+        }
+    )
+    if polarity is not None:
+        frame["liked"] = _predicted(polarity, users, topk, log.num_items)
+    return frame
+
+
+def _predicted(predict: Scorer, users: np.ndarray, topk: TopK, num_items: int) -> np.ndarray:
+    """What is predicted of the items in lists, row by row; empty places are left out."""
+    found = torch.zeros(topk.items.shape)
+    for chunk, predicted in scores_in_chunks(predict, users, num_items):
+        found[chunk] = predicted.gather(1, topk.items[chunk].clamp(min=0))
+    return found[topk.items >= 0].numpy()
