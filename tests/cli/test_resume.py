@@ -69,7 +69,7 @@ class TestResume:
             stderr=subprocess.PIPE,
             encoding="utf-8",
             env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
-            cwd=Path(cli.__file__).parents[1],
+            cwd=Path(cli.__file__).parents[2],
             # A test run in the background may ignore the signal, and its children would inherit it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )

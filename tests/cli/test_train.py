@@ -11,6 +11,7 @@ import pytest
 
 import emorec.files
 from emorec import cli
+from emorec.cli import training
 from tests.cli.commands import TINY, assert_fails, call, log_lines, write_log
 
 
@@ -89,7 +90,7 @@ class TestTrain:
 
     def test_runs_of_one_second_have_folders_of_their_own(self, log, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(cli.time, "strftime", lambda form: "20260102-030405")
+        monkeypatch.setattr(training.time, "strftime", lambda form: "20260102-030405")
         arguments = ["--dataset", log, "--epochs", 1, "--preset", "diff-gat", *TINY]
         for name in ("log-diff-gat-20260102-030405", "log-diff-gat-20260102-030405-2"):
             assert f"The run is in {Path('runs', name)}\n" in call(cli.train, *arguments).stdout
@@ -110,7 +111,7 @@ class TestTrain:
 
         arguments = ["--dataset", log, "--epochs", 1, "--run-dir", tmp_path / "run", *TINY]
         with monkeypatch.context() as patch:
-            patch.setattr(cli, "judge_run", stop)
+            patch.setattr(training, "judge_run", stop)
             result = call(cli.train, *arguments)
         assert result.exit_code == code
         assert f"emorec-train --resume {tmp_path / 'run'}" in result.stderr

@@ -1,0 +1,37 @@
+"""The commands: emorec-train, emorec-evaluate, emorec-recommend, emorec doctor."""
+
+from __future__ import annotations
+
+import click
+
+from emorec.cli.common import user_errors
+from emorec.cli.evaluating import evaluate
+from emorec.cli.recommending import recommend
+from emorec.cli.training import train
+from emorec.doctor import report
+from emorec.ops.build import build_in_cache
+
+__all__ = ["evaluate", "main", "recommend", "train"]
+
+
+@click.group()
+def main() -> None:
+    """EmoRec: recommendations for people who both like and dislike things."""
+
+
+@main.command()
+@click.option("--build", is_flag=True, help="Compile attention and loss into the build cache.")
+@user_errors
+def doctor(build: bool) -> None:
+    """Say which parts work here, and how to mend those that do not."""
+    if build:
+        click.echo("Compiling attention and loss; this takes a minute or two.")
+        try:
+            build_in_cache()
+        except RuntimeError as error:  # of the compiler, with its output
+            raise click.ClickException(str(error)) from error
+    click.echo(report())
+
+
+for _each in (train, evaluate, recommend):
+    main.add_command(_each)

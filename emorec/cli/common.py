@@ -1,0 +1,88 @@
+"""What the commands share: options, errors as one line each, and the printing of results."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from emorec.building import check_device
+from emorec.config import Config
+from emorec.data.graph import import_dgl
+from emorec.evaluation.ranking import Evaluation
+from emorec.evaluation.tables import predictions_table, results_table
+from emorec.recommender import EmoRec
+from emorec.training import TrainingError
+
+__all__ = [
+    "RUN",
+    "aversion_option",
+    "device_option",
+    "load_run",
+    "print_results",
+    "ready_machine",
+    "user_errors",
+]
+
+RUN = click.Path(file_okay=False, path_type=Path)
+device_option = click.option(
+    "--device", help='"cpu", "cuda" or "cuda:1".  [default: where the run was trained]'
+)
+aversion_option = click.option(
+    "--aversion",
+    type=float,
+    help="How much to avoid what the user would dislike: 0 ranks by what comes next alone, 1 by "
+    "what comes next and is liked, more avoids more. Above 0, what is near to a user's latest "
+    "explicit dislikes falls in the list.  [default: the run's]",
+)
+
+
+def user_errors(function: Callable[..., None]) -> Callable[..., None]:
+    """Shows errors that a user can mend as one message, and warnings as one line each."""
+
+    @wraps(function)
+    def run(**options: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                function(**options)
+            except BrokenPipeError:  # whoever read the output has gone; click ends quietly
+                raise
+            except (ValueError, TrainingError, ImportError, OSError) as error:
+                raise click.ClickException(str(error)) from error
+
+    return run
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.secho(f"note: {message}", fg="yellow", err=True)
+
+
+def ready_machine(config: Config) -> None:
+    """Fails before any long work if the device or the backend cannot be had."""
+    check_device(config)
+    if config.model.backend == "dgl" and config.graph.conv != "none":
+        import_dgl()
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
+
+
+def print_results(
+    results: dict[str, Evaluation], predictions: dict[str, dict[str, float]], k: int
+) -> None:
+    """Tables of the lists, and of predicted polarities if there are any."""
+    click.echo(results_table(results, k))
+    if predictions:
+        click.echo(f"\nPredicted polarity of the held-out events\n{predictions_table(predictions)}")
+
+
+def load_run(run: Path, backend: str | None, aversion: float | None, device: str | None) -> EmoRec:
+    """What a run folder holds, ready to compute here."""
+    recommender = EmoRec.load(run, backend, aversion, device)
+    ready_machine(recommender.config)
+    return recommender

@@ -1,0 +1,220 @@
+"""emorec-train."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from emorec.checkpoint import EpochRecord
+from emorec.cli.common import RUN, print_results, ready_machine, user_errors
+from emorec.config import Config, load_config, preset_names
+from emorec.data.datasets import DATASETS
+from emorec.data.splits import Split
+from emorec.experiment import data_card, judge_run, prepare, train_run, write_results
+from emorec.run_folder import load_split, read_config
+
+__all__ = ["train"]
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.option(
+    "--preset",
+    type=click.Choice(preset_names()),
+    metavar="NAME",
+    help=f"Model: {', '.join(preset_names())}. All but emorec are the paper's.  [default: emorec]",
+)
+@click.option(
+    "--dataset",
+    help=f"Name of a data set ({', '.join(DATASETS)}) or a file (csv, tsv, "
+    "jsonl, parquet; may be .gz).  [default: synthetic]",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Where data sets are, or go.  [default: $EMOREC_DATA_DIR or ~/.cache/emorec]",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["dgl", "torch"]),
+    help="Library for sums over edges.  [default: dgl]",
+)
+@click.option(
+    "--epochs",
+    type=int,
+    help="Most epochs; training stops earlier when validation stops improving.",
+)
+@click.option("--batch-size", type=int, help="Windows of users' histories per step.")
+@click.option("--learning-rate", type=float, help="Step size of AdamW.")
+@click.option("--embedding-size", type=int, help="Width of all vectors.")
+@click.option("--seed", type=int, help="Same seed, same machine, same result.")
+@click.option("--device", help='"cpu", "cuda" or "cuda:1".')
+@click.option("--threads", type=int, help="CPU threads; 0 leaves the choice to PyTorch.")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="TOML file of settings, such as the config.toml of a run.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Any other setting; may be given several times. A run's config.toml lists them all.",
+)
+@click.option(
+    "--run-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to make for the run.  [default: runs/DATASET-PRESET-TIME]",
+)
+@click.option(
+    "--resume",
+    type=RUN,
+    metavar="RUN",
+    help="Go on with a run that was stopped, with its own settings.",
+)
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+@user_errors
+def train(
+    preset: str | None,
+    dataset: str | None,
+    data_dir: Path | None,
+    config_file: Path | None,
+    settings: tuple[str, ...],
+    run_dir: Path | None,
+    resume: Path | None,
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    """Trains a recommender and judges it on held-out events, beside simple baselines.
+
+    Without options it trains the flagship on a generated log, in a minute or two. Everything is
+    written into one run folder; emorec-evaluate and emorec-recommend take that folder.
+
+    \b
+    Examples:
+      emorec-train
+      emorec-train --dataset ml-1m --preset diff-gat-thp-polarity
+      emorec-train --dataset ratings.csv --set data.user_column=userId
+      emorec-train --resume runs/ml-1m-emorec-20260102-030405
+    """  # noqa: D301 (click's mark for text that is not to be wrapped)
+    progress = not quiet and sys.stderr.isatty()
+    flags = {name: value for name, value in flags.items() if value is not None}
+    if resume is not None:
+        others = preset, dataset, data_dir, settings, config_file, run_dir
+        if any(others) or set(flags) - {"epochs", "threads"}:
+            raise click.UsageError(
+                "--resume goes on with the run's own settings; of the others only "
+                "--epochs and --threads may be given with it"
+            )
+        config = _with_flags(read_config(resume), flags)
+        folder, split = resume, load_split(resume)
+        if not len(split.test):
+            raise click.UsageError(
+                f"{resume} holds no test part: it was made by EmoRec.save, not by emorec-train"
+            )
+        click.echo(f"Going on with {folder}")
+    else:
+        config = load_config(preset or "emorec", config_file)
+        if preset not in (None, config.preset):
+            raise click.UsageError(
+                f"--preset {preset} does not fit {config_file}, which is of preset {config.preset}"
+            )
+        if dataset is not None:
+            config = config.updated({"data": {"dataset": dataset}}, "--dataset")
+        config = _with_flags(config, flags).with_settings(*settings)
+        if run_dir is not None and run_dir.exists() and any(run_dir.iterdir()):
+            raise click.UsageError(
+                f"{run_dir} is there already and is not empty; "
+                f"name another --run-dir, or use --resume {run_dir}"
+            )
+        ready_machine(config)
+        folder = run_dir or _new_folder(config)
+        try:
+            split = _prepared(config, folder, data_dir, progress)
+        finally:
+            if run_dir is None and not any(folder.iterdir()):
+                folder.rmdir()  # there is nothing to go on with
+    ready_machine(config)
+    try:
+        _train_and_judge(config, split, folder, progress)
+    except (KeyboardInterrupt, BrokenPipeError) as stop:
+        click.echo(
+            f"\nStopped. Nothing is lost up to the last whole epoch; go on with\n"
+            f"  emorec-train --resume {shlex.quote(str(folder))}",
+            err=True,
+        )
+        if isinstance(stop, BrokenPipeError):
+            raise
+        raise SystemExit(130) from None
+
+
+def _train_and_judge(config: Config, split: Split, folder: Path, progress: bool) -> None:
+    started = time.perf_counter()
+    recommender = train_run(config, split, folder, _print_epoch, progress)
+    minutes, seconds = divmod(round(time.perf_counter() - started), 60)
+    click.echo(f"Trained in {minutes} min {seconds} s.\n\nTest part, looked at once:")
+    k = config.evaluation.k
+    results, predictions = judge_run(recommender, k, progress)
+    write_results(folder, config, split, results, predictions, recommender.records)
+    print_results(results, predictions, k)
+    user = shlex.quote(str(split.train.users.ids[0]))
+    run = shlex.quote(str(folder))
+    click.echo(
+        f"\nThe run is in {folder}\n"
+        f"  read      {folder / 'report.html'}\n"
+        f"  ask       emorec-recommend {run} --user {user}\n"
+        f"  evaluate  emorec-evaluate {run}"
+    )
+
+
+def _with_flags(config: Config, flags: dict[str, Any]) -> Config:
+    for flag, value in flags.items():
+        section = "model" if flag in ("backend", "embedding_size") else "training"
+        config = config.updated({section: {flag: value}}, f"--{flag.replace('_', '-')}")
+    return config
+
+
+def _new_folder(config: Config) -> Path:
+    """Makes a folder that no other run has, even if it starts within the same second."""
+    data = Path(config.data.dataset).name.split(".")[0]
+    name = f"{data}-{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder, number = Path("runs") / name, 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+            folder = folder.with_name(f"{name}-{number}")
+
+
+def _prepared(config: Config, folder: Path, data_dir: Path | None, progress: bool) -> Split:
+    split, report = prepare(config, folder, data_dir, progress)
+    card = data_card(split)
+    if report is not None:
+        click.echo(str(report))
+        rare = report.rows_kept - len(split.log) - split.dropped
+        if rare:
+            click.echo(f"{rare:,} rows of rare users and items dropped (k-core)")
+    click.echo(
+        f"{config.data.dataset}: {card['users']:,} users, {card['items']:,} items, "
+        f"{card['interactions']:,} interactions, of which the parts are"
+    )
+    click.echo(str(split.report))
+    click.echo()
+    return split
+
+
+def _print_epoch(records: list[EpochRecord]) -> None:
+    record = records[-1]
+    scores = "  ".join(f"{name} {value:.4f}" for name, value in record.valid.items())
+    phase = "refit" if records[0].valid and not record.valid else "epoch"
+    click.echo(
+        f"{phase} {record.epoch:>3}  {record.seconds:6.1f} s  loss {record.loss:.4f}  {scores}"
+    )
