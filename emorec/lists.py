@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
+from tqdm import tqdm
 
 from emorec.baselines import MeanReaction, MostPop
 from emorec.data.interactions import Interactions
@@ -28,6 +29,7 @@ def make_lists(
     met: Interactions,
     k: int,
     device: str,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """The k best items for each user that the user has not met.
 
@@ -40,6 +42,7 @@ def make_lists(
             popular items.
         k: Length of the lists; shorter where the catalogue ends.
         device: Where to compute.
+        progress: Whether to show a progress bar.
 
     Returns:
         Columns ``user, rank, item, score, liked, source``; without ``liked`` if the model does not
@@ -55,7 +58,15 @@ def make_lists(
     parts = []
     if len(known):
         scorer = ModelScorer(model, history, device)
-        topk = recommend_top_k(scorer, index[known], seen_matrix(history), k)
+        bar = tqdm(total=len(known), desc="lists", unit="user", leave=False, disable=not progress)
+        with bar:
+
+            def counted(users: torch.Tensor) -> torch.Tensor:
+                scores = scorer(users)
+                bar.update(len(users))
+                return scores
+
+            topk = recommend_top_k(counted, index[known], seen_matrix(history), k)
         polarity = scorer.polarity if judges else None
         parts.append(_rows(known, index[known], topk, "model", polarity, history))
     if len(unknown):

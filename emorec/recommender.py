@@ -179,6 +179,7 @@ class EmoRec:
         events: Interactions | pd.DataFrame | str | Path | None = None,
         *,
         before_test: bool | None = None,
+        progress: bool = False,
     ) -> pd.DataFrame:
         """The k best items for each user that the user has not met.
 
@@ -191,6 +192,7 @@ class EmoRec:
             before_test: True: know no more than what came before the test part, as befits lists
                 that are to be judged. False: know all of the log. None: False, and a warning where
                 `fit` was given a test part.
+            progress: Whether to show a progress bar, for lists of many users.
 
         Returns:
             Columns ``user, rank, item, score, source``, best first; ``source`` is "model" or,
@@ -231,7 +233,8 @@ class EmoRec:
             met = history.followed_by(later)  # of users, too, that the model can tell nothing of
             takes_all = self._takes_users_of(later, history)
             history = met if takes_all else history.followed_by(later, new_users=False)
-        return make_lists(self.model, wanted, history, met, k, self.config.training.device)
+        device = self.config.training.device
+        return make_lists(self.model, wanted, history, met, k, device, progress)
 
     def _log_of(self, data: Interactions | pd.DataFrame | str | Path) -> Interactions:
         if isinstance(data, Interactions):

@@ -110,6 +110,12 @@ class TestRecommend:
         assert set(lists["source"]) == {"popular"}
         assert lists["user"].tolist() == ["a stranger"] * 5 + [None] * 5 + [7] * 5
 
+    def test_a_progress_bar_if_asked_for(self, fitted, capsys):
+        fitted.recommend(USERS)
+        assert capsys.readouterr().err == ""
+        fitted.recommend(USERS, progress=True)
+        assert f"/{len(USERS)} " in capsys.readouterr().err
+
     def test_lists_end_with_the_catalogue(self, fitted):
         lists = fitted.recommend([USERS[0], "a stranger"], k=1000)
         unseen = set(LOG.items.ids) - seen_items(LOG, USERS[0])

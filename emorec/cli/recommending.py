@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -17,9 +18,9 @@ __all__ = ["recommend"]
     "--user",
     "users",
     multiple=True,
-    required=True,
     help="The user's own id; may be given several times.",
 )
+@click.option("--all-users", is_flag=True, help="Every user of the run's log.")
 @click.option(
     "--events",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -48,6 +49,7 @@ __all__ = ["recommend"]
 def recommend(
     run: Path,
     users: tuple[str, ...],
+    all_users: bool,
     events: Path | None,
     k: int,
     output: str,
@@ -64,17 +66,22 @@ def recommend(
     Examples:
       emorec-recommend runs/ml-1m-emorec-20260102-030405 --user 42
       emorec-recommend RUN --user 42 --user somebody-new --events today.csv --aversion 4
+      emorec-recommend RUN --all-users --format csv > lists.csv
     """  # noqa: D301
+    if bool(users) == all_users:
+        raise click.UsageError("say whom the lists are for: either --user ID or --all-users")
     recommender = load_run(run, backend, aversion, device)
-    lists = recommender.recommend(users, k, events)
+    wanted = list(recommender.split.log.users.ids if all_users else users)
+    lists = recommender.recommend(wanted, k, events, progress=sys.stderr.isatty())
     served = set(lists["user"])
-    for user in dict.fromkeys(users):
-        if user not in served:
-            click.secho(
-                f"note: user {user!r} has met every item; there is nothing left to recommend",
-                fg="yellow",
-                err=True,
-            )
+    without = [user for user in dict.fromkeys(wanted) if user not in served]
+    if without:
+        others = f" and {len(without) - 1:,} more have" if len(without) > 1 else " has"
+        click.secho(
+            f"note: user {without[0]!r}{others} met every item; there is nothing left to recommend",
+            fg="yellow",
+            err=True,
+        )
     if output == "json":
         click.echo(lists.to_json(orient="records", force_ascii=False, indent=2))
     elif output == "csv":

@@ -36,6 +36,18 @@ class TestRecommend:
         assert rows[0].keys() == {"user", "rank", "item", "score", "liked", "source"}
         assert float(rows[0]["score"]) >= float(rows[1]["score"])
 
+    def test_all_users(self, trained):
+        arguments = ["-k", 2, "--format", "csv"]
+        everybody = call(cli.recommend, trained[0], "--all-users", *arguments).stdout
+        for number in range(6):
+            arguments += ["--user", f"Zoë {number}"]
+        assert everybody == call(cli.recommend, trained[0], *arguments).stdout
+        assert len({line.split(",")[0] for line in everybody.splitlines()[1:]}) == 6
+
+    @pytest.mark.parametrize("whom", [[], ["--all-users", "--user", "Zoë 3"]])
+    def test_whom_the_lists_are_for(self, trained, whom):
+        assert_fails(cli.recommend, trained[0], *whom, message="either --user ID or --all-users")
+
     def test_an_unknown_user_is_told_so(self, trained):
         arguments = ["--user", "nobody", "--user", "Zoë 3", "-k", 1, "--format", "json"]
         result = call(cli.recommend, trained[0], *arguments)
