@@ -57,6 +57,9 @@ def make_lists(
     judges = isinstance(model.polarity, ItemPolarity)
     parts = []
     if len(known):
+        encoder = model.graph_encoder
+        if encoder is None or not encoder.needs_full_graph:
+            history = history.of_users(index[known])  # what others did says nothing more
         scorer = ModelScorer(model, history, device)
         bar = tqdm(total=len(known), desc="lists", unit="user", leave=False, disable=not progress)
         with bar:

@@ -79,6 +79,16 @@ class TestRecommend:
         lists = EmoRec(config=config).fit(LOG, progress=False).recommend([USERS[0], "a stranger"])
         assert lists.columns.tolist() == ["user", "rank", "item", "score", "source"]
 
+    @pytest.mark.parametrize("preset", ["emorec", "base-gat", "emo-sage-thp"])
+    def test_who_else_asks_changes_nothing(self, preset):
+        config = small_config(preset, "training.epochs=1")
+        recommender = EmoRec(config=config).fit(LOG, progress=False)
+        together = recommender.recommend(USERS[:3], k=5)
+        for user in USERS[:3]:
+            alone = recommender.recommend([user], k=5)
+            expected = together[together["user"] == user].reset_index(drop=True)
+            pd.testing.assert_frame_equal(alone, expected, rtol=1e-4)
+
     def test_nothing_that_the_user_has_met(self, fitted):
         lists = fitted.recommend(USERS, k=10)
         for user in USERS:

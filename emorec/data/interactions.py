@@ -15,6 +15,7 @@ __all__ = ["Interactions", "TICKS_PER_DAY", "TimeUnit", "k_core", "require_choic
 
 TimeUnit = Literal["s", "ms"]
 TICKS_PER_DAY: dict[str, int] = {"s": 86_400, "ms": 86_400_000}
+_COLUMNS = ("user", "item", "feedback", "time")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class Interactions:
     time_unit: TimeUnit = "s"
 
     def __post_init__(self) -> None:
-        for name in ("user", "item", "feedback", "time"):
+        for name in _COLUMNS:
             column = _whole_numbers(name, getattr(self, name))
             if len(column) != len(self.user):
                 raise ValueError(
@@ -100,6 +101,23 @@ class Interactions:
             time=self.time[rows],
         )
 
+    def of_users(self, users: np.ndarray) -> Interactions:
+        """The rows of the given users, indices int64 ``[U]``, with the same vocabularies."""
+        wanted = np.zeros(self.num_users, dtype=bool)
+        wanted[users] = True
+        return self.select(wanted[self.user])
+
+    def joined_with(self, *others: Interactions) -> Interactions:
+        """The rows of this log, then those of others that share its vocabularies."""
+        logs = (self, *others)
+        return replace(
+            self,
+            user=np.concatenate([log.user for log in logs]),
+            item=np.concatenate([log.item for log in logs]),
+            feedback=np.concatenate([log.feedback for log in logs]),
+            time=np.concatenate([log.time for log in logs]),
+        )
+
     def followed_by(self, later: Interactions, new_users: bool = True) -> Interactions:
         """This log, then the rows of another one that it does not have, by external ids.
 
@@ -116,18 +134,19 @@ class Interactions:
         users, is_kept = self.users, item >= 0
         if new_users:
             is_new = is_kept & (user < 0)
-            added, place = np.unique(later.user[is_new], return_inverse=True)
-            users = Vocabulary([*users.ids, *later.users.lookup(added)])
+            strangers, place = np.unique(later.user[is_new], return_inverse=True)
+            users = Vocabulary([*users.ids, *later.users.lookup(strangers)])
             user[is_new] = self.num_users + place
         is_kept &= user >= 0
-        names = ["user", "item", "feedback", "time"]
-        own = pd.DataFrame({name: getattr(self, name) for name in names})
-        other = pd.DataFrame(dict(zip(names, (user, item, later.feedback, time), strict=True)))
-        rows = pd.concat([own, other[is_kept]])
-        is_repeat = rows.duplicated().to_numpy(copy=True)
-        is_repeat[: len(self)] = False  # this log stays as it is
-        rows = rows[~is_repeat]
-        return replace(self, users=users, **{name: rows[name].to_numpy() for name in names})
+        own = replace(self, users=users)
+        user, item, feedback, time = (
+            column[is_kept] for column in (user, item, later.feedback, time)
+        )
+        added = Interactions(user, item, feedback, time, users, self.items, self.time_unit)
+        same_users = own.of_users(added.user)  # no other row can be one of the added ones
+        both = same_users.joined_with(added)
+        rows = pd.DataFrame({name: getattr(both, name) for name in _COLUMNS})
+        return own.joined_with(added.select(~rows.duplicated().to_numpy()[len(same_users) :]))
 
     def reindexed(self) -> Interactions:
         """The same rows with vocabularies that hold just the users and items that occur."""

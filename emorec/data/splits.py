@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -41,15 +42,15 @@ class Split:
     dropped: int = 0
     report: SplitReport | None = None
 
-    @property
+    @cached_property
     def history(self) -> Interactions:
         """Everything known before the test part: train, then valid."""
-        return _joined(self.train, self.valid)
+        return self.train.joined_with(self.valid)
 
-    @property
+    @cached_property
     def log(self) -> Interactions:
         """Everything known by now: train, valid, then test."""
-        return _joined(self.train, self.valid, self.test)
+        return self.train.joined_with(self.valid, self.test)
 
     @property
     def valid_targets(self) -> Interactions:
@@ -176,17 +177,6 @@ def after_quantile(interactions: Interactions, quantile: float) -> np.ndarray:
         ValueError: If ``quantile`` is not in (0, 1).
     """
     return interactions.time > _cut_time(interactions.time, quantile)
-
-
-def _joined(*parts: Interactions) -> Interactions:
-    """The rows of parts that share vocabularies."""
-    return replace(
-        parts[0],
-        user=np.concatenate([part.user for part in parts]),
-        item=np.concatenate([part.item for part in parts]),
-        feedback=np.concatenate([part.feedback for part in parts]),
-        time=np.concatenate([part.time for part in parts]),
-    )
 
 
 def _held_out(rows: Interactions, method: SplitMethod, n: int, quantile: float) -> np.ndarray:

@@ -110,6 +110,14 @@ def test_k_core_without_survivors_is_an_error() -> None:
         k_core(small(), user_k=4)
 
 
+def test_rows_of_users() -> None:
+    log = Interactions.from_columns([7, 9, 7, 4], ["a", "b", "c", "a"], [0] * 4, range(4))
+    some = log.of_users(np.array([2, 0]))
+    assert some.users is log.users
+    assert some.time.tolist() == [0, 2, 3]
+    assert len(log.of_users(np.zeros(0, dtype=np.int64))) == 0
+
+
 class TestFollowedBy:
     LOG = Interactions.from_columns([7, 7, 4], ["a", "b", "a"], [0, 3, 1], [10, 20, 30])
 
