@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,7 +10,7 @@ from emorec.batches import GraphSource
 from emorec.data.feedback import Feedback
 from emorec.data.graph import FeedbackGraph
 from emorec.data.interactions import Interactions
-from emorec.data.sequences import EventSequences, SequenceBatch
+from emorec.data.sequences import CLS, EventSequences, SequenceBatch
 from emorec.nn.model import Recommender, States
 from emorec.nn.polarity import ItemPolarity
 
@@ -40,10 +41,11 @@ class ModelScorer:
     def __init__(self, model: Recommender, history: Interactions, device: str = "cpu") -> None:
         self._model, self._device = model, device
         self._events = EventSequences.build(history)
+        self._num_accepted = _up_to_last_accepted(self._events)
         self._source = graph_source(model, self._events, history.num_items)
         self._full_graph = None
         if self._source is not None and self._source.full:
-            users = torch.arange(history.num_users).numpy()
+            users = np.arange(history.num_users)
             self._full_graph = self._source.graph(users, self._events.lengths).to(device)
 
     def states(self, users: Tensor) -> States:
@@ -64,7 +66,7 @@ class ModelScorer:
         batch = self._sequences(users)
         scores = self._model.ranking(self._states(users, batch))
         if self._model.aversion:
-            is_refused = torch.arange(len(batch.item)) > _last_accepted(batch)[batch.row]
+            is_refused = self._is_refused(users, batch)
             near = self._model.is_near(batch.item[is_refused].to(self._device))
             refused = torch.zeros_like(scores)
             refused.index_add_(0, batch.row[is_refused].to(self._device), near.to(scores.dtype))
@@ -97,9 +99,10 @@ class ModelScorer:
         taste = head.taste(None, vector, batch)[batch.last]  # no state: half of the work is saved
         return head.log_probability(taste).exp().cpu()
 
-    def _sequences(self, users: Tensor) -> SequenceBatch:
+    def _sequences(self, users: Tensor, stop: np.ndarray | None = None) -> SequenceBatch:
         encoder = self._model.sequence_encoder
-        return self._events.inference_batch(users.numpy(), encoder.max_length if encoder else 1)
+        length = encoder.max_length if encoder else 1
+        return self._events.inference_batch(users.numpy(), length, stop)
 
     def _states(self, users: Tensor, batch: SequenceBatch) -> States:
         following, accepted, taste = self._known(users, batch)
@@ -110,9 +113,27 @@ class ModelScorer:
     def _known(self, users: Tensor, batch: SequenceBatch) -> tuple[Tensor, Tensor, Tensor | None]:
         """What comes next after the last event, and the last accepted one; the taste."""
         states = self._model(*self._inputs(users, batch))
-        last, accepted = batch.last.to(self._device), _last_accepted(batch).to(self._device)
-        taste = None if states.taste is None else states.taste[last]
-        return states.next[last], states.next[accepted], taste
+        last = batch.last.to(self._device)
+        following = accepted = states.next[last]
+        has_refused = self._num_refused(users) > 0
+        if has_refused.any() and self._model.sequence_encoder is not None:
+            # Not the state at an earlier token: newer events may have pushed others out.
+            users = users[has_refused]
+            before = self._sequences(users, self._num_accepted[users.numpy()])
+            states_before = self._model(*self._inputs(users, before))
+            accepted = following.clone()
+            accepted[has_refused] = states_before.next[before.last.to(self._device)]
+        return following, accepted, None if states.taste is None else states.taste[last]
+
+    def _num_refused(self, users: Tensor) -> Tensor:
+        """Explicit dislikes at the end of each user's history, int64 ``[B]``."""
+        known = users.numpy()
+        return torch.from_numpy(self._events.lengths[known] - self._num_accepted[known])
+
+    def _is_refused(self, users: Tensor, batch: SequenceBatch) -> Tensor:
+        """Whether each token is one of these dislikes, bool ``[T]``."""
+        to_end = batch.last[batch.row] - torch.arange(len(batch.item))
+        return (to_end < self._num_refused(users)[batch.row]) & (batch.item != CLS)
 
     def _inputs(
         self, users: Tensor, batch: SequenceBatch
@@ -127,11 +148,14 @@ class ModelScorer:
         return batch.to(self._device), graph, user_node.to(self._device)
 
 
-def _last_accepted(batch: SequenceBatch) -> Tensor:
-    """Each sequence's last token that is no explicit dislike, or [CLS]: int64 ``[B]``."""
-    token = torch.arange(len(batch.item))
-    accepted = batch.feedback != Feedback.EXPLICIT_NEGATIVE
-    return torch.where(accepted, token, -1).cummax(0).values[batch.last]
+def _up_to_last_accepted(events: EventSequences) -> np.ndarray:
+    """Each user's events up to the last that is no explicit dislike, int64 ``[U]``."""
+    user = np.repeat(np.arange(events.num_users), events.lengths)
+    place = np.arange(len(user)) - events.offsets[user]
+    accepted = events.feedback != Feedback.EXPLICIT_NEGATIVE
+    count = np.zeros(events.num_users, dtype=np.int64)
+    np.maximum.at(count, user[accepted], place[accepted] + 1)
+    return count
 
 
 def graph_source(model: Recommender, events: EventSequences, num_items: int) -> GraphSource | None:

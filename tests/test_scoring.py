@@ -119,6 +119,17 @@ class TestAnswers:
             assert not torch.allclose(after.taste, before.taste)
         assert not torch.allclose(self.scorer(model, 3, 2).states(user).next, before.next)
 
+    @pytest.mark.parametrize("num_refused", [1, 3, 7])
+    def test_refusals_push_nothing_out_of_a_full_window(self, num_refused):
+        config = small_config("", "model.aversion=2", "graph.conv=none", "sequence.max_length=6")
+        model, user = build_model(config, 1, 50), torch.tensor([0])
+        rows = [(0, item, 0, item) for item in range(9)]
+        before = ModelScorer(model, small_log(rows, 1, 50)).states(user)
+        rows += [(0, 20 + item, 3, 20 + item) for item in range(num_refused)]
+        after = ModelScorer(model, small_log(rows, 1, 50)).states(user)
+        torch.testing.assert_close(after.next, before.next)
+        assert not torch.allclose(after.taste, before.taste)
+
     def test_half_an_aversion_goes_half_the_way(self, model):
         user = torch.tensor([0])
         states = {}

@@ -130,7 +130,10 @@ class Interactions:
         """
         user = self.users.indices(later.users.ids)[later.user]
         item = self.items.indices(later.items.ids)[later.item]
-        time = later.time * TICKS_PER_DAY[self.time_unit] // TICKS_PER_DAY[later.time_unit]
+        ticks, other_ticks = TICKS_PER_DAY[self.time_unit], TICKS_PER_DAY[later.time_unit]
+        # Never a product with the larger one: milliseconds since the epoch would overflow.
+        coarser = later.time // max(other_ticks // ticks, 1)
+        time = coarser * max(ticks // other_ticks, 1)
         users, is_kept = self.users, item >= 0
         if new_users:
             is_new = is_kept & (user < 0)

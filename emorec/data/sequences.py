@@ -193,9 +193,14 @@ class EventSequences:
             place=torch.from_numpy(place),
         )
 
-    def inference_batch(self, user: np.ndarray, max_length: int) -> SequenceBatch:
-        """``max_length`` tokens, as in training: [CLS] and the newest events of each user."""
-        length = self.lengths[user]
+    def inference_batch(
+        self, user: np.ndarray, max_length: int, stop: np.ndarray | None = None
+    ) -> SequenceBatch:
+        """``max_length`` tokens, as in training: [CLS] and the newest of each user's events.
+
+        With ``stop`` ``[B]`` they are the newest of the first so many (all by default).
+        """
+        length = self.lengths[user] if stop is None else stop
         start = np.maximum(length - (max_length - 1), 0)
         return self._batch(user, start, length - start)
 

@@ -155,10 +155,18 @@ class TestFollowedBy:
         twice = self.LOG.select(np.array([0, 0, 1]))
         assert twice.followed_by(self.LOG).time.tolist() == [10, 10, 20, 30]
 
-    @pytest.mark.parametrize(("own", "other", "time"), [("s", "ms", 40), ("ms", "s", 40_000_000)])
+    @pytest.mark.parametrize(
+        ("own", "other", "time"),
+        [
+            ("s", "s", 1_700_000_000_999),
+            ("ms", "ms", 1_700_000_000_999),
+            ("s", "ms", 1_700_000_000),
+            ("ms", "s", 1_700_000_000_999_000),
+        ],
+    )
     def test_times_take_the_unit_of_the_first_log(self, own: Any, other: Any, time: int) -> None:
         log = replace(self.LOG, time_unit=own)
-        later = Interactions.from_columns([7], ["b"], [0], [40_000], time_unit=other)
+        later = Interactions.from_columns([7], ["b"], [0], [1_700_000_000_999], time_unit=other)
         both = log.followed_by(later)
         assert both.time_unit == own
         assert both.time.tolist() == [10, 20, 30, time]
