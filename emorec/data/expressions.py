@@ -64,11 +64,14 @@ class ExpressionError(ValueError):
 
 
 class _Value(NamedTuple):
-    """A column ``[N]`` or a scalar; ``present`` is False where a column has no value."""
+    """A column ``[N]`` or a scalar; ``present`` is False where a column has no value.
+
+    ``is_text`` is None for a column without any value, which may be compared with everything.
+    """
 
     data: Any
     present: Any
-    is_text: bool
+    is_text: bool | None
 
 
 _Evaluator = Callable[[pd.DataFrame], _Value]
@@ -85,10 +88,12 @@ class Expression:
     Attributes:
         text: The expression as written.
         columns: Names of the columns it reads, in order of appearance.
+        text_columns: Those that it compares with quoted text.
     """
 
     text: str
     columns: tuple[str, ...]
+    text_columns: tuple[str, ...]
     _evaluate: _Evaluator
 
     @classmethod
@@ -122,7 +127,7 @@ class Expression:
             ) from None
         compiler = _Compiler(text)
         condition = compiler.condition(body, 0)
-        return cls(text, tuple(compiler.columns), condition)
+        return cls(text, tuple(compiler.columns), tuple(compiler.text_columns), condition)
 
     def matches(self, frame: pd.DataFrame) -> np.ndarray:
         """Which rows fulfil the condition, bool ``[N]``.
@@ -140,6 +145,7 @@ class _Compiler:
     def __init__(self, text: str) -> None:
         self.text = text
         self.columns: dict[str, None] = {}  # an ordered set
+        self.text_columns: dict[str, None] = {}
 
     def fail(self, node: ast.AST, why: str) -> NoReturn:
         raise ExpressionError(f"{why}, at {self._place(node)} of {self.text!r}; {ALLOWED}")
@@ -242,9 +248,13 @@ class _Compiler:
         if compare is None:
             self._refuse(right, op)
         first, second = self.value(left, depth + 1), self.value(right, depth + 1)
+        self._note_text(left, [right])
+        self._note_text(right, [left])
 
         def apply(frame: pd.DataFrame) -> Any:
             a, b = first(frame), second(frame)
+            if a.is_text is None or b.is_text is None:
+                return False
             if a.is_text != b.is_text:
                 self.fail(right, "text is compared with a number")
             return np.asarray(compare(a.data, b.data), dtype=bool) & a.present & b.present
@@ -258,9 +268,12 @@ class _Compiler:
             self.fail(right, "'in' needs a list of values, such as [1, 2]")
         literals = [self._literal(element) for element in right.elts]
         needle = self.value(left, depth + 1)
+        self._note_text(left, right.elts)
 
         def apply(frame: pd.DataFrame) -> Any:
             data, present, is_text = needle(frame)
+            if is_text is None:
+                return False
             if any(literal.is_text != is_text for literal in literals):
                 self.fail(right, "text is compared with a number")
             found: Any = False
@@ -269,6 +282,13 @@ class _Compiler:
             return (found if isinstance(op, ast.In) else np.logical_not(found)) & present
 
         return apply
+
+    def _note_text(self, node: ast.expr, others: list[ast.expr]) -> None:
+        """Remembers a column that is compared with quoted text."""
+        if isinstance(node, ast.Name) and any(
+            isinstance(other, ast.Constant) and isinstance(other.value, str) for other in others
+        ):
+            self.text_columns[node.id] = None
 
     def _column(self, node: ast.Name) -> _Evaluator:
         name = node.id
@@ -320,9 +340,13 @@ def _finite(data: Any) -> _Value:
 
 def _column_value(column: pd.Series) -> _Value:
     """A column's values as numbers or, if it holds anything else, as text."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    if column.isna().all():
+        return _Value(np.nan, False, None)
     if not pd.api.types.is_numeric_dtype(column.dtype):
         kind = pd.api.types.infer_dtype(column, skipna=True)
-        if kind in ("boolean", "integer", "floating", "mixed-integer-float", "decimal", "empty"):
+        if kind in ("boolean", "integer", "floating", "mixed-integer-float", "decimal"):
             column = pd.to_numeric(column.astype(object).where(column.notna(), np.nan))
     present = column.notna().to_numpy(dtype=bool)
     if not pd.api.types.is_numeric_dtype(column.dtype):

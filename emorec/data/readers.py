@@ -109,14 +109,16 @@ def read_interactions(
         table = Table.of_frame(source)
     else:
         asked = {user, item, time, *((feedback,) if feedback is not None else ())}
+        text = [user, item]
         if chosen is not None:
+            text += [column for column in chosen.text_columns if column != "rating"]
             asked |= {rating if column == "rating" else column for column in chosen.columns}
         table = read_table(
             source,
             file_format=file_format,
             delimiter=delimiter,
             names=names,
-            text_columns=(user, item),
+            text_columns=text,
             columns=sorted(asked),
             encoding=encoding,
         )

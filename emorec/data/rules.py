@@ -121,6 +121,11 @@ class FeedbackRules:
         """Names of the columns that the rules read, in order of appearance."""
         return tuple(dict.fromkeys(c for rule in self.rules for c in rule.expression.columns))
 
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """Those of them that are compared with quoted text."""
+        return tuple(dict.fromkeys(c for rule in self.rules for c in rule.expression.text_columns))
+
     def apply(self, frame: pd.DataFrame) -> np.ndarray:
         """Feedback per row, int8 ``[N]``; -1 where nothing matches. See `match`."""
         return self.match(frame).feedback

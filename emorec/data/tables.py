@@ -28,7 +28,7 @@ _SUFFIXES: dict[str, FileFormat] = {
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
 }
 _DELIMITERS = ("\t", "::", ",", ";", "|", " ")
-# Only where a number is expected: a user may be called "NA".
+# Not in columns of text: a user may be called "NA".
 _MISSING_NUMBERS = ["", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"]
 _JSON_ROWS_AT_ONCE = 200_000
 
@@ -62,7 +62,7 @@ class Table:
         _check_names(names, source)
         if not len(frame):
             raise DataError(f"{source} has no rows; one row per interaction is expected")
-        plain = frame.reset_index(drop=True)
+        plain = frame.set_axis(names, axis=1).reset_index(drop=True)
         return cls(plain, source, lambda row: f"row {row + 1} of {source}", tuple(names))
 
     def column(self, name: str, meaning: str, remedy: str) -> pd.Series:
@@ -127,7 +127,8 @@ def read_table(
         file_format: "csv" (any delimiter), "jsonl" or "parquet"; None tells by the suffix.
         delimiter: One or more characters; None tells by the header.
         names: Column names of a file that has no header.
-        text_columns: Columns of a csv file that are kept as text to the letter, such as ids.
+        text_columns: Columns of a csv file that are kept as text to the letter, such as ids or
+            what rules compare with text; only an empty cell is missing there.
         columns: The columns to keep, to save memory; absent ones are ignored. None keeps all.
         encoding: Encoding of text files; a byte order mark is skipped.
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,6 +115,26 @@ def test_anything_else_is_refused_with_text_and_what_is_allowed(text: str, messa
     said = str(caught.value)
     assert "allowed" in said
     assert repr(text.strip())[:40].strip("'\"") in said
+
+
+def test_columns_that_are_compared_with_text() -> None:
+    parsed = Expression.parse("a == 'x' and 'y' != b or c in [1, 'z'] and d > 1 and e == a")
+    assert parsed.text_columns == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    "text", ["x == 'hate'", "x != 'hate'", "x in ['hate']", "x not in [3]", "x > 2", "x", "-x < 0"]
+)
+@pytest.mark.parametrize("dtype", [object, float, "string", "Int64", "category"])
+def test_a_column_without_any_value_matches_nothing(text: str, dtype: Any) -> None:
+    frame = pd.DataFrame({"x": pd.Series([None, None], dtype=dtype)})
+    assert Expression.parse(text).matches(frame).tolist() == [False, False]
+
+
+def test_categories_are_what_they_hold() -> None:
+    frame = pd.DataFrame({"n": [1, 2], "t": ["a", None]}, dtype="category")
+    assert Expression.parse("n > 1").matches(frame).tolist() == [False, True]
+    assert Expression.parse("t == 'a'").matches(frame).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -417,6 +417,20 @@ def test_rules_over_other_columns_and_as_any_type(tmp_path: Path) -> None:
         assert log.feedback.tolist() == [1, 2]
 
 
+def test_what_rules_compare_with_text_is_read_as_text(tmp_path: Path) -> None:
+    rules = {"explicit_negative": "channel == '07' or verdict == 'None'"}
+    header = HEADER.replace("rating", "channel,verdict")
+    path = write(tmp_path, "log.csv", header + "a,1,07,,1\nb,1,7,None,2\nc,1,7,,3\n")
+    log, _ = read_interactions(path, rules=rules)
+    assert log.users.ids == ["a", "b"]
+
+
+def test_a_frame_with_numbers_for_names() -> None:
+    frame = pd.DataFrame([[1, 2, 5, 3], [1, 3, 4, 4]])
+    log, _ = read_interactions(frame, user="0", item="1", rating="2", time="3")
+    assert log.items.ids == [2, 3]
+
+
 def test_a_column_may_hold_the_feedback_itself(tmp_path: Path) -> None:
     content = "user_id,item_id,kind,timestamp\n1,1,explicit_negative,3\n1,2,implicit_positive,4\n"
     log, report = read_interactions(write(tmp_path, "log.csv", content), feedback="kind")
