@@ -6,6 +6,7 @@ import dataclasses
 import math
 import tomllib
 import typing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -15,7 +16,7 @@ import tomli_w
 
 from emorec.suggestions import suggestion
 
-__all__ = ["Config", "ConfigError", "load_config", "preset_names"]
+__all__ = ["Config", "ConfigError", "load_config", "parse_setting", "preset_names"]
 
 
 class ConfigError(ValueError):
@@ -189,24 +190,51 @@ class Config:
         Raises:
             ConfigError: If a setting cannot be understood, or they do not fit.
         """
-        values: dict[str, dict[str, Any]] = {}
-        for setting in settings:
-            if not isinstance(setting, str):
-                raise ConfigError(
-                    f"a setting is a text such as 'training.epochs=20', got {setting!r}"
-                )
-            path, equals, text = setting.partition("=")
-            section, _, key = path.strip().partition(".")
-            if not equals or not key or "." in key:
-                raise ConfigError(
-                    f"--set {setting}: must look like section.key=value, e.g. training.epochs=20"
-                )
-            values.setdefault(section, {})[key] = _parse_value(text.strip())
-        return self.updated(values, " ".join(f"--set {setting}" for setting in settings))
+        return self.with_options([(f"--set {each}", parse_setting(each)) for each in settings])
+
+    def with_options(self, options: Sequence[tuple[str, dict[str, Any]]]) -> Config:
+        """The same for values given in any way, each beside what an error calls it.
+
+        Raises:
+            ConfigError: If they do not fit; names the one that is wrong, if one alone is.
+        """
+        everything = " ".join(name for name, _ in options)
+        together: dict[str, dict[str, Any]] = {}
+        for _, values in options:
+            for section, own in values.items():
+                together.setdefault(section, {}).update(own)
+        try:
+            return self.updated(together, everything)
+        except ConfigError as error:
+            reason = str(error).removeprefix(everything)
+            for name, values in options:
+                try:
+                    self.updated(values, name)
+                except ConfigError as own:
+                    if str(own).removeprefix(name) == reason:
+                        raise own from None
+            raise
 
     def to_toml(self) -> str:
         """The configuration as TOML, every value written out."""
         return tomli_w.dumps(dataclasses.asdict(self))
+
+
+def parse_setting(setting: str) -> dict[str, dict[str, Any]]:
+    """The value of a ``section.key=value`` text, by section and key.
+
+    Raises:
+        ConfigError: If it does not look like that.
+    """
+    if not isinstance(setting, str):
+        raise ConfigError(f"a setting is a text such as 'training.epochs=20', got {setting!r}")
+    path, equals, text = setting.partition("=")
+    section, _, key = path.strip().partition(".")
+    if not equals or not key or "." in key:
+        raise ConfigError(
+            f"--set {setting}: must look like section.key=value, e.g. training.epochs=20"
+        )
+    return {section: {key: _parse_value(text.strip())}}
 
 
 def preset_names() -> list[str]:
@@ -277,9 +305,14 @@ def _fitted(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where} is {value!r}; {suggestion(str(value), choices)}")
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{where} is too large a number") from None
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ConfigError(f"{where} must be {_TYPE_NAMES[hint]}, got {value!r}")
+    if hint is int and value >= 2**63:
+        raise ConfigError(f"{where} must be below 2**63, got {value}")
     return value
 
 
@@ -294,51 +327,50 @@ def _parse_value(text: str) -> Any:
         return text
 
 
+_RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
+    (
+        "at least 1",
+        lambda value: value >= 1,
+        "data.min_user_events data.min_item_events split.n model.embedding_size graph.layers "
+        "graph.heads sequence.heads sequence.max_length loss.samples loss.horizon training.epochs "
+        "training.batch_size training.patience evaluation.k evaluation.batch_size",
+    ),
+    (
+        "at least 0",
+        lambda value: value >= 0,
+        "model.aversion model.neighbours graph.half_life sequence.layers loss.polarity_weight "
+        "loss.polarity_decay training.weight_decay training.refit training.seed training.threads",
+    ),
+    (
+        "positive",
+        lambda value: value > 0,
+        "sequence.window sequence.shortest_half_life sequence.longest_half_life "
+        "training.learning_rate training.clip_norm",
+    ),
+    (
+        "finite",
+        math.isfinite,
+        "model.aversion graph.half_life sequence.shortest_half_life sequence.longest_half_life "
+        "loss.polarity_weight loss.polarity_decay training.learning_rate training.weight_decay "
+        "training.refit",
+    ),
+    (
+        "at least 0 and below 1",
+        lambda value: 0 <= value < 1,
+        "graph.dropout sequence.dropout training.averaging",
+    ),
+    ("above 0 and below 1", lambda value: 0 < value < 1, "split.quantile"),
+    ("between 0 and 1", lambda value: 0 <= value <= 1, "loss.use_negatives"),
+]
+"""What values must be, in words and as a test, and the settings of which that holds."""
+
+
 def _check_values(config: Config) -> None:
     """Checks ranges, and the few choices that exclude each other."""
-    at_least = [
-        ("data.min_user_events", 1), ("data.min_item_events", 1), ("split.n", 1),
-        ("model.embedding_size", 1), ("graph.layers", 1), ("graph.heads", 1),
-        ("sequence.layers", 0), ("sequence.heads", 1), ("sequence.max_length", 1),
-        ("loss.samples", 1), ("loss.horizon", 1), ("model.aversion", 0),
-        ("model.neighbours", 0), ("graph.half_life", 0),
-        ("loss.polarity_weight", 0), ("loss.polarity_decay", 0), ("training.epochs", 1),
-        ("training.batch_size", 1), ("training.weight_decay", 0), ("training.patience", 1),
-        ("training.refit", 0), ("training.seed", 0), ("training.threads", 0),
-        ("evaluation.k", 1), ("evaluation.batch_size", 1),
-    ]  # fmt: skip
-    positive = [
-        "sequence.window", "sequence.shortest_half_life", "sequence.longest_half_life",
-        "training.learning_rate", "training.clip_norm",
-    ]  # fmt: skip
-    finite = [
-        "sequence.shortest_half_life", "sequence.longest_half_life", "training.learning_rate",
-        "training.weight_decay", "training.refit", "loss.polarity_weight", "loss.polarity_decay",
-        "model.aversion", "graph.half_life",
-    ]  # fmt: skip
-    shares = ["loss.use_negatives"]
-    below_one = ["graph.dropout", "sequence.dropout", "training.averaging"]
-    for name, low in at_least:
-        if not _value(config, name) >= low:
-            raise ConfigError(f"{name} must be at least {low}, got {_value(config, name)}")
-        if isinstance(_value(config, name), int) and _value(config, name) >= 2**63:
-            raise ConfigError(f"{name} must be below 2**63, got {_value(config, name)}")
-    for name in positive:
-        if not _value(config, name) > 0:
-            raise ConfigError(f"{name} must be positive, got {_value(config, name)}")
-    for name in finite:
-        if not math.isfinite(_value(config, name)):
-            raise ConfigError(f"{name} must be finite, got {_value(config, name)}")
-    for name in below_one:
-        if not 0 <= _value(config, name) < 1:
-            raise ConfigError(f"{name} must be at least 0 and below 1, got {_value(config, name)}")
-    if not 0 < config.split.quantile < 1:
-        raise ConfigError(
-            f"split.quantile must be above 0 and below 1, got {config.split.quantile}"
-        )
-    for name in shares:
-        if not 0 <= _value(config, name) <= 1:
-            raise ConfigError(f"{name} must be between 0 and 1, got {_value(config, name)}")
+    for right, is_right, names in _RANGES:
+        for name in names.split():
+            if not is_right(_value(config, name)):
+                raise ConfigError(f"{name} must be {right}, got {_value(config, name)}")
     for name, shares_out in (
         ("graph.heads", config.graph.conv == "gat"),
         ("sequence.heads", config.sequence.layers > 0 and config.sequence.projections),

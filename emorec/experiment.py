@@ -98,8 +98,7 @@ def train_run(
     """Trains, or goes on training, in a run folder prepared before."""
 
     def record(records: list[EpochRecord]) -> None:
-        lines = [to_json(asdict(line)) for line in records]
-        write_text(folder / "metrics.jsonl", "\n".join(lines) + "\n")
+        _write_metrics(folder, records)
         on_epoch(records)
 
     recommender = EmoRec(config=config).fit(
@@ -108,8 +107,15 @@ def train_run(
         on_epoch=record,
         progress=progress,
     )
+    # Once more: a run that was stopped after its checkpoint and before this file may lack a line.
+    _write_metrics(folder, recommender.records)
     recommender.save(folder)
     return recommender
+
+
+def _write_metrics(folder: Path, records: list[EpochRecord]) -> None:
+    lines = [to_json(asdict(record)) for record in records]
+    write_text(folder / "metrics.jsonl", "\n".join(lines) + "\n")
 
 
 def judge(scorer: Scorer, split: Split, k: int, batch_size: int | None = None) -> Evaluation:
@@ -182,6 +188,7 @@ def write_results(
     }
     write_text(folder / "results.json", to_json(facts, indent=2))
     select = config.evaluation.select
+    validated = [record for record in records if record.valid]  # none of a refit
     write_report(
         folder / "report.html",
         title=f"EmoRec: {config.preset} on {Path(config.data.dataset).name}",
@@ -190,9 +197,8 @@ def write_results(
         predictions=predictions,
         k=config.evaluation.k,
         curves=[
-            {"epoch": record.epoch, "loss": record.loss, select: record.valid[select]}
-            for record in records
-            if record.valid  # none where the log is too short for a validation part
+            {"epoch": record.epoch, "loss": record.loss, select: record.valid.get(select)}
+            for record in validated or records  # where the log is too short for a validation part
         ],
         metric=select,
     )

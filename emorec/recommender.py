@@ -134,7 +134,7 @@ class EmoRec:
     ) -> list[EpochRecord]:
         """Goes on with train and valid together; where it ends is known, so nothing validates."""
         chosen = max(self.records, key=lambda record: record.valid[self.config.evaluation.select])
-        epochs = math.ceil(self.config.training.refit * chosen.epoch)
+        epochs = math.ceil(round(self.config.training.refit * chosen.epoch, 6))  # 1.1 * 50 is 55
         return train(
             model,
             self.config.updated({"training": {"epochs": epochs}}, "refit"),
@@ -212,6 +212,8 @@ class EmoRec:
         """
         if isinstance(users, str):
             raise ValueError(f"users must be a list of ids, such as [{users!r}], got {users!r}")
+        if isinstance(users, pd.DataFrame | dict):
+            raise ValueError(f"users must be a list of ids, got a {type(users).__name__}")
         try:
             wanted = list(users)
         except TypeError:

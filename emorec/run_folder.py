@@ -58,7 +58,8 @@ def save_split(folder: Path, split: Split) -> None:
     vocabulary = {"users": train.users.ids, "items": train.items.ids}
     write_text(folder / "vocabulary.json", json.dumps(vocabulary, ensure_ascii=False))
     tensors = {
-        f"{part}.{column}": torch.from_numpy(getattr(getattr(split, part), column))
+        # copied, as parts of a split made by hand may share memory
+        f"{part}.{column}": torch.tensor(getattr(getattr(split, part), column))
         for part in _PARTS
         for column in _COLUMNS
     }

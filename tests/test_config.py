@@ -195,6 +195,10 @@ class TestErrors:
             ("graph.dropout=1.5", "graph.dropout must be at least 0 and below 1, got 1.5"),
             ("sequence.dropout=-0.1", "sequence.dropout must be at least 0 and below 1, got -0.1"),
             ("graph.dropout=1", "graph.dropout must be at least 0 and below 1, got 1.0"),
+            (
+                "training.learning_rate=1" + 400 * "0",
+                "training.learning_rate is too large a number",
+            ),
             ("training.learning_rate=inf", "training.learning_rate must be finite, got inf"),
             ("sequence.longest_half_life=inf", "sequence.longest_half_life must be finite"),
             ("graph.half_life=-1", "graph.half_life must be at least 0, got -1.0"),
@@ -282,6 +286,18 @@ class TestSettings:
     def test_wrong(self, setting, message):
         with pytest.raises(ConfigError, match=message):
             Config().with_settings(setting)
+
+    def test_the_wrong_one_is_named(self):
+        right = "data.user_column=u", "training.epochs=2"
+        for wrong, message in (
+            ("trainng.epochs=1", "^--set trainng.epochs=1: 'trainng' is no setting"),
+            ("training.seed=-1", "^--set training.seed=-1: training.seed must be at least 0"),
+        ):
+            with pytest.raises(ConfigError, match=message):
+                load_config(settings=(right[0], wrong, right[1]))
+        pair = "model.embedding_size=9", "sequence.heads=2"
+        with pytest.raises(ConfigError, match="^--set model.embedding_size=9: sequence.heads is 2"):
+            load_config(settings=pair)
 
     def test_are_taken_together_in_any_order(self):
         settings = ("model.polarity=none", "model.aversion=0", "graph.conv=none")

@@ -150,6 +150,8 @@ class TestRun:
             config, split, folder, on_epoch=lambda r: seen.append(len(r)), progress=False
         )
         assert seen == [1, 2]
+        (folder / "metrics.jsonl").unlink()  # as if stopped between the checkpoint and this file
+        train_run(config, split, folder, progress=False)
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
 
@@ -163,6 +165,7 @@ class TestRun:
         report = (folder / "report.html").read_text()
         assert json.dumps(facts["predicted_polarity"]) == json.dumps(predictions)
         assert "MostPop" in report
+        assert "training loss" in report  # with or without a curve of validation
         assert f"<td>{predictions['MeanReaction']['polarity_auc']:.4f}</td>" in report
         assert str(csv.parent) not in report  # the name of the data set, not this machine's path
 

@@ -160,7 +160,10 @@ class TestRecommend:
         for user in ("17", 17, "two words", "東京"):
             assert set(texts.recommend([user], k=3)["source"]) == {"model"}
 
-    @pytest.mark.parametrize("user", ["user 1", 7, np.int64(7), None, np.array("user 1")])
+    @pytest.mark.parametrize(
+        "user",
+        ["user 1", 7, np.int64(7), None, np.array("user 1"), {"a": 1}, pd.DataFrame({"u": [1]})],
+    )
     def test_one_id_in_place_of_a_list(self, fitted, user):
         with pytest.raises(ValueError, match="must be a list of ids"):
             fitted.recommend(user)

@@ -151,6 +151,14 @@ class TestFit:
         train(before.model, config, before.split.history, nothing, progress=False, anneal=True)
         pd.testing.assert_frame_equal(before.recommend(USERS), recommender.recommend(USERS))
 
+    def test_without_a_graph_it_does_not_matter_what_that_informs(self):
+        config = small_config(
+            "emorec", "graph.conv=none", "model.polarity=none", "model.aversion=0",
+            "training.epochs=1", "training.refit=0",
+        )  # fmt: skip
+        assert config.graph.informs == "polarity"
+        assert len(EmoRec(config=config).fit(LOG, progress=False).recommend(USERS[:1])) == 10
+
     def test_more_epochs_after_a_refit_are_those_of_an_unbroken_run(self, tmp_path):
         def fitted(epochs, checkpoint):
             config = small_config("", f"training.epochs={epochs}", "training.refit=1")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,11 @@ def test_round_trip(folder):
         assert ours.time_unit == "ms"
     assert set(found.train.users.ids) == set(USERS)
     assert 2**40 in found.train.items.ids  # still a number
+
+
+def test_a_part_that_occurs_twice(tmp_path):
+    save_split(tmp_path, replace(SPLIT, valid=SPLIT.test))
+    assert np.array_equal(load_split(tmp_path).valid.item, SPLIT.test.item)
 
 
 def test_config(folder):

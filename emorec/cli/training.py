@@ -12,7 +12,7 @@ import click
 
 from emorec.checkpoint import EpochRecord
 from emorec.cli.common import RUN, print_results, ready_machine, user_errors
-from emorec.config import Config, load_config, preset_names
+from emorec.config import Config, load_config, parse_setting, preset_names
 from emorec.data.datasets import DATASETS
 from emorec.data.splits import Split
 from emorec.experiment import data_card, judge_run, prepare, train_run, write_results
@@ -112,7 +112,7 @@ def train(
                 "--resume goes on with the run's own settings; of the others only "
                 "--epochs and --threads may be given with it"
             )
-        config = _with_flags(read_config(resume), flags)
+        config = _with_options(read_config(resume), flags)
         folder, split = resume, load_split(resume)
         if not len(split.test):
             raise click.UsageError(
@@ -127,7 +127,7 @@ def train(
             )
         if dataset is not None:
             config = config.updated({"data": {"dataset": dataset}}, "--dataset")
-        config = _with_flags(config, flags).with_settings(*settings)
+        config = _with_options(config, flags, settings)
         if run_dir is not None and run_dir.exists() and any(run_dir.iterdir()):
             raise click.UsageError(
                 f"{run_dir} is there already and is not empty; "
@@ -173,11 +173,13 @@ def _train_and_judge(config: Config, split: Split, folder: Path, progress: bool)
     )
 
 
-def _with_flags(config: Config, flags: dict[str, Any]) -> Config:
+def _with_options(config: Config, flags: dict[str, Any], settings: tuple[str, ...] = ()) -> Config:
+    options = []
     for flag, value in flags.items():
         section = "model" if flag in ("backend", "embedding_size") else "training"
-        config = config.updated({section: {flag: value}}, f"--{flag.replace('_', '-')}")
-    return config
+        options.append((f"--{flag.replace('_', '-')}", {section: {flag: value}}))
+    options += [(f"--set {setting}", parse_setting(setting)) for setting in settings]
+    return config.with_options(options)
 
 
 def _new_folder(config: Config) -> Path:

@@ -89,6 +89,7 @@ def training_svg(curves: Sequence[Mapping[str, float | None]], metric: str) -> s
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.margins(y=0.2)
             if not points:
+                axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center")
                 continue
             marker = "o" if len(points) <= 40 else ""
             axes.plot(*zip(*points, strict=True), color=colour, lw=1.8, marker=marker, ms=3.5)

@@ -55,8 +55,8 @@ def write_report(
         results: Evaluation or its summary by model name.
         k: Length of the lists.
         predictions: What `emorec.evaluation.polarity.judge_predictions` says, by model name.
-        curves: One mapping per epoch with "epoch", "loss" and, where it was measured, ``metric``.
-            Empty for a model that is not trained by epochs.
+        curves: One mapping per epoch with "epoch", "loss" and ``metric``, None where it was not
+            measured. Empty for a model that is not trained by epochs.
         metric: Name of the validation metric in ``curves``.
 
     Raises:
@@ -65,9 +65,11 @@ def write_report(
         OSError: If the file cannot be written; a file that was there before is then untouched.
     """
     summaries = {name: summary_of(row, k, name) for name, row in results.items()}
-    if curves and all(epoch.get(metric) is None for epoch in curves):
-        known = ", ".join(sorted({key for epoch in curves for key in epoch}))
-        raise ValueError(f"no epoch of the curves has {metric!r}; they have {known}")
+    known = {key for epoch in curves for key in epoch}
+    if curves and metric not in known:
+        raise ValueError(
+            f"no epoch of the curves has {metric!r}; they have {', '.join(sorted(known))}"
+        )
     try:
         training = f"<figure>{training_svg(curves, metric)}</figure>" if curves else ""
         plane = f"<figure>{plane_svg(summaries, k)}</figure>" if summaries else ""

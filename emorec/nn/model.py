@@ -81,7 +81,8 @@ class Recommender(nn.Module):
         super().__init__()
         if graph_encoder is None and sequence_encoder is None:
             raise ValueError("the model needs a graph encoder, a sequence encoder, or both")
-        if graph_informs == "polarity" and (sequence_encoder is None or polarity is None):
+        informs_polarity = graph_encoder is not None and graph_informs == "polarity"
+        if informs_polarity and (sequence_encoder is None or polarity is None):
             raise ValueError(
                 "a graph that informs the polarity alone needs a polarity head, and a sequence "
                 "encoder beside it"

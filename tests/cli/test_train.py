@@ -81,6 +81,11 @@ class TestTrain:
             message="--preset emo-gat does not fit .*my.toml, which is of preset diff-gat",
         )  # fmt: skip
 
+    def test_options_and_settings_count_all_at_once(self, log, tmp_path):
+        arguments = ["--dataset", log, "--epochs", 1, "--run-dir", tmp_path / "run", *TINY]
+        arguments += ["--embedding-size", 9, "--set", "sequence.heads=3"]
+        assert call(cli.train, *arguments).exit_code == 0
+
     def test_a_default_folder_is_named_after_data_and_preset(self, log, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         result = call(cli.train, "--dataset", log, "--epochs", 1, "--preset", "diff-gat", *TINY)
