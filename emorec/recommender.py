@@ -19,6 +19,7 @@ from emorec.config import Config, SplitConfig, load_config
 from emorec.data.datasets import DATASETS
 from emorec.data.interactions import Interactions, k_core, require_choice
 from emorec.data.readers import read_interactions
+from emorec.data.rules import NoRuleMatches
 from emorec.data.splits import Split, hold_out_validation
 from emorec.data.vocabulary import Vocabulary
 from emorec.files import FileError, load_tensors, save_tensors
@@ -228,15 +229,26 @@ class EmoRec:
                 stacklevel=2,
             )
         history = met = split.history if before_test else split.log
-        if events is not None and not _is_empty(events):
-            with warnings.catch_warnings():  # a few events need not be of every kind
-                warnings.filterwarnings("ignore", message=".* matches no row|.*: ratings go from")
-                later = self._log_of(events)
+        later = None if events is None else self._later(events)
+        if later is not None:
             met = history.followed_by(later)  # of users, too, that the model can tell nothing of
             takes_all = self._takes_users_of(later, history)
             history = met if takes_all else history.followed_by(later, new_users=False)
         device = self.config.training.device
         return make_lists(self.model, wanted, history, met, k, device, progress)
+
+    def _later(self, events: Interactions | pd.DataFrame | str | Path) -> Interactions | None:
+        """Events beside the log, or None if there is nothing in them."""
+        if isinstance(events, (Interactions, pd.DataFrame)) and not len(events):
+            return None
+        with warnings.catch_warnings():  # a few events need not be of every kind
+            warnings.filterwarnings("ignore", message=".* matches no row|.*: ratings go from")
+            try:
+                return self._log_of(events)
+            except NoRuleMatches as error:
+                reason = str(error).partition(" The rules:")[0]
+        warnings.warn(f"{reason} All are left out.", stacklevel=3)
+        return None
 
     def _log_of(self, data: Interactions | pd.DataFrame | str | Path) -> Interactions:
         if isinstance(data, Interactions):
@@ -353,10 +365,6 @@ def _why_no_targets(data: Split, options: SplitConfig) -> str:
             f"{'raise' if by_time else 'lower'} {setting}, or drop rare ones"
         )
     return f"{'no row is late enough' if by_time else 'histories are too short'}; lower {setting}"
-
-
-def _is_empty(events: Interactions | pd.DataFrame | str | Path) -> bool:
-    return isinstance(events, (Interactions, pd.DataFrame)) and not len(events)
 
 
 def _warn_of_strangers(ids: Vocabulary, column: np.ndarray, known: Vocabulary, what: str) -> None:

@@ -274,6 +274,12 @@ class TestEvents:
             warnings.simplefilter("error")
             flagship.recommend(["a twin"], events=self.events_of(3, "a twin")[:1])
 
+    def test_events_that_no_rule_matches(self, flagship):
+        events = self.events_of(3).assign(rating=0)
+        with pytest.warns(UserWarning, match="no rule matches any of the .* All are left out"):
+            found = flagship.recommend([USERS[3]], events=events)
+        pd.testing.assert_frame_equal(found, flagship.recommend([USERS[3]]))
+
     def test_events_that_cannot_be_read(self, flagship):
         with pytest.raises(ValueError, match="'rating'.*'good'"):
             flagship.recommend(["a twin"], events=self.events_of(3, "a twin", rating="good"))

@@ -205,7 +205,7 @@ class _Compiler:
         def as_float(frame: pd.DataFrame) -> _Value:
             data, present, is_text = value(frame)
             if is_text:
-                self.fail(node, "arithmetic needs numbers, this is text")
+                self.fail(node, f"arithmetic needs numbers, this is text{_example(data, present)}")
             return _Value(np.where(present, data, np.nan).astype(np.float64), present, False)
 
         return as_float
@@ -256,7 +256,9 @@ class _Compiler:
             if a.is_text is None or b.is_text is None:
                 return False
             if a.is_text != b.is_text:
-                self.fail(right, "text is compared with a number")
+                text = a if a.is_text else b
+                found = _example(text.data, text.present)
+                self.fail(right, f"text is compared with a number{found}")
             return np.asarray(compare(a.data, b.data), dtype=bool) & a.present & b.present
 
         return apply
@@ -336,6 +338,15 @@ class _Compiler:
 def _finite(data: Any) -> _Value:
     present = np.isfinite(data)
     return _Value(data, present, False)
+
+
+def _example(data: Any, present: Any) -> str:
+    """Where a column of text has its first value that is no number."""
+    if not isinstance(data, np.ndarray):
+        return ""
+    is_number = pd.to_numeric(pd.Series(data), errors="coerce").notna().to_numpy()
+    row = int((present & ~is_number).argmax())
+    return f" (row {row + 1} holds {data[row]!r})" if present[row] and not is_number[row] else ""
 
 
 def _column_value(column: pd.Series) -> _Value:

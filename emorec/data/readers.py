@@ -13,7 +13,7 @@ import pandas as pd
 
 from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions, TimeUnit
-from emorec.data.rules import STARS, FeedbackRules, RuleMatch
+from emorec.data.rules import STARS, FeedbackRules, NoRuleMatches, RuleMatch
 from emorec.data.tables import DataError, FileFormat, Table, column_remedy, read_table
 from emorec.data.times import TimeUnitOption, parse_times
 from emorec.data.vocabulary import Vocabulary
@@ -160,6 +160,8 @@ def interactions_of_table(
         raise ValueError("either rules or a column of feedback must be given")
 
     matched = np.flatnonzero(match.feedback >= 0)
+    for name, ids in ((user, user_ids), (item, item_ids)):
+        _warn_of_nobody(table, name, ids)
     users, user_index = _fit(user_ids.iloc[matched], table.from_text)
     items, item_index = _fit(item_ids.iloc[matched], table.from_text)
     kinds, ticks = match.feedback[matched], times.values[matched]
@@ -199,7 +201,7 @@ def load_rules(rules: RulesLike) -> FeedbackRules:
 
 
 def _match(table: Table, rating: str, rules: FeedbackRules) -> tuple[RuleMatch, np.ndarray]:
-    """Feedback per row, and whether the row is rated (a rating of 0 says it is not)."""
+    """Feedback per row, and whether the row is rated (without a rating, or with 0, it is not)."""
     frame = table.frame
     rated = np.ones(len(frame), dtype=bool)
     for name in rules.columns:
@@ -207,25 +209,29 @@ def _match(table: Table, rating: str, rules: FeedbackRules) -> tuple[RuleMatch, 
             table.column(name, "feedback rules", "correct the rules or choose others")
     if "rating" in rules.columns:
         stars = _checked_ratings(table, rating)
-        rated = stars != 0
+        rated = np.isfinite(stars) & (stars != 0)
         _warn_of_other_scales(stars, table.source, rules)
         frame = frame.assign(rating=stars)
     try:
         return rules.match(frame), rated
+    except NoRuleMatches as error:
+        raise NoRuleMatches(f"{table.source}: {error}") from error
     except ValueError as error:
         raise DataError(f"{table.source}: {error}") from error
 
 
 def _warn_of_other_scales(stars: np.ndarray, source: str, rules: FeedbackRules) -> None:
+    stars = stars[np.isfinite(stars)]
     if (
         rules.name == STARS
         and len(stars)
         and (stars.min() < 0 or stars.max() <= 1 or stars.max() > 5)
     ):
         warnings.warn(
-            f"{source}: ratings go from {stars.min():g} to {stars.max():g}, but are taken for "
-            "stars from 1 to 5, 1 being a dislike and 6 nothing; write rules of your own "
-            "(--set data.rules=FILE) or a column of feedback (--set data.feedback_column=NAME)",
+            f"{source}: ratings go from {stars.min():g} to {stars.max():g}, but are read as stars "
+            "from 1 to 5: 5 is a like, 1 and 2 are dislikes, and what is above 5 or below 0 is "
+            "dropped; for another scale, write rules (--set data.rules=FILE) or give a column of "
+            "feedback (--set data.feedback_column=NAME)",
             stacklevel=2,
         )
 
@@ -234,11 +240,16 @@ def _checked_ratings(table: Table, column: str) -> np.ndarray:
     raw = table.column(column, "rating", f"{column_remedy('rating')}, or choose other rules")
     stars = pd.to_numeric(raw, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     table.refuse(
-        ~np.isfinite(stars),
+        ~np.isfinite(stars) & raw.notna().to_numpy(),
         column,
-        "is no finite number; where there is no rating, write 0 and let no rule match it",
+        "is no finite number; where there is no rating, leave it empty"
+        + ("; write decimal points, not commas" if _has_comma(raw) else ""),
     )
     return stars
+
+
+def _has_comma(column: pd.Series) -> bool:
+    return bool(column.dropna().astype(str).str.fullmatch(r"-?\d+,\d+").any())
 
 
 def _labels(table: Table, column: str) -> np.ndarray:
@@ -250,8 +261,23 @@ def _labels(table: Table, column: str) -> np.ndarray:
             kinds[index] = Feedback.from_label(label)
         except ValueError as error:
             row = int((codes == index).argmax())
-            raise DataError(f"{table.place(row)}, column {column!r}: {error}") from None
+            raise DataError(
+                f"{table.place(row)}, column {column!r}: {error}; for other words, write rules, "
+                f"such as explicit_positive = \"{column} == 'like'\""
+            ) from None
     return kinds[codes]
+
+
+def _warn_of_nobody(table: Table, column: str, ids: pd.Series) -> None:
+    """Says so where an id of a file without types looks like a missing one."""
+    if not table.from_text:
+        return
+    for word, count in ids[ids.isin(["NULL", "null", "NaN", "nan", "None"])].value_counts().items():
+        warnings.warn(
+            f"{table.source}, column {column!r}: {word!r} is taken for an id ({count:,} rows); "
+            "drop these rows if it stands for a missing one",
+            stacklevel=3,
+        )
 
 
 def _fit(ids: pd.Series, from_text: bool) -> tuple[Vocabulary, np.ndarray]:

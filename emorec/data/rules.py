@@ -15,11 +15,16 @@ import pandas as pd
 
 from emorec.data.expressions import Expression, ExpressionError
 from emorec.data.feedback import Feedback
+from emorec.data.files import DataError
 from emorec.suggestions import suggestion
 
-__all__ = ["FeedbackRule", "FeedbackRules", "RuleMatch", "shipped_rules"]
+__all__ = ["FeedbackRule", "FeedbackRules", "NoRuleMatches", "RuleMatch", "shipped_rules"]
 
 STARS = "rules 'ratings'"  # name of the shipped rules for stars from 1 to 5
+
+
+class NoRuleMatches(DataError):
+    """A log without any row that a rule matches."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,8 @@ class FeedbackRules:
             UserWarning: For each rule that decides no row.
 
         Raises:
-            ValueError: If no rule matches any row, or a column is absent or of the wrong type.
+            NoRuleMatches: If no rule matches any row.
+            ValueError: If a column is absent or of the wrong type.
         """
         feedback = np.full(len(frame), -1, dtype=np.int8)
         unused = []
@@ -152,7 +158,7 @@ class FeedbackRules:
         if len(unused) == len(self.rules):
             rules = "\n".join(f"  {rule}" for rule in self.rules)
             rows = frame.reindex(columns=list(self.columns)).head(3).to_string(index=False)
-            raise ValueError(
+            raise NoRuleMatches(
                 f"{self.name}: no rule matches any of the {len(frame):,} rows. The rules:\n"
                 f"{rules}\nThe first rows:\n{rows}"
             )

@@ -190,8 +190,8 @@ def read_table(
 
 def column_remedy(meaning: str) -> str:
     """What to do where the column of users, items, times, ratings or feedback is not found."""
-    option = f"emorec-train --set data.{meaning}_column=NAME"
-    return f"rename it, or say which column holds it by {meaning}= ({option})"
+    option = f"data.{meaning}_column=NAME"
+    return f"rename it, or say which one holds it: --set {option} (Python: EmoRec(..., '{option}'))"
 
 
 def concat_tables(tables: Sequence[Table]) -> Table:

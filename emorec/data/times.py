@@ -26,12 +26,19 @@ class Times(NamedTuple):
     Attributes:
         values: int64 ``[N]`` in ``unit``.
         unit: "s" or "ms".
-        note: How they were understood, one sentence.
+        note: How they were understood, and from when to when they go.
     """
 
     values: np.ndarray
     unit: TimeUnit
     note: str
+
+    @classmethod
+    def of(cls, values: np.ndarray, unit: TimeUnit, note: str) -> Times:
+        """Completes the note."""
+        first, last = (np.datetime64(int(time), unit) for time in (values.min(), values.max()))
+        days = " to ".join(np.datetime_as_string([first, last], unit="D"))
+        return cls(values, unit, f"{note}: {days} (UTC)")
 
 
 def parse_times(
@@ -99,7 +106,7 @@ def _from_numbers(table: Table, column: str, raw: pd.Series, unit: TimeUnitOptio
     )
     times = numbers.astype(np.int64)
     if unit != "auto":
-        return Times(times, unit, f"times are {_NAMES[unit]}, as told")
+        return Times.of(times, unit, f"times are {_NAMES[unit]}, as told")
     for time_format, later_digits in _DATE_FORMATS.items():
         looks_like_date = _looks_like_date(times // 10**later_digits)
         if looks_like_date.any() and (looks_like_date | (times == 0)).all():
@@ -119,7 +126,7 @@ def _from_numbers(table: Table, column: str, raw: pd.Series, unit: TimeUnitOptio
             f"use one unit, or give {_option('unit', 's')} or 'ms'",
         )
     told: TimeUnit = "ms" if is_long.any() else "s"
-    return Times(times, told, f"times taken as {_NAMES[told]} by their size (up to {times.max()})")
+    return Times.of(times, told, f"times taken as {_NAMES[told]} by their size")
 
 
 def _from_dates(table: Table, column: str, dates: pd.Series, unit: TimeUnitOption) -> Times:
@@ -131,7 +138,7 @@ def _from_dates(table: Table, column: str, dates: pd.Series, unit: TimeUnitOptio
     chosen = cast(TimeUnit, unit if unit != "auto" else "s" if whole else "ms")
     if chosen == "s":
         ticks = ticks // 1000
-    return Times(ticks, chosen, f"times are dates, kept as {_NAMES[chosen]} (UTC)")
+    return Times.of(ticks, chosen, f"times are dates, kept as {_NAMES[chosen]}")
 
 
 def _looks_like_date(numbers: np.ndarray) -> np.ndarray:

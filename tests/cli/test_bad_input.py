@@ -31,7 +31,6 @@ WHOLE = "\n".join([HEADER, *log_lines()])
 BAD_DATA = {
     "missing column": (WHOLE.replace("rating", "stars", 1), "no column 'rating'.*'stars'"),
     "unparsable time": (edited(3, "soon"), "line 6 of .*'timestamp': 'soon' is no time"),
-    "NaN rating": (edited(2, "nan"), "line 6 of .*'rating': nan is no finite number"),
     "infinite rating": (edited(2, "inf"), "line 6 of .*'rating': inf is no finite number"),
     "negative time": (edited(3, "-5"), "line 6 of .*'timestamp': -5 is negative"),
     "empty file": ("", "log.csv is empty"),

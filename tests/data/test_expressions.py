@@ -142,7 +142,7 @@ def test_categories_are_what_they_hold() -> None:
     [
         ("like > 0 and starz > 1", "no column 'starz' .*did you mean 'stars'.* at character 14"),
         ("zzz", "no column 'zzz' .there are 'stars', 'ms', 'like', 'tab', 'flag'"),
-        ("tab > 1", "text is compared with a number, at character 7"),
+        ("tab > 1", "compared with a number .row 1 holds 'home'., at character 7"),
         ("tab in [1]", "text is compared with a number"),
         ("ms == '1000'", "text is compared with a number"),
         ("tab + 1 > 2", "arithmetic needs numbers"),

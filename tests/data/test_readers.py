@@ -108,7 +108,7 @@ def test_ratings_that_are_no_stars(ratings, scale) -> None:
     frame = pd.DataFrame(
         {"user_id": [1, 2, 3], "item_id": [1, 2, 3], "rating": ratings, "timestamp": [1, 2, 3]}
     )
-    with pytest.warns(UserWarning, match=f"ratings go from {scale}, but are taken for stars"):
+    with pytest.warns(UserWarning, match=f"ratings go from {scale}, but are read as stars"):
         read_interactions(frame)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -247,11 +247,10 @@ def test_times_of_a_frame_may_be_datetimes() -> None:
         ),
         (HEADER + "1,2,5,978300760000000\n", {}, "too large for milliseconds; divide micro"),
         (
-            HEADER + "1,2,5,3\n1,3,nan,4\n",
+            HEADER.replace(",", ";") + "1;2;5;3\n1;3;7,5;4\n",
             {},
-            "line 3 of .*log.csv, column 'rating': nan is no finite number; where",
+            "line 3 of .*log.csv, column 'rating': '7,5' is no finite number; .* decimal points",
         ),
-        (HEADER + "1,2,5,3\n1,3,,4\n", {}, "line 3 of .*'rating': nan is no finite number"),
         (HEADER + "1,2,5,3\n1,3,-inf,4\n", {}, "line 3 of .*'rating': -inf is no finite number"),
         (
             HEADER + "1,2,5,3\n1,3,five,4\n1,3,six,4\n",
@@ -378,16 +377,16 @@ def test_small_logs_are_legal(tmp_path: Path, rows: str) -> None:
 
 
 def test_the_report_counts_what_was_dropped_and_why(tmp_path: Path) -> None:
-    rows = ["1,2,5,3", "1,2,5,3", "1,2,4,3", "9,3,0,3", "1,9,7,3", "1,3,5,4"]
+    rows = ["1,2,5,3", "1,2,5,3", "1,2,4,3", "9,3,0,3", "1,9,7,3", "1,3,5,4", "8,3,,3"]
     path = write(tmp_path, "log.csv", HEADER + "\n".join(rows) + "\n")
     log, report = read_interactions(path)
     assert log.users.ids == [1] and log.items.ids == [2, 3]  # dropped rows leave no ids
     assert log.time.tolist() == [3, 3, 4] and log.feedback.tolist() == [0, 1, 0]
     assert report == ReadReport(
         source=str(path),
-        rows_read=6,
+        rows_read=7,
         rows_kept=3,
-        dropped={"not rated": 1, "no rule matches": 1, "duplicate": 1},
+        dropped={"not rated": 2, "no rule matches": 1, "duplicate": 1},
         feedback={
             Feedback.EXPLICIT_POSITIVE: 2,
             Feedback.IMPLICIT_POSITIVE: 1,
@@ -399,11 +398,11 @@ def test_the_report_counts_what_was_dropped_and_why(tmp_path: Path) -> None:
             "explicit_negative = '0 < rating < 2.5'",
         ),
         time_unit="s",
-        time_note="times taken as seconds by their size (up to 4)",
+        time_note="times taken as seconds by their size: 1970-01-01 to 1970-01-01 (UTC)",
     )
     said = str(report)
-    assert "3 of 6 rows kept" in said
-    assert "dropped: 1 not rated, 1 no rule matches, 1 duplicate" in said
+    assert "3 of 7 rows kept" in said
+    assert "dropped: 2 not rated, 1 no rule matches, 1 duplicate" in said
     assert "a rule matches no row: implicit_negative" in said
 
 
@@ -423,6 +422,13 @@ def test_what_rules_compare_with_text_is_read_as_text(tmp_path: Path) -> None:
     path = write(tmp_path, "log.csv", header + "a,1,07,,1\nb,1,7,None,2\nc,1,7,,3\n")
     log, _ = read_interactions(path, rules=rules)
     assert log.users.ids == ["a", "b"]
+
+
+def test_ids_that_look_like_missing_ones_are_told(tmp_path: Path) -> None:
+    path = write(tmp_path, "log.csv", HEADER + "NULL,1,5,3\nNA,1,5,3\nNULL,2,5,3\n")
+    with pytest.warns(UserWarning, match=r"column 'user_id': 'NULL' is taken for an id \(2 rows\)"):
+        log, _ = read_interactions(path)
+    assert log.users.ids == ["NULL", "NA"]
 
 
 def test_a_frame_with_numbers_for_names() -> None:
