@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 
@@ -27,18 +27,26 @@ class ConfigError(ValueError):
 class DataConfig:
     """What to read."""
 
-    dataset: str = "synthetic"  # a name of the registry, or a file (csv, tsv, jsonl, parquet)
-    user_column: str = "user_id"  # these five are for files
-    item_column: str = "item_id"
-    time_column: str = "timestamp"
-    rating_column: str = "rating"
-    feedback_column: str = ""  # holds the kind of feedback itself; rating and rules are not used
-    rules: str = ""  # name or file of feedback rules; empty: the data set's own, or "ratings"
-    time_unit: Literal["auto", "s", "ms"] = "auto"  # of whole numbers in files; auto: by size
-    time_format: str = ""  # of dates in files, such as "%d/%m/%Y"; empty: ISO 8601
-    encoding: str = "utf-8"  # of text files
-    min_user_events: int = 1  # k-core: fewer rows and the user is dropped
-    min_item_events: int = 1  # k-core: fewer rows and the item is dropped
+    dataset: Annotated[str, "a name of the registry, or a file (csv, tsv, jsonl, parquet)"] = (
+        "synthetic"
+    )
+    user_column: Annotated[str, "of ids; columns are those of files"] = "user_id"
+    item_column: Annotated[str, "of ids"] = "item_id"
+    time_column: Annotated[str, "of times"] = "timestamp"
+    rating_column: Annotated[str, "what rules call rating"] = "rating"
+    feedback_column: Annotated[
+        str, "holds the kind of feedback itself; rating and rules are not used"
+    ] = ""
+    rules: Annotated[
+        str, 'name or file of feedback rules; empty: the data set\'s own, or "ratings"'
+    ] = ""
+    time_unit: Annotated[Literal["auto", "s", "ms"], "of whole numbers in files; auto: by size"] = (
+        "auto"
+    )
+    time_format: Annotated[str, 'of dates in files, such as "%d/%m/%Y"; empty: ISO 8601'] = ""
+    encoding: Annotated[str, "of text files"] = "utf-8"
+    min_user_events: Annotated[int, "k-core: fewer rows and the user is dropped"] = 1
+    min_item_events: Annotated[int, "k-core: fewer rows and the item is dropped"] = 1
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -59,35 +67,49 @@ class DataConfig:
 class SplitConfig:
     """How to hold events out; validation is carved out of train by the same rule."""
 
-    method: Literal["leave_last_out", "time"] = "leave_last_out"
-    n: int = 10  # leave_last_out: the newest events of each user with more than n
-    quantile: float = 0.9  # time: share of events before the cut
+    method: Annotated[
+        Literal["leave_last_out", "time"], "each user's newest events, or all after one moment"
+    ] = "leave_last_out"
+    n: Annotated[int, "leave_last_out: the newest events of each user with more than n"] = 10
+    quantile: Annotated[float, "time: share of events before the cut"] = 0.9
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """What both encoders share."""
 
-    embedding_size: int = 64  # width of all vectors
-    backend: Literal["dgl", "torch"] = "dgl"  # sums over edges
-    polarity: Literal["none", "next", "item"] = "none"  # predict that of the next event, of items
-    aversion: float = 0.0  # weight in the ranking of how likely an item is liked; needs "item"
-    neighbours: int = 0  # similar items per item, found by counting, that vote in the ranking
+    embedding_size: Annotated[int, "width of all vectors"] = 64
+    backend: Annotated[Literal["dgl", "torch"], "sums over edges"] = "dgl"
+    polarity: Annotated[
+        Literal["none", "next", "item"], "predict that of the next event, of items"
+    ] = "none"
+    aversion: Annotated[
+        float, 'weight in the ranking of how likely an item is liked; needs "item"'
+    ] = 0.0
+    neighbours: Annotated[
+        int, "similar items per item, found by counting, that vote in the ranking"
+    ] = 0
 
 
 @dataclass(frozen=True)
 class GraphConfig:
     """The graph encoder."""
 
-    conv: Literal["none", "sage", "gat"] = "sage"
-    feedback_nodes: bool = True  # False: items send to users directly
-    user_embeddings: bool = True  # False: users are known by their events alone
-    signed: bool = False  # negative feedback repels the user's vector
-    gated: bool = False  # a learned weight on the user's vector beside the sequence's state
-    informs: Literal["everything", "polarity"] = "everything"  # or only what will be liked
+    conv: Annotated[Literal["none", "sage", "gat"], "none: no graph encoder"] = "sage"
+    feedback_nodes: Annotated[bool, "False: items send to users directly"] = True
+    user_embeddings: Annotated[bool, "False: users are known by their events alone"] = True
+    signed: Annotated[bool, "negative feedback repels the user's vector"] = False
+    gated: Annotated[bool, "a learned weight on the user's vector beside the sequence's state"] = (
+        False
+    )
+    informs: Annotated[Literal["everything", "polarity"], "or only what will be liked"] = (
+        "everything"
+    )
     layers: int = 2
-    heads: int = 1  # of GAT
-    half_life: float = 0.0  # days after which an event weighs half in a mean; 0: all alike
+    heads: Annotated[int, "of GAT"] = 1
+    half_life: Annotated[float, "days after which an event weighs half in a mean; 0: all alike"] = (
+        0.0
+    )
     dropout: float = 0.2
 
 
@@ -95,56 +117,70 @@ class GraphConfig:
 class SequenceConfig:
     """The sequence encoder."""
 
-    layers: int = 1  # 0: no sequence encoder
+    layers: Annotated[int, "0: no sequence encoder"] = 1
     heads: int = 4
-    max_length: int = 100  # tokens: [CLS] and the newest events
-    window: float = 101.0  # reach of the positional decay, in positions
+    max_length: Annotated[int, "tokens: [CLS] and the newest events"] = 100
+    window: Annotated[float, "reach of the positional decay, in positions"] = 101.0
     decay: Literal["multiplicative", "additive"] = "multiplicative"
-    shortest_half_life: float = 0.04  # days, at the start of training
-    longest_half_life: float = 365.0  # days, at the start of training
-    projections: bool = False  # learned queries, keys and outputs
-    feedback_input: bool = False  # the kind of feedback of each event as input
+    shortest_half_life: Annotated[float, "days, at the start of training"] = 0.04
+    longest_half_life: Annotated[float, "days, at the start of training"] = 365.0
+    projections: Annotated[bool, "learned queries, keys and outputs"] = False
+    feedback_input: Annotated[bool, "the kind of feedback of each event as input"] = False
     dropout: float = 0.2
-    attention: Literal["auto", "reference", "fused"] = "auto"
+    attention: Annotated[
+        Literal["auto", "reference", "fused"], "auto: compiled where it can be"
+    ] = "auto"
 
 
 @dataclass(frozen=True)
 class LossConfig:
     """What is learned."""
 
-    ranking: Literal["bpr", "softmax"] = "bpr"
-    targets: Literal["any", "positive", "explicit_positive"] = "positive"  # events to rank high
-    horizon: int = 1  # events to come that each state predicts
-    samples: int = 1  # bpr: sampled items per target
-    use_negatives: float = 0.0  # bpr: share of the samples that are the user's own dislikes
-    polarity_weight: float = 1.0  # of the polarity loss, if the model predicts it
-    polarity_decay: float = 0.0  # AdamW's weight decay, of the polarity's tables
+    ranking: Annotated[
+        Literal["bpr", "softmax"], "against sampled items, or the whole catalogue"
+    ] = "bpr"
+    targets: Annotated[Literal["any", "positive", "explicit_positive"], "events to rank high"] = (
+        "positive"
+    )
+    horizon: Annotated[int, "events to come that each state predicts"] = 1
+    samples: Annotated[int, "bpr: sampled items per target"] = 1
+    use_negatives: Annotated[
+        float, "bpr: share of the samples that are the user's own dislikes"
+    ] = 0.0
+    polarity_weight: Annotated[float, "of the polarity loss, if the model predicts it"] = 1.0
+    polarity_decay: Annotated[float, "AdamW's weight decay, of the polarity's tables"] = 0.0
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """How it is learned."""
 
-    epochs: int = 20
-    batch_size: int = 64  # windows of users' histories
+    epochs: Annotated[int, "at most"] = 20
+    batch_size: Annotated[int, "windows of users' histories"] = 64
     learning_rate: float = 5e-3
-    weight_decay: float = 0.0  # AdamW's, decoupled
-    clip_norm: float = 1.0  # largest norm of the gradient
-    averaging: float = 0.0  # decay of the moving average of parameters, per step; 0: none
-    patience: int = 4  # epochs without a better validation score before stopping
-    refit: float = 0.0  # go on with train and validation, for this share of the chosen epochs
-    seed: int = 42
-    device: str = "cpu"
-    threads: int = 0  # of the CPU; 0: PyTorch's choice
+    weight_decay: Annotated[float, "AdamW's, decoupled"] = 0.0
+    clip_norm: Annotated[float, "largest norm of the gradient"] = 1.0
+    averaging: Annotated[float, "decay of the moving average of parameters, per step; 0: none"] = (
+        0.0
+    )
+    patience: Annotated[int, "epochs without a better validation score before stopping"] = 4
+    refit: Annotated[
+        float, "go on with train and validation, for this share of the chosen epochs"
+    ] = 0.0
+    seed: Annotated[int, "same seed, same machine, same result"] = 42
+    device: Annotated[str, "cpu, cuda or cuda:1"] = "cpu"
+    threads: Annotated[int, "of the CPU; 0: PyTorch's choice"] = 0
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
     """How it is judged."""
 
-    k: int = 10  # length of the lists
-    select: Literal["ndcg", "ndcg_likes"] = "ndcg"  # validation score that chooses the epoch
-    batch_size: int = 256  # users at a time
+    k: Annotated[int, "length of the lists"] = 10
+    select: Annotated[Literal["ndcg", "ndcg_likes"], "validation score that chooses the epoch"] = (
+        "ndcg"
+    )
+    batch_size: Annotated[int, "users at a time"] = 256
 
     @property
     def measure(self) -> str:
@@ -216,8 +252,26 @@ class Config:
             raise
 
     def to_toml(self) -> str:
-        """The configuration as TOML, every value written out."""
-        return tomli_w.dumps(dataclasses.asdict(self))
+        """The configuration as TOML, every value written out beside what it means."""
+        lines = [tomli_w.dumps({"preset": self.preset})]
+        for name, section in vars(self).items():
+            if not dataclasses.is_dataclass(section):
+                continue
+            lines.append(f"[{name}]  # {type(section).__doc__}\n")
+            hints = typing.get_type_hints(type(section), include_extras=True)
+            for key, value in vars(section).items():
+                lines.append(tomli_w.dumps({key: value}).rstrip("\n") + _meaning(hints[key]) + "\n")
+            lines.append("\n")
+        return "".join(lines)
+
+
+def _meaning(hint: Any) -> str:
+    """A comment for TOML: what a setting means, and what it can be."""
+    about = list(getattr(hint, "__metadata__", ()))
+    kind = typing.get_args(hint)[0] if about else hint
+    if typing.get_origin(kind) is Literal:
+        about.insert(0, " | ".join(typing.get_args(kind)))
+    return f"  # {'; '.join(about)}" if about else ""
 
 
 def parse_setting(setting: str) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The commands: emorec-train, emorec-evaluate, emorec-recommend, emorec doctor."""
+"""The commands: emorec-train, emorec-evaluate, emorec-recommend, emorec doctor, emorec settings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from emorec.cli.common import user_errors
 from emorec.cli.evaluating import evaluate
 from emorec.cli.recommending import recommend
 from emorec.cli.training import train
+from emorec.config import load_config, preset_names
 from emorec.doctor import report
 from emorec.ops.build import build_in_cache
 
@@ -15,6 +16,7 @@ __all__ = ["evaluate", "main", "recommend", "train"]
 
 
 @click.group()
+@click.version_option(package_name="emorec")
 def main() -> None:
     """EmoRec: recommendations for people who both like and dislike things."""
 
@@ -31,6 +33,13 @@ def doctor(build: bool) -> None:
         except RuntimeError as error:  # of the compiler, with its output
             raise click.ClickException(str(error)) from error
     click.echo(report())
+
+
+@main.command()
+@click.argument("preset", type=click.Choice(preset_names()), default="emorec")
+def settings(preset: str) -> None:
+    """Print all settings of PRESET, with what they mean, as TOML for --config or --set."""
+    click.echo(load_config(preset).to_toml(), nl=False)
 
 
 for _each in (train, evaluate, recommend):

@@ -65,7 +65,7 @@ __all__ = ["train"]
     "settings",
     multiple=True,
     metavar="SECTION.KEY=VALUE",
-    help="Any other setting; may be given several times. A run's config.toml lists them all.",
+    help="Any other setting; may be given several times. emorec settings lists them all.",
 )
 @click.option(
     "--run-dir",

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from emorec import cli
+from emorec.config import load_config
 from tests.cli.commands import call
 
 
@@ -31,3 +34,16 @@ def test_one_command_has_them_all(command):
     result = call(cli.main, command, "--help")
     assert result.exit_code == 0
     assert f"Usage: main {command}" in result.stdout
+
+
+@pytest.mark.parametrize("preset", ["emorec", "diff-gat"])
+def test_settings_are_told_with_what_they_mean(preset, tmp_path):
+    text = call(cli.main, "settings", preset).stdout
+    assert "horizon = " in text and "  # events to come that each state predicts\n" in text
+    assert "  # none | sage | gat; none: no graph encoder\n" in text
+    (tmp_path / "config.toml").write_text(text, encoding="utf-8")
+    assert load_config(file=tmp_path / "config.toml") == load_config(preset)
+
+
+def test_version():
+    assert re.fullmatch(r".*, version \d+\.\d+\.\d+\n", call(cli.main, "--version").stdout)
