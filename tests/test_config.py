@@ -290,7 +290,7 @@ class TestSettings:
     def test_the_wrong_one_is_named(self):
         right = "data.user_column=u", "training.epochs=2"
         for wrong, message in (
-            ("trainng.epochs=1", "^--set trainng.epochs=1: 'trainng' is no setting"),
+            ("trainin.epochs=1", "^--set trainin.epochs=1: 'trainin' is no setting"),
             ("training.seed=-1", "^--set training.seed=-1: training.seed must be at least 0"),
         ):
             with pytest.raises(ConfigError, match=message):
