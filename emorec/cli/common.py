@@ -21,8 +21,7 @@ from emorec.training import TrainingError
 
 __all__ = [
     "RUN",
-    "aversion_option",
-    "device_option",
+    "how_to_run",
     "load_run",
     "print_results",
     "ready_machine",
@@ -30,16 +29,29 @@ __all__ = [
 ]
 
 RUN = click.Path(file_okay=False, path_type=Path)
-device_option = click.option(
-    "--device", help='"cpu", "cuda" or "cuda:1".  [default: where the run was trained]'
-)
-aversion_option = click.option(
-    "--aversion",
-    type=float,
-    help="How much to avoid what the user would dislike: 0 ranks by what comes next alone, 1 by "
-    "what comes next and is liked, more avoids more. Above 0, what is near to a user's latest "
-    "explicit dislikes falls in the list.  [default: the run's]",
-)
+
+
+def how_to_run(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options that stand in for what a run was trained with; see `load_run`."""
+    for option in (
+        click.option(
+            "--aversion",
+            type=float,
+            help="How much to avoid what the user would dislike: 0 ranks by what comes next alone, "
+            "1 by what comes next and is liked, more avoids more. Above 0, what is near to a "
+            "user's latest explicit dislikes falls in the list.  [default: the run's]",
+        ),
+        click.option(
+            "--device", help='"cpu", "cuda" or "cuda:1".  [default: where the run was trained]'
+        ),
+        click.option(
+            "--backend",
+            type=click.Choice(["dgl", "torch"]),
+            help="Library for sums over edges.  [default: the run's]",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def user_errors(function: Callable[..., None]) -> Callable[..., None]:

@@ -9,8 +9,7 @@ import click
 
 from emorec.cli.common import (
     RUN,
-    aversion_option,
-    device_option,
+    how_to_run,
     load_run,
     print_results,
     user_errors,
@@ -24,13 +23,7 @@ __all__ = ["evaluate"]
 @click.command(context_settings={"max_content_width": 100})
 @click.argument("run", type=RUN)
 @click.option("-k", type=click.IntRange(1), help="Length of the lists.  [default: the run's]")
-@click.option(
-    "--backend",
-    type=click.Choice(["dgl", "torch"]),
-    help="Library for sums over edges.  [default: the run's]",
-)
-@device_option
-@aversion_option
+@how_to_run
 @click.option("--json", "as_json", is_flag=True, help="All metrics as JSON.")
 @user_errors
 def evaluate(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from emorec.cli.common import RUN, aversion_option, device_option, load_run, user_errors
+from emorec.cli.common import RUN, how_to_run, load_run, user_errors
 
 __all__ = ["recommend"]
 
@@ -38,13 +38,7 @@ __all__ = ["recommend"]
     default="table",
     show_default=True,
 )
-@click.option(
-    "--backend",
-    type=click.Choice(["dgl", "torch"]),
-    help="Library for sums over edges.  [default: the run's]",
-)
-@device_option
-@aversion_option
+@how_to_run
 @user_errors
 def recommend(
     run: Path,

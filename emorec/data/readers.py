@@ -239,17 +239,15 @@ def _warn_of_other_scales(stars: np.ndarray, source: str, rules: FeedbackRules) 
 def _checked_ratings(table: Table, column: str) -> np.ndarray:
     raw = table.column(column, "rating", f"{column_remedy('rating')}, or choose other rules")
     stars = pd.to_numeric(raw, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    wrong = ~np.isfinite(stars) & raw.notna().to_numpy()
+    has_comma = raw[wrong].astype(str).str.fullmatch(r"-?\d+,\d+").any()
     table.refuse(
-        ~np.isfinite(stars) & raw.notna().to_numpy(),
+        wrong,
         column,
         "is no finite number; where there is no rating, leave it empty"
-        + ("; write decimal points, not commas" if _has_comma(raw) else ""),
+        + ("; write decimal points, not commas" if has_comma else ""),
     )
     return stars
-
-
-def _has_comma(column: pd.Series) -> bool:
-    return bool(column.dropna().astype(str).str.fullmatch(r"-?\d+,\d+").any())
 
 
 def _labels(table: Table, column: str) -> np.ndarray:
