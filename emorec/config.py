@@ -253,7 +253,7 @@ class Config:
 
     def to_toml(self) -> str:
         """The configuration as TOML, every value written out beside what it means."""
-        lines = [tomli_w.dumps({"preset": self.preset})]
+        lines = [tomli_w.dumps({"preset": self.preset}), "\n"]
         for name, section in vars(self).items():
             if not dataclasses.is_dataclass(section):
                 continue
