@@ -6,6 +6,9 @@
   "Tensor decay_rate, Tensor inverse_window, Tensor? seed"
 #define EMOREC_HAWKES_OPTIONS \
   "float scale, float dropout, bool additive, bool causal, bool mask_self, bool sum_heads"
+#define EMOREC_UPDATE_INPUTS                                               \
+  "Tensor others, Tensor others_weight, Tensor? own, Tensor? own_weight, " \
+  "Tensor? index, Tensor? scale, Tensor gain, Tensor kind_offsets"
 
 STABLE_TORCH_LIBRARY(emorec, m) {
   m.def("hawkes_attention_fwd(" EMOREC_HAWKES_INPUTS ", " EMOREC_HAWKES_OPTIONS
@@ -20,5 +23,12 @@ STABLE_TORCH_LIBRARY(emorec, m) {
   m.def("graph_attention_bwd(Tensor grad_output, Tensor x, Tensor left, Tensor right, "
         "Tensor source_offsets, Tensor target, Tensor output, Tensor above, Tensor totals, "
         "float slope) -> (Tensor grad_x, Tensor grad_left, Tensor grad_right)");
+  m.def("node_update_fwd(" EMOREC_UPDATE_INPUTS
+        ", Tensor? bias, Tensor shift, float epsilon, bool elu)"
+        " -> (Tensor output, Tensor activated, Tensor statistics)");
+  m.def("node_update_bwd(Tensor grad_output, " EMOREC_UPDATE_INPUTS
+        ", Tensor activated, Tensor statistics, bool elu)"
+        " -> (Tensor grad_others, Tensor grad_others_weight, Tensor grad_own, Tensor grad_own_weight, "
+        "Tensor grad_bias, Tensor grad_gain, Tensor grad_shift)");
   m.def("instruction_set() -> str");
 }

@@ -17,6 +17,7 @@ namespace avx2 {
 #include "attention.inl"
 #include "softmax_loss.inl"
 #include "graph_attention.inl"
+#include "node_update.inl"
 }  // namespace avx2
 const Kernels kAvx2Kernels = {
     "avx2",
@@ -32,6 +33,10 @@ const Kernels kAvx2Kernels = {
     avx2::graph_targets,
     avx2::graph_pack_gradient,
     avx2::graph_sources,
+    avx2::update_sizes,
+    avx2::update_pack,
+    avx2::update_forward,
+    avx2::update_backward,
 };
 }  // namespace emorec
 #endif

@@ -17,6 +17,7 @@ namespace avx512 {
 #include "attention.inl"
 #include "softmax_loss.inl"
 #include "graph_attention.inl"
+#include "node_update.inl"
 }  // namespace avx512
 const Kernels kAvx512Kernels = {
     "avx512",
@@ -32,6 +33,10 @@ const Kernels kAvx512Kernels = {
     avx512::graph_targets,
     avx512::graph_pack_gradient,
     avx512::graph_sources,
+    avx512::update_sizes,
+    avx512::update_pack,
+    avx512::update_forward,
+    avx512::update_backward,
 };
 }  // namespace emorec
 #endif

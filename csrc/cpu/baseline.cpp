@@ -23,6 +23,7 @@ namespace baseline {
 #include "attention.inl"
 #include "softmax_loss.inl"
 #include "graph_attention.inl"
+#include "node_update.inl"
 }  // namespace baseline
 
 #if defined(__aarch64__)
@@ -44,5 +45,9 @@ const Kernels kBaselineKernels = {
     baseline::graph_targets,
     baseline::graph_pack_gradient,
     baseline::graph_sources,
+    baseline::update_sizes,
+    baseline::update_pack,
+    baseline::update_forward,
+    baseline::update_backward,
 };
 }  // namespace emorec

@@ -4,6 +4,7 @@
 
 #include "../graph_attention.h"
 #include "../hawkes_attention.h"
+#include "../node_update.h"
 #include "../softmax_loss.h"
 
 namespace emorec {
@@ -36,13 +37,21 @@ struct GraphSizes {
   int64_t scratch_bytes;
 };
 
+// Memory that an update of nodes needs.
+struct NodeUpdateSizes {
+  int64_t shared_bytes;
+  int64_t scratch_bytes;
+  int64_t sums;   // numbers that a task of the backward sums up: dW, dU, db, dgain, dshift
+  int64_t nodes;  // of a tile
+};
+
 // The kernels of one instruction set. Scratch and shared memory are aligned to 64 bytes; what they
 // hold at first does not matter.
 struct Kernels {
   const char* name;
 
-  // The attention: scratch is of scratch_bytes(params, n, backward) for sequences of up to n tokens.
-  // far_field allows sums over distant keys in closed form.
+  // The attention: scratch is of scratch_bytes(params, n, backward) for sequences of up to n
+  // tokens. far_field allows sums over distant keys in closed form.
   int64_t (*scratch_bytes)(const HawkesForwardParams&, int64_t length, bool backward);
   void (*forward)(const HawkesForwardParams&, Task, char* scratch, bool far_field);
   void (*backward)(const HawkesBackwardParams&, Task, char* scratch, bool far_field);
@@ -65,6 +74,14 @@ struct Kernels {
   void (*graph_pack_gradient)(const GraphAttentionBackwardParams&, char* shared);
   void (*graph_sources)(const GraphAttentionBackwardParams&, Range sources, char* shared,
                         char* scratch);
+
+  // Update of nodes: the forward's weights are packed once; a task's nodes are of one kind.
+  NodeUpdateSizes (*update_sizes)(const NodeUpdateParams&);
+  void (*update_pack)(const NodeUpdateParams&, char* shared);
+  void (*update_forward)(const NodeUpdateForwardParams&, int64_t kind, Range nodes, char* shared,
+                         char* scratch);
+  void (*update_backward)(const NodeUpdateBackwardParams&, int64_t kind, Range nodes, void* sums,
+                          char* scratch);
 };
 
 extern const Kernels kBaselineKernels;

@@ -97,8 +97,7 @@ class FeedbackGraph:
         num_nodes: For each node type that events reach, the number of its nodes.
         kind: Kind of each of these nodes, int64 ``[F]``.
         owner: User node that owns it, int64 ``[F]``.
-        by_owner: The nodes sorted by owner, int64 ``[F]``.
-        owner_offsets: Where each user's nodes begin and end there, int64 ``[U + 1]``.
+        nodes_of_user: Each user's node of each kind, -1 where there is none, int32 ``[U, R]``.
         events: The edges between items and nodes.
         event_time: Time of each event, sorted by node, int64 ``[E]``.
         ticks_per_day: Units of ``event_time`` in a day.
@@ -109,8 +108,7 @@ class FeedbackGraph:
     num_nodes: dict[str, int]
     kind: Tensor
     owner: Tensor
-    by_owner: Tensor
-    owner_offsets: Tensor
+    nodes_of_user: Tensor
     events: Events
     event_time: Tensor
     ticks_per_day: int
@@ -217,15 +215,15 @@ def build_graph(
     node = np.repeat(np.arange(len(slots), dtype=np.int32), counts[slots])
     pair = item * len(names) + np.repeat(kind.astype(np.int32), counts[slots])
     order, pair_offsets = _counting_sort(pair, num_items * len(names))
-    by_owner, owner_offsets = _counting_sort(owner, len(users))
+    nodes_of_user = np.full((len(users), len(names)), -1, np.int32)
+    nodes_of_user[owner, kind] = np.arange(len(slots))
     return FeedbackGraph(
         users=torch.from_numpy(users),
         num_items=num_items,
         num_nodes=dict(zip(names, np.bincount(kind, minlength=len(names)).tolist(), strict=True)),
         kind=torch.from_numpy(kind),
         owner=torch.from_numpy(owner),
-        by_owner=torch.from_numpy(by_owner.astype(np.int64)),
-        owner_offsets=torch.from_numpy(owner_offsets.astype(np.int64)),
+        nodes_of_user=torch.from_numpy(nodes_of_user),
         events=Events(
             *map(
                 torch.from_numpy,

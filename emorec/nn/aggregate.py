@@ -3,14 +3,15 @@
 Both backends give the two sums that the convolutions need, in either direction, over the in-edges
 ``u -> v`` of each target:
 
-    mean:    m_v = sum_{u in N(v)} w_uv x_u / sum_{u in N(v)} w_uv,   w_uv = 1 without a decay
+    sum:     m_v = sum_{u in N(v)} w_uv x_u,   w_uv = 1 without a decay
     attend:  m_v = sum_{u in N(v)} a_uv x_u,   a_uv = softmax_{u in N(v)} leaky_relu(l_u + r_v)
 
-DGL makes the first one where all edges weigh alike, and is faster there. Attention is
-`emorec.ops.graph_attention` and weighted means are PyTorch's bags on both backends: DGL's take
-several times as long. Its heterograph is made with the first sum that it is wanted for.
+DGL makes the first one where all edges weigh alike. Attention is `emorec.ops.graph_attention` and
+weighted sums are PyTorch's bags on both backends: DGL's take several times as long. Its heterograph
+is made with the first sum that it is wanted for.
 
-With a decay an event's weight is ``w_uv = 2^(-age / half_life)``, its age being the time from it to
+A mean is a sum over what the edges weigh: who uses it scales rows, which are fewer than edges. With
+a decay an event's weight is ``w_uv = 2^(-age / half_life)``, its age being the time from it to
 its user's newest event. A target without edges gets zeros. Every sum runs over edges that are
 sorted by target, and its backward is the same sum over the same edges sorted by source: nothing is
 ever scattered.
@@ -32,7 +33,7 @@ from emorec.data.graph import Events, FeedbackGraph, import_dgl, to_dgl
 from emorec.ops.graph_attention import graph_attention
 from emorec.ops.segments import segment_sum, sum_bags
 
-__all__ = ["Adjacency", "GraphBackend", "adjacencies", "sum_by_owner"]
+__all__ = ["Adjacency", "GraphBackend", "adjacencies"]
 
 GraphBackend = Literal["dgl", "torch"]
 _TINY = torch.finfo(torch.float32).tiny
@@ -42,18 +43,18 @@ _TINY = torch.finfo(torch.float32).tiny
 class Adjacency:
     """Edges in one direction, sorted by target and by source.
 
-    Attention may have finer sources than a mean: those of an item in as many kinds of feedback.
+    Attention may have finer sources than a sum: those of an item in as many kinds of feedback.
 
     Attributes:
         offsets: Where each target's edges begin and end, ``[V + 1]``.
-        row: For edges sorted by target, the row of what is averaged, ``[E]``.
+        row: For edges sorted by target, the row of what is summed, ``[E]``.
         source: The row of what is attended to, ``[E]``.
-        row_offsets: For edges sorted by source, where those of each row of a mean begin and end.
+        row_offsets: For edges sorted by source, where those of each row of a sum begin and end.
         source_offsets: Where those of each source of attention do, ``[U + 1]``.
         target_by_source: The targets in that order, ``[E]``.
         by_source: The edges in that order, ``[E]``.
         dgl_graphs: Makes the edges and their transpose as graphs of DGL, for its backend.
-        weight: For edges sorted by target, what each counts in the mean, ``[E]``; None: all alike.
+        weight: For edges sorted by target, what each counts in the sum, ``[E]``; None: all alike.
     """
 
     offsets: Tensor
@@ -82,15 +83,15 @@ class Adjacency:
         return None if self.weight is None else self.weight.index_select(0, self.by_source)
 
     @cached_property
-    def divisor(self) -> Tensor:
-        """What the mean divides each target's sum by, ``[V, 1]``; not 0 without edges."""
+    def total_weight(self) -> Tensor:
+        """What each target's edges weigh, by which its sum becomes a mean, ``[V]``; not 0."""
         if self.weight is None:
-            return self.in_degree.clamp(min=1)[:, None]
-        return segment_sum(self.weight, self.offsets).clamp(min=_TINY)[:, None]
+            return self.in_degree.clamp(min=1)
+        return segment_sum(self.weight, self.offsets).clamp(min=_TINY)
 
     @cached_property
     def among_reached(self) -> tuple[Tensor, Adjacency]:
-        """Rows of means that have edges, int64, and the edges of attention, numbered by these.
+        """Rows of sums that have edges, int64, and the edges of attention, numbered by these.
 
         A graph of few users reaches few of a large catalogue's items; the others need no values.
         """
@@ -103,9 +104,9 @@ class Adjacency:
         offsets = torch.cat([first, self.source_offsets[-1:]])
         return reached, replace(self, source=source, source_offsets=offsets)
 
-    def mean(self, x: Tensor) -> Tensor:
-        """Mean over in-edges of ``x`` ``[X, D]``, by weight: ``[V, D]``."""
-        return _Mean.apply(x, self)
+    def sum(self, x: Tensor) -> Tensor:
+        """Sum over in-edges of ``x`` ``[X, D]``, by weight: ``[V, D]``."""
+        return _Sum.apply(x, self)
 
     def attend(self, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
         """Attention-weighted sums of ``x`` over in-edges, head by head.
@@ -122,15 +123,15 @@ class Adjacency:
             x, left, right, self.offsets, self.source, self.source_offsets, self.target_by_source
         )
 
-    def sum(self, x: Tensor) -> Tensor:
-        """Sum over in-edges of ``x``, by weight, without a gradient."""
+    def sum_into(self, x: Tensor) -> Tensor:
+        """`sum` without a gradient."""
         # DGL's weighted sums take 10 to 25 times as long as these bags.
         if self.dgl_graphs is not None and self.weight is None:
             return import_dgl().ops.copy_u_sum(self.dgl_graphs()[0], x)
         return sum_bags(self.row, x, self.offsets, self.weight)
 
     def sum_back(self, grad: Tensor) -> Tensor:
-        """Sum over out-edges of ``grad`` ``[V, D]``, by weight: ``[X, D]``."""
+        """Sum over out-edges of ``grad`` ``[V, D]``, by weight, without a gradient: ``[X, D]``."""
         if self.dgl_graphs is not None and self.weight is None:
             return import_dgl().ops.copy_u_sum(self.dgl_graphs()[1], grad)
         return sum_bags(self.target_by_source, grad, self.row_offsets, self.weight_by_source)
@@ -146,7 +147,7 @@ def adjacencies(
     Args:
         graph: The graph.
         backend: "dgl" or "torch".
-        half_life: Days after which an event weighs half in a mean; 0: all alike.
+        half_life: Days after which an event weighs half in a sum; 0: all alike.
 
     Raises:
         ImportError: If ``backend`` is "dgl" and DGL is missing.
@@ -219,33 +220,13 @@ def _decayed(edges: Adjacency, age: Tensor) -> Adjacency:
     return replace(edges, weight=weight.float())
 
 
-class _Mean(torch.autograd.Function):
-    """Rows are divided, not edges: that keeps the sums plain without a decay."""
-
+class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, edges: Adjacency) -> Tensor:
         ctx.edges = edges
-        return edges.sum(x).div_(edges.divisor)
+        return edges.sum_into(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        edges = ctx.edges
-        return edges.sum_back(grad / edges.divisor), None
-
-
-def sum_by_owner(x: Tensor, graph: FeedbackGraph) -> Tensor:
-    """Sum over each user's nodes of their rows of ``x`` ``[F, D]``: ``[U, D]``."""
-    return _SumByOwner.apply(x, graph)
-
-
-class _SumByOwner(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, graph: FeedbackGraph) -> Tensor:
-        ctx.owner = graph.owner
-        return sum_bags(graph.by_owner, x, graph.owner_offsets)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad.index_select(0, ctx.owner), None
+        return ctx.edges.sum_back(grad), None

@@ -5,9 +5,9 @@ nodes back to items, where the messages of all kinds are added. A node that noth
 zeros: a relation that does not reach a node says nothing to it, so neither has a bias.
 
 Projections and sums over events are both linear. After a mean, a projection costs a product per
-node that is reached: small graphs reach few nodes, but may draw on a large catalogue. Before
-attention, it shares a node's vector out to the heads, and any number of them gathers one vector per
-event.
+node that is reached: small graphs reach few nodes, but may draw on a large catalogue. It is left to
+`emorec.ops.node_update`, together with what else becomes of a node. Before attention, a projection
+shares a node's vector out to the heads, and any number of them gathers one vector per event.
 """
 
 from __future__ import annotations
@@ -44,35 +44,29 @@ class SAGEConv(nn.Module):
         self.project = nn.Parameter(torch.empty(num_kinds, size, size))
         _init_linear(self.project)
 
-    def to_nodes(
-        self,
-        edges: Adjacency,
-        items: Tensor,
-        nodes: Tensor,
-        sizes: list[int],
-        add_to: Tensor | None = None,
-    ) -> Tensor:
-        """Messages from items to nodes.
+    def to_nodes(self, edges: Adjacency, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums that reach nodes and the maps that make them messages, for `node_update`.
 
         Args:
             edges: The events, from items to nodes.
             items: ``[I, D]``.
-            nodes: Sorted by kind, ``[F, D]``; not used.
-            sizes: Nodes of each kind.
-            add_to: Add them to this ``[F, D]``, in place.
 
         Returns:
-            ``[F, D]``.
+            ``[F, D]`` and, of each kind, ``[R, 1, D, D]``.
         """
-        return _per_kind(edges.mean(items), self.project, sizes, add_to=add_to)
+        return edges.sum(items), self.project[:, None]
 
-    def to_items(self, edges: Adjacency, items: Tensor, nodes: Tensor, sizes: list[int]) -> Tensor:
-        """Messages from nodes to items, added over kinds: ``[I, D]``; see `to_nodes`.
+    def to_items(self, edges: Adjacency, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums that reach items, one per kind, and their maps, whose products are to be added.
 
-        ``edges`` lead from nodes to pairs of an item and a kind.
+        Args:
+            edges: The events, from nodes to pairs of an item and a kind.
+            nodes: ``[F, D]``.
+
+        Returns:
+            ``[I * R, D]`` and ``[1, R, D, D]``.
         """
-        means = edges.mean(nodes).view(len(items), *self.project.shape[:2])
-        return torch.einsum("ikd,knd->in", means, self.project)
+        return edges.sum(nodes), self.project[None]
 
 
 class GATConv(nn.Module):
@@ -108,26 +102,31 @@ class GATConv(nn.Module):
         for own in self.attend_source:
             nn.init.xavier_uniform_(own)
 
-    def to_nodes(
-        self,
-        edges: Adjacency,
-        items: Tensor,
-        nodes: Tensor,
-        sizes: list[int],
-        add_to: Tensor | None = None,
-    ) -> Tensor:
-        """Messages from items to nodes, see `SAGEConv.to_nodes`."""
+    def to_nodes(self, edges: Adjacency, items: Tensor, nodes: Tensor, sizes: list[int]) -> Tensor:
+        """Messages from items to nodes.
+
+        Args:
+            edges: The events, from items to nodes.
+            items: ``[I, D]``.
+            nodes: Sorted by kind, ``[F, D]``.
+            sizes: Nodes of each kind.
+
+        Returns:
+            ``[F, D]``.
+        """
         num_kinds, num_heads, width, size = self.project.shape
         reached, edges = edges.among_reached
         items = items.index_select(0, reached)
         values = items @ self.project.view(-1, size).T  # of each kind
         left = _pair_logits(items, self._of_source())
         right = _node_logits(nodes, self.attend_target, sizes)
-        messages = edges.attend(values.view(-1, num_heads, width), left, right).flatten(1)
-        return messages if add_to is None else add_to.add_(messages)
+        return edges.attend(values.view(-1, num_heads, width), left, right).flatten(1)
 
     def to_items(self, edges: Adjacency, items: Tensor, nodes: Tensor, sizes: list[int]) -> Tensor:
-        """Messages from nodes to items, see `SAGEConv.to_items`."""
+        """Messages from nodes to items, added over kinds: ``[I, D]``; see `to_nodes`.
+
+        ``edges`` lead from nodes to pairs of an item and a kind.
+        """
         num_kinds, num_heads, width, size = self.project.shape
         values = _per_kind(nodes, self.project.view(num_kinds, size, size), sizes)
         left = _node_logits(nodes, self._of_source(), sizes)
@@ -141,12 +140,16 @@ class GATConv(nn.Module):
 
 
 class KindLinear(nn.Module):
-    """A linear map per kind of feedback: ``y_v = W_k x_v + b_k`` for a node of kind ``k``.
+    """A linear map per kind of feedback, ``W_k x_v + b_k``, which `node_update` applies.
 
     Args:
         num_kinds: Kinds, ``R``.
         size: Width of the vectors, ``D``.
         bias: Whether to add ``b``.
+
+    Attributes:
+        weight: ``W``, ``[R, D, D]``.
+        bias: ``b``, ``[R, D]``, or None.
     """
 
     def __init__(self, num_kinds: int, size: int, bias: bool) -> None:
@@ -156,20 +159,6 @@ class KindLinear(nn.Module):
         _init_linear(self.weight)
         if self.bias is not None:
             _init_linear(self.bias)
-
-    def forward(self, x: Tensor, sizes: list[int], scale: Tensor | None = None) -> Tensor:
-        """Maps nodes.
-
-        Args:
-            x: Sorted by kind, ``[F, D]``.
-            sizes: Nodes of each kind.
-            scale: Factor of each kind's ``W``, ``[R]``; None for 1.
-
-        Returns:
-            ``[F, D]``.
-        """
-        weight = self.weight if scale is None else self.weight * scale[:, None, None]
-        return _per_kind(x, weight, sizes, self.bias)
 
 
 def _init_linear(parameter: nn.Parameter) -> None:
@@ -188,68 +177,39 @@ def _node_logits(nodes: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:
     return _per_kind(nodes, weight, sizes)
 
 
-def _per_kind(
-    x: Tensor,
-    weight: Tensor,
-    sizes: list[int],
-    bias: Tensor | None = None,
-    add_to: Tensor | None = None,
-) -> Tensor:
-    """``W_k x_v + b_k``.
+def _per_kind(x: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:
+    """``W_k x_v``.
 
     Args:
         x: Vectors of nodes sorted by kind, ``[F, D]``.
         weight: ``[R, N, D]``.
         sizes: Nodes of each kind.
-        bias: ``[R, N]`` or None.
-        add_to: Without a bias, add to this ``[F, N]`` in place, or None.
 
     Returns:
         ``[F, N]``.
     """
-    return _KindProduct.apply(x, weight, bias, sizes, add_to)
+    return _KindProduct.apply(x, weight, sizes)
 
 
 class _KindProduct(torch.autograd.Function):
     """Products of blocks, each written where it belongs: no block is cut out, joined or padded."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        sizes: list[int],
-        add_to: Tensor | None,
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.sizes = sizes
-        output = add_to
-        if output is None:
-            output = x.new_empty(len(x), weight.shape[1])
-        else:
-            ctx.mark_dirty(add_to)
-        biases = [None] * len(sizes) if bias is None else bias.unbind()
-        blocks = zip(output.split(sizes), x.split(sizes), weight.unbind(), biases, strict=True)
-        for block, own, w, b in blocks:
-            if add_to is not None:
-                torch.addmm(block, own, w.T, out=block)
-            elif b is not None:
-                torch.addmm(b, own, w.T, out=block)
-            else:
-                torch.mm(own, w.T, out=block)
+        output = x.new_empty(len(x), weight.shape[1])
+        for block, own, w in zip(output.split(sizes), x.split(sizes), weight.unbind(), strict=True):
+            torch.mm(own, w.T, out=block)
         return output
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, grad: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None, None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight = ctx.saved_tensors
         grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
-        blocks = grad.split(ctx.sizes)
         for block, own, w, grad_own, grad_w in zip(
-            blocks,
+            grad.split(ctx.sizes),
             x.split(ctx.sizes),
             weight.unbind(),
             grad_x.split(ctx.sizes),
@@ -258,7 +218,4 @@ class _KindProduct(torch.autograd.Function):
         ):
             torch.mm(block, w, out=grad_own)
             torch.mm(block.T, own, out=grad_w)
-        grad_bias = None
-        if ctx.needs_input_grad[2]:
-            grad_bias = torch.stack([block.sum(0) for block in blocks])
-        return grad_x, grad_weight, grad_bias, None, grad if ctx.needs_input_grad[4] else None
+        return grad_x, grad_weight, None

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from emorec.data.feedback import Feedback
 from emorec.data.graph import FeedbackGraph, Relation
-from emorec.nn.aggregate import Adjacency, GraphBackend, adjacencies, sum_by_owner
+from emorec.nn.aggregate import Adjacency, GraphBackend, adjacencies
 from emorec.nn.conv import GATConv, KindLinear, SAGEConv
 from emorec.nn.dropout import Dropout
+from emorec.ops.node_update import node_update
 
 __all__ = ["ConvName", "GraphEncoder"]
 
@@ -110,7 +111,11 @@ class GraphEncoder(nn.Module):
         vectors = {"item": items}
         for name in self.tables:
             table: Any = self.tables[name]
-            vectors[name] = table.weight.index_select(0, self._rows(graph, name))
+            rows = self._rows(graph, name)
+            everything = torch.arange(len(table.weight), device=rows.device)
+            # The whole table needs no copy, and its gradient no other table to be added to.
+            whole = torch.equal(rows, everything)
+            vectors[name] = table.weight if whole else table.weight.index_select(0, rows)
         for layer in self.layers:
             vectors = layer(graph, edges, vectors)
         return vectors["user"]
@@ -141,6 +146,7 @@ class _Layer(nn.Module):
         super().__init__()
         self.reached = reached
         self.is_last = is_last
+        self.attends = conv == "gat"
         self.convs, self.selves, self.norms = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.log_weights: nn.Parameter | None = None
         self.sign: Tensor
@@ -171,40 +177,80 @@ class _Layer(nn.Module):
     ) -> dict[str, Tensor]:
         updated = dict(vectors)
         for node_type, norm in self.norms.items():
-            own = None
-            if node_type in self.selves:
-                x = vectors[node_type]
-                sizes = graph.sizes if node_type == self.reached else [len(x)]
-                own = self.selves[node_type](x, sizes)
-            h = self._add_messages(own, node_type, graph, edges, vectors)
-            updated[node_type] = norm(h) if self.is_last else self.dropout(norm(F.elu(h)))
+            if self.attends and node_type in self.convs:
+                h = self._attend(node_type, graph, edges, vectors)
+                y = norm(h if self.is_last else F.elu(h))
+            else:
+                y = self._update(node_type, graph, edges, vectors)
+            updated[node_type] = y if self.is_last else self.dropout(y)
         return updated
 
-    def _add_messages(
+    def _attend(
         self,
-        own: Tensor | None,
         node_type: str,
         graph: FeedbackGraph,
         edges: tuple[Adjacency, Adjacency],
         vectors: dict[str, Tensor],
     ) -> Tensor:
-        """The self term plus the mean, or signed sum, over the relations that reach each node."""
+        """``h'`` by attention: the mean over the relations that reach each node."""
         into, back = edges
-        items, nodes, sizes = vectors["item"], vectors[self.reached], graph.sizes
-        conv: Any = self.convs[node_type] if node_type in self.convs else None
+        items, nodes = vectors["item"], vectors[self.reached]
+        conv: Any = self.convs[node_type]
         if node_type == self.reached:  # by one relation each
-            return conv.to_nodes(into, items, nodes, sizes, add_to=own)
-        if node_type == "item":
-            num_relations = (back.in_degree > 0).view(len(items), -1).sum(1)
-            messages = conv.to_items(back, items, nodes, sizes)
-            messages = messages / num_relations.clamp(min=1)[:, None]
-        elif self.log_weights is None:
-            messages = sum_by_owner(self.to_user(nodes, sizes), graph)
-            messages = messages / graph.owner_offsets.diff().clamp(min=1)[:, None]
+            return conv.to_nodes(into, items, nodes, graph.sizes)
+        return conv.to_items(back, items, nodes, graph.sizes) / _num_relations(back, len(items))
+
+    def _update(
+        self,
+        node_type: str,
+        graph: FeedbackGraph,
+        edges: tuple[Adjacency, Adjacency],
+        vectors: dict[str, Tensor],
+    ) -> Tensor:
+        """``h`` without dropout, where it is sums of vectors, projected."""
+        into, back = edges
+        nodes = vectors[self.reached]
+        conv: Any = self.convs[node_type] if node_type in self.convs else None
+        index: Tensor | None = None
+        scale: Tensor | None = None
+        if node_type == self.reached:  # by one relation each
+            sizes = graph.sizes
+            others, weight = conv.to_nodes(into, vectors["item"])
+            scale = 1 / into.total_weight[:, None]
+        elif node_type == "item":
+            sizes = [graph.num_items]
+            others, weight = conv.to_items(back, nodes)
+            total = back.total_weight.view(graph.num_items, -1)
+            scale = 1 / (total * _num_relations(back, graph.num_items))
         else:
-            weight = self.sign * self.log_weights.exp()
-            messages = sum_by_owner(self.to_user(nodes, sizes, weight), graph)
-        return messages if own is None else own + messages
+            sizes = [len(graph.users)]
+            others, weight, index = nodes, self.to_user.weight[None], graph.nodes_of_user
+            if self.log_weights is None:
+                there = index >= 0
+                scale = 1 / there.sum(1, keepdim=True).clamp(min=1).expand_as(there)
+            else:
+                weight = weight * (self.sign * self.log_weights.exp())[:, None, None]
+        norm: Any = self.norms[node_type]
+        own: dict[str, Any] = {"own": None, "own_weight": None, "bias": None}
+        if node_type in self.selves:
+            linear: Any = self.selves[node_type]
+            own = {"own": vectors[node_type], "own_weight": linear.weight, "bias": linear.bias}
+        return node_update(
+            others,
+            weight,
+            norm.weight,
+            norm.bias,
+            sizes,
+            **own,
+            index=index,
+            scale=scale,
+            elu=not self.is_last,
+        )
+
+
+def _num_relations(back: Adjacency, num_items: int) -> Tensor:
+    """How many relations reach each item, ``[I, 1]``; not 0."""
+    return (back.in_degree > 0).view(num_items, -1).sum(1, keepdim=True).clamp(min=1)
 
 
 def _plan(reached: str, conv: ConvName, num_layers: int) -> tuple[list[list[str]], set[str]]:

@@ -28,6 +28,8 @@ def register() -> None:
     torch.library.register_fake("emorec::softmax_loss", _fake_softmax_loss)
     torch.library.register_fake("emorec::graph_attention_fwd", _fake_graph_forward)
     torch.library.register_fake("emorec::graph_attention_bwd", _fake_graph_backward)
+    torch.library.register_fake("emorec::node_update_fwd", _fake_update_forward)
+    torch.library.register_fake("emorec::node_update_bwd", _fake_update_backward)
     torch.library.register_autograd(FORWARD, _backward, setup_context=_save)
 
 
@@ -165,6 +167,40 @@ def _fake_graph_backward(
     grad_output: Tensor, x: Tensor, left: Tensor, right: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(x), torch.empty_like(left), torch.empty_like(right)
+
+
+def _fake_update_forward(
+    others: Tensor,
+    others_weight: Tensor,
+    own: Tensor | None,
+    own_weight: Tensor | None,
+    index: Tensor | None,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    num_nodes = len(others) // others_weight.shape[1] if index is None else len(index)
+    output = others.new_empty(num_nodes, others.shape[1])
+    return output, torch.empty_like(output), others.new_empty(num_nodes, 2)
+
+
+def _fake_update_backward(
+    grad_output: Tensor,
+    others: Tensor,
+    others_weight: Tensor,
+    own: Tensor | None,
+    own_weight: Tensor | None,
+    index: Tensor | None,
+    scale: Tensor | None,
+    gain: Tensor,
+    *rest: Any,
+) -> tuple[Tensor, ...]:
+    num_kinds, _, size, _ = others_weight.shape
+    grad_own, grad_own_weight = (
+        others.new_empty(shape) if each is None else torch.empty_like(each)
+        for each, shape in ((own, (0, size)), (own_weight, (0, size, size)))
+    )
+    of_others = torch.empty_like(others), torch.empty_like(others_weight)
+    of_all = others.new_empty(num_kinds, size), torch.empty_like(gain), gain.new_empty(size)
+    return *of_others, grad_own, grad_own_weight, *of_all
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -119,13 +119,15 @@ def runs_fused(backend: Backend, device: str, unsupported: str | None = None) ->
     return False
 
 
-def runs_fused_on_cpu(backend: Backend, what: str, tensor: Tensor) -> bool:
+def runs_fused_on_cpu(
+    backend: Backend, what: str, tensor: Tensor, unsupported: str | None = None
+) -> bool:
     """`runs_fused` for an operator that takes float32 and float64 on a CPU and nothing else.
 
     Where it does not take ``tensor``, "auto" says nothing: there the reference is all there is.
     """
     if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64):
-        return runs_fused(backend, "cpu")
+        return runs_fused(backend, "cpu", unsupported)
     if backend == "auto":
         return False
     unsupported = f"the compiled {what} does not take {tensor.dtype} on {tensor.device.type}"

@@ -159,12 +159,13 @@ class TestEvents:
 
     def test_owners(self):
         graph = whole()
-        assert sorted_by(graph.by_owner, graph.owner_offsets) == [[0, 2], [], [1, 3]]
+        assert graph.nodes_of_user.tolist() == [[0, -1, -1, 2], [-1] * 4, [-1, -1, 1, 3]]
 
     def test_without_feedback_nodes_users_are_the_nodes(self):
         graph = whole(feedback_nodes=False)
         assert graph.num_nodes == {"user": 3}
         assert graph.events.node_offsets.tolist() == [0, 4, 4, 7]
+        assert graph.nodes_of_user.tolist() == [[0], [1], [2]]
         assert torch.equal(graph.events.pair, graph.events.item)
 
     def test_ids_take_four_bytes(self):

@@ -1,7 +1,7 @@
 // Runs the CPU kernels without PyTorch, for processors that are not at hand. Attention: the output
-// against the formula of csrc/hawkes_attention.h, gradients against differences of the output, float
-// against double. Loss and attention over a graph: against the formulas of csrc/softmax_loss.h and
-// csrc/graph_attention.h.
+// against the formula of csrc/hawkes_attention.h, gradients against differences of the output,
+// float against double. Loss, attention over a graph and update of nodes: against the formulas of
+// csrc/softmax_loss.h, csrc/graph_attention.h and csrc/node_update.h.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -262,6 +262,112 @@ Attended graph_formula(const std::vector<double>& x, const std::vector<double>& 
   return result;
 }
 
+constexpr int kNodes = 67, kFirstKind = 60, kKinds = 2, kTerms = 2, kWidth = 32;
+constexpr double kEpsilon = 1e-5;
+
+// The arguments that the formula and the kernels share, and what comes out.
+struct Update {
+  std::vector<double> others, others_weight, own, own_weight, bias, gain, shift, scale;
+  std::vector<int32_t> index;  // of the second term; the rows of the first follow one another
+};
+
+struct Updated {
+  std::vector<double> output, grad_others, grad_own, sums;
+};
+
+template <typename C>
+Updated run_update(Dtype dtype, const Update& in, const std::vector<double>& upstream) {
+  const std::vector<C> others = converted<C>(in.others), u = converted<C>(in.others_weight),
+                       own = converted<C>(in.own), w = converted<C>(in.own_weight),
+                       bias = converted<C>(in.bias), gain = converted<C>(in.gain),
+                       shift = converted<C>(in.shift), scale = converted<C>(in.scale),
+                       g = converted<C>(upstream);
+  std::vector<C> output(g.size()), activated(g.size()), statistics(2 * kNodes),
+      grad_others(others.size()), grad_own(own.size());
+  const auto fill = [&](NodeUpdateParams& p) {
+    p.num_nodes = kNodes, p.num_kinds = kKinds, p.num_terms = kTerms, p.size = kWidth;
+    p.dtype = dtype, p.others = others.data(), p.others_weight = u.data();
+    p.own = own.data(), p.own_weight = w.data(), p.index = in.index.data();
+    p.scale = scale.data(), p.gain = gain.data(), p.elu = true;
+    p.activated = activated.data(), p.statistics = statistics.data();
+  };
+  NodeUpdateForwardParams forward{};
+  fill(forward);
+  forward.bias = bias.data(), forward.shift = shift.data(), forward.epsilon = kEpsilon;
+  forward.output = output.data();
+  NodeUpdateBackwardParams backward{};
+  fill(backward);
+  backward.grad_output = g.data(), backward.grad_own = grad_own.data();
+  backward.grad_others = grad_others.data();
+  const Kernels& kernels = kBaselineKernels;
+  const NodeUpdateSizes sizes = kernels.update_sizes(forward);
+  const auto memory = [](int64_t bytes) {
+    return static_cast<char*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
+  };
+  char *shared = memory(sizes.shared_bytes), *scratch = memory(sizes.scratch_bytes);
+  std::vector<C> sums(kKinds * sizes.sums);
+  const Range ranges[kKinds] = {{0, kFirstKind}, {kFirstKind, kNodes}};
+  kernels.update_pack(forward, shared);
+  for (int k = 0; k < kKinds; k++) kernels.update_forward(forward, k, ranges[k], shared, scratch);
+  for (int k = 0; k < kKinds; k++)
+    kernels.update_backward(backward, k, ranges[k], sums.data() + k * sizes.sums, scratch);
+  std::free(shared);
+  std::free(scratch);
+  const auto wide = [](const std::vector<C>& n) { return std::vector<double>(n.begin(), n.end()); };
+  return {wide(output), wide(grad_others), wide(grad_own), wide(sums)};
+}
+
+Updated update_formula(const Update& in, const std::vector<double>& g) {
+  constexpr int kSquare = kWidth * kWidth, kSums = (1 + kTerms) * kSquare + 3 * kWidth;
+  Updated result{std::vector<double>(g.size()), std::vector<double>(in.others.size()),
+                 std::vector<double>(in.own.size()), std::vector<double>(kKinds * kSums)};
+  for (int v = 0; v < kNodes; v++) {
+    const int kind = v >= kFirstKind;
+    const double *x = &in.own[v * kWidth], *w = &in.own_weight[kind * kSquare];
+    double* sums = &result.sums[kind * kSums];
+    double a[kWidth], slope[kWidth], mean = 0, variance = 0;
+    for (int o = 0; o < kWidth; o++) {
+      double h = in.bias[kind * kWidth + o];
+      for (int i = 0; i < kWidth; i++) h += w[o * kWidth + i] * x[i];
+      for (int j = 0; j < kTerms; j++) {
+        const int row = in.index[v * kTerms + j];
+        for (int i = 0; row >= 0 && i < kWidth; i++)
+          h += in.scale[j * kNodes + v] * in.others[row * kWidth + i] *
+               in.others_weight[(kind * kTerms + j) * kSquare + o * kWidth + i];
+      }
+      a[o] = h > 0 ? h : std::expm1(h), slope[o] = h > 0 ? 1 : std::exp(h);
+      mean += a[o] / kWidth;
+    }
+    for (double each : a) variance += (each - mean) * (each - mean) / kWidth;
+    const double r = 1 / std::sqrt(variance + kEpsilon);
+    double n[kWidth], q[kWidth], mean_q = 0, mean_qn = 0;
+    for (int o = 0; o < kWidth; o++) {
+      n[o] = (a[o] - mean) * r, q[o] = in.gain[o] * g[v * kWidth + o];
+      result.output[v * kWidth + o] = in.gain[o] * n[o] + in.shift[o];
+      mean_q += q[o] / kWidth, mean_qn += q[o] * n[o] / kWidth;
+    }
+    double *of_bias = sums + (1 + kTerms) * kSquare, *of_gain = of_bias + kWidth;
+    for (int o = 0; o < kWidth; o++) {
+      const double e = slope[o] * r * (q[o] - mean_q - n[o] * mean_qn);
+      of_bias[o] += e, of_gain[o] += g[v * kWidth + o] * n[o];
+      of_gain[kWidth + o] += g[v * kWidth + o];
+      for (int i = 0; i < kWidth; i++) {
+        result.grad_own[v * kWidth + i] += e * w[o * kWidth + i];
+        sums[o * kWidth + i] += e * x[i];
+      }
+      for (int j = 0; j < kTerms; j++) {
+        const int row = in.index[v * kTerms + j], at = (kind * kTerms + j) * kSquare + o * kWidth;
+        const double scaled = in.scale[j * kNodes + v] * e;
+        for (int i = 0; row >= 0 && i < kWidth; i++) {
+          result.grad_others[row * kWidth + i] += scaled * in.others_weight[at + i];
+          sums[(1 + j) * kSquare + o * kWidth + i] += scaled * in.others[row * kWidth + i];
+        }
+      }
+    }
+  }
+  return result;
+}
+
 }  // namespace
 
 int main() {
@@ -341,6 +447,26 @@ int main() {
   };
   compare_graph(run_graph<double>(Dtype::float64, x, left, right, g), 1e-12);
   compare_graph(run_graph<float>(Dtype::float32, x, left, right, g), 1e-5);
+  Update update{draw(kNodes * kTerms * kWidth),
+                draw(kKinds * kTerms * kWidth * kWidth),
+                draw(kNodes * kWidth),
+                draw(kKinds * kWidth * kWidth),
+                draw(kKinds * kWidth),
+                draw(kWidth),
+                draw(kWidth),
+                draw(kTerms * kNodes),
+                {}};
+  for (int v = 0; v < kNodes; v++)
+    update.index.push_back(v), update.index.push_back(v % 5 ? 2 * kNodes - 1 - v : -1);
+  const std::vector<double> of_nodes = draw(kNodes * kWidth);
+  const Updated right_one = update_formula(update, of_nodes);
+  const auto compare_update = [&](const Updated& got, double tolerance) {
+    good &= close("update", got.output, right_one.output, tolerance);
+    good &= close("grad_others", got.grad_others, right_one.grad_others, tolerance);
+    good &= close("grad_own", got.grad_own, right_one.grad_own, tolerance);
+    good &= close("sums", got.sums, right_one.sums, tolerance);
+  };
+  compare_update(run_update<double>(Dtype::float64, update, of_nodes), 1e-12);
+  compare_update(run_update<float>(Dtype::float32, update, of_nodes), 1e-5);
   return !good;
 }
-

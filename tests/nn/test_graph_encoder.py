@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from emorec.data.feedback import Feedback
 from emorec.data.graph import build_graph, schema
@@ -12,7 +13,7 @@ from emorec.data.sequences import EventSequences
 from emorec.nn.graph_encoder import GraphEncoder
 from tests.small import random_events, small_log
 
-NUM_USERS, NUM_ITEMS, SIZE = 7, 9, 4
+NUM_USERS, NUM_ITEMS, SIZE = 7, 9, 16
 EVENTS = random_events(NUM_USERS, NUM_ITEMS)
 NEGATIVE = {kind.label for kind in Feedback if not kind.is_positive}
 
@@ -221,7 +222,7 @@ class TestSigned:
     LIKE, DISLIKE = 0, 3
 
     def encoder(self):
-        """One layer that hands through what feedback nodes know, with no LayerNorm."""
+        """One layer that hands through what feedback nodes know, but for its LayerNorm."""
         encoder = GraphEncoder(
             schema(), 1, SIZE, num_layers=1, signed=True, backend="torch", dropout=0.0
         )
@@ -230,29 +231,30 @@ class TestSigned:
             layer.to_user.weight.copy_(torch.eye(SIZE).expand(4, SIZE, SIZE))
         for parameter in layer.selves.parameters():
             torch.nn.init.zeros_(parameter)
-        layer.norms["user"] = torch.nn.Identity()
         return encoder
 
     def row(self, encoder, kind):
         return encoder.tables["feedback"].weight[kind].detach().clone()
 
-    def user(self, encoder):
-        return encoder(full_graph(self.EVENTS), ITEMS).detach()[0]
+    def check(self, encoder, h):
+        found = encoder(full_graph(self.EVENTS), ITEMS).detach()[0]
+        torch.testing.assert_close(found, F.layer_norm(h, (SIZE,)))
 
     def test_negative_messages_push_the_user_away(self):
         encoder = self.encoder()
         like, dislike = self.row(encoder, self.LIKE), self.row(encoder, self.DISLIKE)
-        torch.testing.assert_close(self.user(encoder), like - dislike)
+        self.check(encoder, like - dislike)
+        step = torch.linspace(-1, 1, SIZE)
         with torch.no_grad():
-            encoder.tables["feedback"].weight[self.DISLIKE] += 1.0
-        torch.testing.assert_close(self.user(encoder), like - dislike - 1.0)
+            encoder.tables["feedback"].weight[self.DISLIKE] += step
+        self.check(encoder, like - dislike - step)
 
     def test_weights_scale_their_relation(self):
         encoder = self.encoder()
         like, dislike = self.row(encoder, self.LIKE), self.row(encoder, self.DISLIKE)
         with torch.no_grad():
             encoder.layers[0].log_weights[self.DISLIKE] = np.log(3.0)
-        torch.testing.assert_close(self.user(encoder), like - 3 * dislike)
+        self.check(encoder, like - 3 * dislike)
 
     def test_weights_start_at_one_and_learn(self):
         encoder = GraphEncoder(schema(), NUM_USERS, SIZE, signed=True, backend="torch")
@@ -293,13 +295,14 @@ class TestBlocks:
     @pytest.mark.parametrize(
         "options", [{"conv": "sage"}, {"conv": "sage", "half_life": 1000.0}, {"conv": "gat"}]
     )
-    def test_a_block_of_few_users_gives_their_rows_of_the_full_graph(
-        self, feedback_nodes, num_layers, options
+    @pytest.mark.parametrize("users", [[5, 0, 6, 5], [6, 5, 4, 3, 2, 1, 0]])
+    def test_a_block_of_users_gives_their_rows_of_the_full_graph(
+        self, feedback_nodes, num_layers, options, users
     ):
         encoder = make_encoder(
             feedback_nodes=feedback_nodes, num_layers=num_layers, signed=feedback_nodes, **options
         )
-        users = np.array([5, 0, 6, 5])
+        users = np.array(users)
         block = build_graph(
             EVENTS, users, EVENTS.lengths[users], NUM_ITEMS, feedback_nodes=feedback_nodes
         )
@@ -348,6 +351,21 @@ class TestBackends:
         for one, other in zip(*(g.values() for g in gradients), strict=True):
             if one.grad is not None or other.grad is not None:
                 torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_a_table_that_is_wanted_whole_is_not_copied_and_learns():
+    rows = [(user, user % NUM_ITEMS, kind, user) for user in range(NUM_USERS) for kind in range(4)]
+    events = EventSequences.build(small_log(rows, NUM_USERS, NUM_ITEMS))
+    everyone = np.arange(NUM_USERS)
+    for users in (everyone, everyone[::-1].copy()):  # in the table's order, and not
+        graph = build_graph(events, users, events.lengths[users], NUM_ITEMS)
+        encoder = make_encoder()
+        found = encoder(graph, ITEMS)
+        (found[0] ** 3).sum().backward()
+        expected = slow_encoder(encoder, graph, ITEMS, signed=False)
+        np.testing.assert_allclose(found.detach(), expected, rtol=1e-4, atol=1e-4)
+        learned = encoder.tables["user"].weight.grad.abs().sum(1).nonzero().flatten()
+        assert learned.tolist() == [users[0]]
 
 
 def test_users_without_any_event_get_finite_vectors_and_gradients():
