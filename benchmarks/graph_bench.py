@@ -295,23 +295,24 @@ def draw(result: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     cases = result["cases"]
-    names = list(dict.fromkeys(n for part in cases for n in part["ms"] if n != "ours, torch"))
-    figure, axis = plt.subplots(figsize=(8, 1 + 1.2 * len(cases)), layout="constrained")
-    for k, name in enumerate(names):
-        places = [i + (k - len(names) / 2 + 0.5) * 0.8 / len(names) for i in range(len(cases))]
-        ratios = [
-            part["ms"][name]["both"] / part["ms"]["ours, torch"]["both"]
+    names = dict.fromkeys(name for part in cases for name in part["ms"] if name != "ours, torch")
+    figure, axis = plt.subplots(figsize=(8, 1.2 + 0.5 * len(cases)), layout="constrained")
+    for name, marker in zip(names, "oDdPXv", strict=False):
+        ratios = {
+            place: part["ms"][name]["both"] / part["ms"]["ours, torch"]["both"]
+            for place, part in enumerate(cases)
             if name in part["ms"]
-            else 0
-            for part in cases
-        ]
-        axis.barh(places, ratios, 0.8 / len(names), label=name)
+        }
+        axis.scatter(list(ratios.values()), list(ratios), marker=marker, label=name)
     axis.axvline(1, color="black", linewidth=0.8)
     axis.set_xscale("log")
+    axis.set_xticks(ticks := [0.5, 1, 2, 5, 10, 20], [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
     axis.set_yticks(range(len(cases)), [part["case"] for part in cases])
     axis.invert_yaxis()
+    axis.grid(alpha=0.3)
     axis.set_xlabel("time / time of ours on the torch backend, forward and backward, 1 thread")
-    axis.legend(fontsize="small")
+    figure.legend(loc="outside upper center", ncols=3, fontsize="small")
     figure.savefig(path)
 
 
