@@ -31,7 +31,7 @@ class Arguments:
     sum_heads: bool
 
     def check(self) -> None:
-        """Raises ValueError if shapes or options do not fit."""
+        """Raises ValueError if shapes, options or, on a CPU, values do not fit."""
         value, query, time, position = self.value, self.query, self.time, self.position
         if value.dim() != 3:
             raise ValueError(f"value must be [T, H, Dv], got {list(value.shape)}")
@@ -73,3 +73,22 @@ class Arguments:
             raise ValueError(f"decay must be 'multiplicative' or 'additive', got {self.decay!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        # A GPU would have to be waited for, and a compiler has no values yet.
+        if value.device.type == "cpu" and not torch.compiler.is_compiling():
+            self._check_values(num_tokens)
+
+    def _check_values(self, num_tokens: int) -> None:
+        ends = self.cu_seqlens.tolist()
+        if ends[0] != 0 or ends[-1] != num_tokens:
+            raise ValueError(
+                f"cu_seqlens must go from 0 to T = {num_tokens}, got {ends[0]} to {ends[-1]}"
+            )
+        if ends != sorted(ends):
+            raise ValueError(f"cu_seqlens must not fall, got {self.cu_seqlens}")
+        if (self.decay_rate < 0).any():
+            raise ValueError(
+                f"decay_rate must be at least 0, got {self.decay_rate.min().item():g}; "
+                "below 0 what is long ago would count more and more"
+            )
+        if isinstance(self.window, Tensor) and not (self.window > 0).all():
+            raise ValueError(f"window must be positive, got {self.window.min().item():g}")

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from emorec.ops.library import Backend, runs_fused_on_cpu
 
@@ -69,6 +70,7 @@ class _SoftmaxLoss(torch.autograd.Function):
         return loss.to(state.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_state, grad_items = ctx.saved_tensors
         return grad_state * grad, grad_items * grad, None, None, None
