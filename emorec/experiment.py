@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -21,7 +21,7 @@ from emorec.config import Config, ConfigError, DataConfig
 from emorec.data.datasets import DATASETS, read_dataset
 from emorec.data.interactions import Interactions, k_core, require_choice
 from emorec.data.readers import ReadReport, read_interactions
-from emorec.data.splits import Split, split_interactions
+from emorec.data.splits import Split, how_tests_differ, split_interactions
 from emorec.evaluation.polarity import judge_predictions
 from emorec.evaluation.ranking import Evaluation, Scorer, evaluate, recommend_top_k
 from emorec.evaluation.report import write_report
@@ -33,16 +33,22 @@ from emorec.run_folder import CHECKPOINT, save_config, save_split
 from emorec.suggestions import suggestion
 
 __all__ = [
+    "BASELINES",
     "data_card",
     "judge",
     "judge_baselines",
     "judge_polarity",
     "judge_run",
+    "judge_runs",
     "load_data",
     "prepare",
+    "require_same_test",
     "train_run",
     "write_results",
 ]
+
+BASELINES = ("MostPop", "ItemKNN", "MeanReaction")
+"""Names of the simple models that every run is judged beside."""
 
 
 def load_data(
@@ -143,31 +149,82 @@ def judge_run(
     Returns:
         Evaluations by model, and what `judge_polarity` returns.
     """
-    split, config = recommender.split, recommender.config
-    with tqdm(total=3, desc="judging", unit="part", leave=False, disable=not progress) as bar:
-        own = judge(recommender.scorer(), split, k, config.evaluation.batch_size)
-        bar.update()
-        baselines = judge_baselines(split, k)
-        bar.update()
-        predictions = judge_polarity(recommender)
-        bar.update()
-    return {config.preset: own, **baselines}, predictions
+    return judge_runs({recommender.config.preset: recommender}, k, progress)
 
 
-def judge_polarity(recommender: EmoRec) -> dict[str, dict[str, float]]:
-    """How well P(positive) of the test part's events is predicted, beside the mean reaction.
+def judge_runs(
+    runs: Mapping[str, EmoRec], k: int, progress: bool = True
+) -> tuple[dict[str, Evaluation], dict[str, dict[str, float]]]:
+    """The same for several runs of one test part; the simple models are judged once.
+
+    Args:
+        runs: Recommenders by name.
+        k: Length of the lists.
+        progress: Whether to show a progress bar.
 
     Returns:
-        What `judge_predictions` returns, by model; nothing if the model does not judge items.
+        Evaluations by name, and what `judge_polarity` returns of those that judge items.
+
+    Raises:
+        ValueError: If the runs do not hold the same test part.
     """
-    if not isinstance(recommender.model.polarity, ItemPolarity):
+    require_same_test(runs)
+    split = next(iter(runs.values())).split
+    parts = len(runs) + 2
+    with tqdm(total=parts, desc="judging", unit="part", leave=False, disable=not progress) as bar:
+        results = {}
+        for name, run in runs.items():
+            results[name] = judge(run.scorer(), split, k, run.config.evaluation.batch_size)
+            bar.update()
+        results |= judge_baselines(split, k)
+        bar.update()
+        predictions = judge_polarity(runs)
+        bar.update()
+    return results, predictions
+
+
+def judge_polarity(runs: Mapping[str, EmoRec]) -> dict[str, dict[str, float]]:
+    """How well P(positive) of the test part's events is predicted, beside the mean reaction.
+
+    Args:
+        runs: Recommenders of one test part, by name.
+
+    Returns:
+        What `judge_predictions` returns, by name, of those that judge items; nothing if none does.
+    """
+    judging = {n: run for n, run in runs.items() if isinstance(run.model.polarity, ItemPolarity)}
+    if not judging:
         return {}
-    split = recommender.split
-    predictors: dict[str, Scorer] = {
-        recommender.config.preset: recommender.scorer().polarity,
-        "MeanReaction": MeanReaction().fit(split.history),
-    }
+    split = next(iter(judging.values())).split
+    predictors: dict[str, Scorer] = {name: run.scorer().polarity for name, run in judging.items()}
+    predictors["MeanReaction"] = MeanReaction().fit(split.history)
     return {name: judge_predictions(each, split.test) for name, each in predictors.items()}
+
+
+def require_same_test(runs: Mapping[str, EmoRec]) -> None:
+    """Refuses runs that were not asked the same, by name.
+
+    Raises:
+        ValueError: If a run has other held-out events than the first one, or others before them.
+    """
+    (first, model), *others = runs.items()
+    for name, other in others:
+        difference = how_tests_differ(other.split, model.split)
+        if difference:
+            raise ValueError(
+                f"{name} cannot be compared with {first}, as it holds another test part: "
+                f"{difference}{_differing_settings(other.config, model.config)}"
+            )
+
+
+def _differing_settings(one: Config, other: Config) -> str:
+    """What may have made two test parts differ, in brackets; empty if no setting did."""
+    found = []
+    for section in ("data", "split"):
+        own, its = asdict(getattr(one, section)), asdict(getattr(other, section))
+        own.pop("rules", None)  # each run has its own copy
+        found += [f"{section}.{k} is {v!r}, not {its[k]!r}" for k, v in own.items() if v != its[k]]
+    return f" ({', '.join(found)})" if found else ""
 
 
 def write_results(

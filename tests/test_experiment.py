@@ -228,7 +228,7 @@ class TestJudgePolarity:
         recommender = EmoRec(config=small_config("", "training.epochs=1")).fit(
             split, progress=False
         )
-        found = judge_polarity(recommender)
+        found = judge_polarity({recommender.config.preset: recommender})
         counted = MeanReaction().fit(split.history)
         scorer = ModelScorer(recommender.model, split.history)
         assert found == {
@@ -239,7 +239,7 @@ class TestJudgePolarity:
     def test_nothing_of_a_model_that_does_not_judge_items(self):
         config = small_config("diff-gat-thp-polarity", "training.epochs=1")
         recommender = EmoRec(config=config).fit(split_interactions(LOG, n=3), progress=False)
-        assert judge_polarity(recommender) == {}
+        assert judge_polarity({"diff": recommender}) == {}
 
 
 def test_data_card():

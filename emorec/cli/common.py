@@ -14,6 +14,7 @@ import torch
 from emorec.building import check_device
 from emorec.config import Config
 from emorec.data.graph import import_dgl
+from emorec.evaluation.differences import differences_table
 from emorec.evaluation.ranking import Evaluation
 from emorec.evaluation.tables import predictions_table, results_table
 from emorec.recommender import EmoRec
@@ -85,10 +86,22 @@ def ready_machine(config: Config) -> None:
 
 
 def print_results(
-    results: dict[str, Evaluation], predictions: dict[str, dict[str, float]], k: int
+    results: dict[str, Evaluation],
+    predictions: dict[str, dict[str, float]],
+    k: int,
+    ours: str | None = None,
 ) -> None:
-    """Tables of the lists, and of predicted polarities if there are any."""
+    """Tables of the lists, and of predicted polarities if there are any.
+
+    Args:
+        results: Evaluations by model.
+        predictions: Figures of predicted polarities by model.
+        k: Length of the lists.
+        ours: A model whose differences to the others are printed too.
+    """
     click.echo(results_table(results, k))
+    if ours is not None:
+        click.echo(f"\n{differences_table(results, ours)}")
     if predictions:
         click.echo(f"\nPredicted polarity of the held-out events\n{predictions_table(predictions)}")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -14,20 +16,30 @@ from emorec.cli.common import (
     print_results,
     user_errors,
 )
-from emorec.experiment import judge_run
+from emorec.config import ConfigError
+from emorec.evaluation.differences import differences
+from emorec.experiment import BASELINES, judge_runs
 from emorec.files import to_json
 
 __all__ = ["evaluate"]
 
 
 @click.command(context_settings={"max_content_width": 100})
-@click.argument("run", type=RUN)
-@click.option("-k", type=click.IntRange(1), help="Length of the lists.  [default: the run's]")
+@click.argument("runs", type=RUN, nargs=-1, required=True, metavar="RUN [RUN ...]")
+@click.option(
+    "-k", type=click.IntRange(1), help="Length of the lists.  [default: that of the first run]"
+)
 @how_to_run
-@click.option("--json", "as_json", is_flag=True, help="All metrics as JSON.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="All metrics as JSON: by model; of several runs, that under models, the name of the first "
+    "run under ours, and what it differs in under differences.",
+)
 @user_errors
 def evaluate(
-    run: Path,
+    runs: tuple[Path, ...],
     k: int | None,
     backend: str | None,
     device: str | None,
@@ -35,6 +47,9 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Judges a trained RUN on its test part, beside simple baselines.
+
+    Several runs of the same test part are judged side by side, each called by its folder, and the
+    first is compared with each of the others: how much it differs, and whether that may be chance.
 
     \b
     any       every held-out item counts as relevant
@@ -51,16 +66,47 @@ def evaluate(
     of the same user (PolAUC) or of anybody (ROC-AUC), the mean squared error (Brier), and how far
     probabilities are from what happened (ECE).
     """  # noqa: D301
-    recommender = load_run(run, backend, aversion, device)
-    if len(recommender.split.test) == 0:
-        raise click.UsageError(f"{run} holds no test part")
-    k = k or recommender.config.evaluation.k
-    results, predictions = judge_run(recommender, k, sys.stderr.isatty())
+    names = _names(runs)
+    recommenders = {}
+    for name, run in zip(names, runs, strict=True):
+        try:
+            recommender = load_run(run, backend, aversion, device)
+        except ConfigError as error:
+            raise ConfigError(f"{run}: {error}" if len(runs) > 1 else str(error)) from error
+        if len(recommender.split.test) == 0:
+            raise click.UsageError(f"{run} holds no test part")
+        recommenders[name if len(runs) > 1 else recommender.config.preset] = recommender
+    ours, first = next(iter(recommenders.items()))
+    k = k or first.config.evaluation.k
+    results, predictions = judge_runs(recommenders, k, sys.stderr.isatty())
     if as_json:
         summaries = {
             name: (results[name].summary() if name in results else {}) | predictions.get(name, {})
             for name in results | predictions
         }
-        click.echo(to_json(summaries, indent=2))
+        compared = {
+            "models": summaries,
+            "ours": ours,
+            "differences": differences(results, ours).to_dict("records"),
+        }
+        click.echo(to_json(compared if len(runs) > 1 else summaries, indent=2))
     else:
-        print_results(results, predictions, k)
+        print_results(results, predictions, k, ours if len(runs) > 1 else None)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of paths that tell them apart, and from baselines: "a", or "x/a".
+
+    Raises:
+        click.UsageError: If a path is given twice.
+    """
+    parts = [Path(os.path.abspath(path)).parts for path in paths]
+    twice = [path for path, own in zip(paths, parts, strict=True) if parts.count(own) > 1]
+    if twice:
+        raise click.UsageError(f"{twice[0]} is given twice")
+    names: list[str] = []
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(own[-length:]) for own in parts]
+        if len({*names, *BASELINES}) == len(names) + len(BASELINES):
+            break
+    return names

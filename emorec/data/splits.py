@@ -14,6 +14,7 @@ __all__ = [
     "Split",
     "after_quantile",
     "hold_out_validation",
+    "how_tests_differ",
     "last_n_per_user",
     "split_interactions",
 ]
@@ -133,6 +134,44 @@ def hold_out_validation(
     return Split(*_validation_parts(interactions.reindexed(), method, n, quantile))
 
 
+def how_tests_differ(one: Split, other: Split) -> str:
+    """In what two splits ask different things of a model: held-out events, or what came before.
+
+    How the events before the test part fall into train and valid makes no difference, nor does the
+    order of rows.
+
+    Returns:
+        What ``one`` has, and ``other`` has not, as text; empty if they ask the same.
+    """
+    counts = {
+        "users": (one.train.num_users, other.train.num_users),
+        "items": (one.train.num_items, other.train.num_items),
+        "held-out events": (len(one.test), len(other.test)),
+        "events before them": (len(one.history), len(other.history)),
+    }
+    found = [f"{own:,} {what}, not {its:,}" for what, (own, its) in counts.items() if own != its]
+    if found:
+        return "; ".join(found)
+    for what in ("users", "items"):
+        ids, other_ids = getattr(one.train, what), getattr(other.train, what)
+        strange = np.flatnonzero(other_ids.indices(ids.ids) < 0)
+        if len(strange):
+            return f"other {what}, such as {ids.lookup(strange[:1])[0]!r}"
+        if ids != other_ids:
+            return f"the same {what} in another order, as of a log that was sorted"
+    for what, rows, others in (
+        ("held-out events", one.test, other.test),
+        ("events before the held-out ones", one.history, other.history),
+    ):
+        columns, other_columns = _sorted_columns(rows), _sorted_columns(others)
+        differs = (columns != other_columns).any(axis=0)
+        if differs.any():
+            place = int(differs.argmax())
+            user = min(columns[0, place], other_columns[0, place])
+            return f"other {what}, such as those of user {rows.users.lookup([user])[0]!r}"
+    return ""
+
+
 def last_n_per_user(interactions: Interactions, n: int) -> np.ndarray:
     """The last ``n`` rows of each user that has more than ``n``; none of the others' rows.
 
@@ -201,6 +240,12 @@ def _is_warm(rows: Interactions, past: Interactions) -> np.ndarray:
     known_user[past.user] = True
     known_item[past.item] = True
     return known_user[rows.user] & known_item[rows.item]
+
+
+def _sorted_columns(rows: Interactions) -> np.ndarray:
+    """User, item, time and feedback, int64 ``[4, N]``, in an order that the rows alone decide."""
+    columns = np.stack([rows.user, rows.item, rows.time, rows.feedback.astype(np.int64)])
+    return columns[:, np.lexsort(columns[::-1])]
 
 
 def _in_vocabularies(rows: Interactions, past: Interactions, history: Interactions) -> Interactions:

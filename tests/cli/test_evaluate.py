@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from emorec import EmoRec, Interactions, cli
+from emorec.run_folder import load_split, save_split
 from tests.cli.commands import assert_fails, call
 from tests.small import small_config
 
@@ -67,6 +69,68 @@ class TestEvaluate:
         assert_fails(cli.evaluate, folder, message=f"go on with emorec-train --resume {folder}")
         (folder / "checkpoint.safetensors").unlink()
         assert_fails(cli.evaluate, folder, message="model.safetensors is missing .the folder")
+
+    def test_several_runs(self, trained, tmp_path):
+        again = shutil.copytree(trained[0], tmp_path / "again")
+        result = call(cli.evaluate, trained[0], again)
+        assert result.exit_code == 0, result.output
+        rows = [line.split() for line in result.stdout.splitlines()]
+        alone = call(cli.evaluate, trained[0]).stdout.splitlines()
+        names = ["run", "again", "MostPop", "ItemKNN"]
+        assert [row[0] for row in rows[2:6]] == names
+        assert [row[1:] for row in rows[4:6]] == [line.split()[1:] for line in alone[3:5]]
+        assert rows[2][1:] == rows[3][1:]  # of one model
+        assert result.stdout.count("MostPop") == 1 + 3
+        assert "run against every other model, on the same users" in result.stdout
+        for metric in ("any", "likes", "dislikes"):
+            line = next(row for row in rows if row[:3] == ["NDCG", metric, "again"])
+            assert line[5:] == ["+0.0000", "1.0000", "unclear"]
+        assert [row[0] for row in rows[-3:]] == ["run", "again", "MeanReaction"]
+
+    def test_several_runs_as_json(self, trained, tmp_path):
+        again = shutil.copytree(trained[0], tmp_path / "again")
+        found = json.loads(call(cli.evaluate, trained[0], again, "--json").stdout)
+        assert list(found) == ["models", "ours", "differences"]
+        assert found["ours"] == "run"
+        alone = json.loads(call(cli.evaluate, trained[0], "--json").stdout)
+        assert found["models"] == {
+            "run": alone["emorec"], "again": alone["emorec"],
+            **{name: alone[name] for name in ("MostPop", "ItemKNN", "MeanReaction")},
+        }  # fmt: skip
+        assert len(found["differences"]) == 9
+        assert found["differences"][0] == {
+            "metric": "ndcg_any", "peer": "again", "users": 6, "difference": 0.0, "p": 1.0,
+            "ours": pytest.approx(alone["emorec"]["ndcg_any"]),
+            "theirs": pytest.approx(alone["emorec"]["ndcg_any"]), "verdict": "unclear",
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("name", ["run", "MostPop"])
+    def test_folders_of_one_name_go_by_their_own_folders(self, trained, tmp_path, name):
+        first = shutil.copytree(trained[0], tmp_path / "one" / name)
+        second = shutil.copytree(trained[0], tmp_path / "two" / name)
+        models = json.loads(call(cli.evaluate, first, second, "--json").stdout)["models"]
+        assert list(models)[:3] == [f"one/{name}", f"two/{name}", "MostPop"]
+
+    def test_runs_of_other_test_parts(self, trained, tmp_path):
+        other = shutil.copytree(trained[0], tmp_path / "other")
+        split = load_split(other)
+        save_split(other, replace(split, test=split.test.select(np.arange(1, len(split.test)))))
+        config = (other / "config.toml").read_text(encoding="utf-8")
+        (other / "config.toml").write_text(config.replace("\nn = 2 ", "\nn = 3 "), encoding="utf-8")
+        assert_fails(
+            cli.evaluate, trained[0], other,
+            message="other cannot be compared with run, as it holds another test part: "
+            r"11 held-out events, not 12 \(split.n is 3, not 2\)",
+        )  # fmt: skip
+
+    def test_one_run_twice(self, trained):
+        assert_fails(cli.evaluate, trained[0], trained[0] / ".." / "run", message="is given twice")
+
+    def test_an_error_in_one_of_several_runs_names_it(self, trained, tmp_path):
+        again = shutil.copytree(trained[0], tmp_path / "again")
+        assert_fails(
+            cli.evaluate, again, trained[0], "--aversion", -1, message=f"{again}: aversion: model"
+        )
 
     def test_a_run_without_a_test_part(self, tmp_path):
         log = Interactions.from_columns(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from emorec.data.splits import (
     Split,
     after_quantile,
     hold_out_validation,
+    how_tests_differ,
     last_n_per_user,
     split_interactions,
 )
@@ -297,3 +299,41 @@ def test_time_split_has_the_papers_counts(
     assert split.report is not None
     assert split.report.parts["test"].rows == test
     assert split.report.test_before_history == 0
+
+
+class TestHowTestsDiffer:
+    SPLIT = split_interactions(LOG, n=2)
+
+    def changed(self, part: str, **columns: np.ndarray) -> Split:
+        rows = getattr(self.SPLIT, part)
+        return replace(self.SPLIT, **{part: replace(rows, **columns)})
+
+    def test_not_at_all(self) -> None:
+        assert how_tests_differ(self.SPLIT, split_interactions(LOG, n=2)) == ""
+
+    def test_order_of_rows_and_the_validation_part_do_not_matter(self) -> None:
+        train, test = self.SPLIT.train, self.SPLIT.test
+        assert len(self.SPLIT.valid) > 0
+        other = Split(
+            self.SPLIT.history,
+            train.select(np.arange(0)),
+            test.select(np.arange(len(test))[::-1]),
+        )
+        assert how_tests_differ(self.SPLIT, other) == ""
+
+    def test_numbers(self) -> None:  # of items that are known before: not d, not e
+        fewer = split_interactions(LOG, n=1)
+        assert how_tests_differ(self.SPLIT, fewer) == (
+            "3 held-out events, not 1; 6 events before them, not 7"
+        )
+
+    def test_events(self) -> None:
+        time = self.SPLIT.test.time.copy()
+        time[-1] += 1
+        found = how_tests_differ(self.SPLIT, self.changed("test", time=time))
+        assert found == "other held-out events, such as those of user 'bob'"
+
+    def test_ids(self) -> None:
+        renamed = make_log([(u.replace("bob", "bea"), i, t) for u, i, t in external(LOG)])
+        found = how_tests_differ(self.SPLIT, split_interactions(renamed, n=2))
+        assert found == "other users, such as 'bob'"
