@@ -45,6 +45,8 @@ class DataConfig:
     )
     time_format: Annotated[str, 'of dates in files, such as "%d/%m/%Y"; empty: ISO 8601'] = ""
     encoding: Annotated[str, "of text files"] = "utf-8"
+    names: Annotated[str, 'columns of a csv file without a header, such as "user_id,item_id"'] = ""
+    decimal: Annotated[Literal[".", ","], "of numbers in csv files"] = "."
     min_user_events: Annotated[int, "k-core: fewer rows and the user is dropped"] = 1
     min_item_events: Annotated[int, "k-core: fewer rows and the item is dropped"] = 1
 
@@ -60,6 +62,8 @@ class DataConfig:
             "time_unit": self.time_unit,
             "time_format": self.time_format or None,
             "encoding": self.encoding,
+            "names": [name.strip() for name in self.names.split(",")] if self.names else None,
+            "decimal": self.decimal,
         }
 
 

@@ -75,6 +75,7 @@ def read_interactions(
     delimiter: str | None = None,
     names: list[str] | None = None,
     encoding: str = "utf-8",
+    decimal: str = ".",
 ) -> tuple[Interactions, ReadReport]:
     """Reads a log of interactions, in its own order.
 
@@ -94,8 +95,9 @@ def read_interactions(
         time_format: How dates are written, if not as ISO 8601.
         file_format: "csv", "jsonl" or "parquet"; None tells by the suffix.
         delimiter: Of a csv file, one or more characters; None tells by the header.
-        names: Column names of a csv file that has no header.
+        names: Column names of a csv file that has no header; a first line of these names is one.
         encoding: Encoding of a text file.
+        decimal: What separates decimals in a csv file, "." or ",".
 
     Returns:
         The interactions and the report of what was kept, dropped and assumed.
@@ -121,6 +123,7 @@ def read_interactions(
             text_columns=text,
             columns=sorted(asked),
             encoding=encoding,
+            decimal=decimal,
         )
     return interactions_of_table(
         table,
@@ -241,11 +244,14 @@ def _checked_ratings(table: Table, column: str) -> np.ndarray:
     stars = pd.to_numeric(raw, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     wrong = ~np.isfinite(stars) & raw.notna().to_numpy()
     has_comma = raw[wrong].astype(str).str.fullmatch(r"-?\d+,\d+").any()
+    remedy = "write decimal points, not commas"
+    if table.from_text:
+        remedy = "if decimals have commas, say so (--set data.decimal=,)"
     table.refuse(
         wrong,
         column,
         "is no finite number; where there is no rating, leave it empty"
-        + ("; write decimal points, not commas" if has_comma else ""),
+        + (f"; {remedy}" if has_comma else ""),
     )
     return stars
 

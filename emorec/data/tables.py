@@ -77,6 +77,11 @@ class Table:
             DataError: If the column is absent.
         """
         if name not in self.frame.columns:
+            if self.from_text and any(map(_is_number, self.names)):
+                remedy = (
+                    "its first line looks like a row: where there is no header, name the columns "
+                    "in their order, such as --set data.names=user_id,item_id,rating,timestamp"
+                )
             raise DataError(
                 f"{self.source}: there is no column {name!r} for the {meaning} "
                 f"({suggestion(name, self.names)}); {remedy}"
@@ -118,6 +123,7 @@ def read_table(
     text_columns: Sequence[str] = (),
     columns: Sequence[str] | None = None,
     encoding: str = "utf-8",
+    decimal: str = ".",
 ) -> Table:
     """Reads a csv, tsv, JSON lines or parquet file, plain, gzipped or inside a zip or tar archive.
 
@@ -126,14 +132,16 @@ def read_table(
         member: Name of the file inside ``path`` when that is a zip or tar archive.
         file_format: "csv" (any delimiter), "jsonl" or "parquet"; None tells by the suffix.
         delimiter: One or more characters; None tells by the header.
-        names: Column names of a file that has no header.
+        names: Column names of a csv file that has no header; a first line of these names is one.
         text_columns: Columns of a csv file that are kept as text to the letter, such as ids or
             what rules compare with text; only an empty cell is missing there.
         columns: The columns to keep, to save memory; absent ones are ignored. None keeps all.
         encoding: Encoding of text files; a byte order mark is skipped.
+        decimal: What separates decimals in a csv file.
 
     Raises:
-        DataError: If the file cannot be read, is empty, truncated or not in the encoding.
+        DataError: If the file cannot be read, is empty, truncated or not in the encoding, or has
+            more or fewer columns than names.
     """
     path = Path(path)
     source = str(path) if member is None else f"{path}:{member}"
@@ -155,7 +163,7 @@ def read_table(
             return replace(Table.of_frame(frame, source), names=tuple(found))
         if chosen == "jsonl":
             frame, found = _read_json_lines(path, member, columns, encoding, source)
-            delimiter = None
+            delimiter, has_header = None, False
         else:
             with (
                 open_bytes(path, member) as stream,
@@ -165,14 +173,18 @@ def read_table(
             if not header:
                 raise DataError(f"{source} is empty; one line per interaction is expected")
             delimiter = delimiter or _sniff(header, [*text_columns, *(columns or ())])
-            if names is None:
-                found = next(csv.reader([header.replace(delimiter, "\x1f")], delimiter="\x1f"))
-                _check_names(found, source)
-            else:
-                found = list(names)
+            found = next(csv.reader([header.replace(delimiter, "\x1f")], delimiter="\x1f"))
+            has_header = names is None or found == list(names)
+            if names is not None and len(found) != len(names):
+                raise DataError(
+                    f"{source}: {len(names)} columns are named ({', '.join(names)}), but the first "
+                    f"line has {len(found)}: {header[:80]!r}"
+                )
+            found = found if names is None else list(names)
+            _check_names(found, source)
             keep = [c for c in found if columns is None or c in columns]
             frame = _read_csv(
-                path, member, delimiter, found, names is None, text_columns, keep, encoding
+                path, member, delimiter, found, has_header, text_columns, keep, encoding, decimal
             )
     if not len(frame):
         raise DataError(f"{source} has a header and no rows; one line per interaction is expected")
@@ -182,7 +194,7 @@ def read_table(
             open_bytes(path, member) as stream,
             io.TextIOWrapper(stream, encoding=encoding, newline="") as text,
         ):
-            line = _line_of(text, row + (delimiter is not None and names is None), delimiter)
+            line = _line_of(text, row + has_header, delimiter)
         return f"line {line} of {source}"
 
     return Table(frame, source, place, tuple(found), from_text=delimiter is not None)
@@ -206,6 +218,14 @@ def concat_tables(tables: Sequence[Table]) -> Table:
     source = " + ".join(table.source for table in tables)
     from_text = all(table.from_text for table in tables)
     return Table(frame, source, place, tables[0].names, from_text)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _rows(wrong: np.ndarray) -> str:
@@ -232,7 +252,7 @@ def _check_names(names: list[str], source: str) -> None:
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         raise DataError(
-            f"{source}: the header names column {twice[0]!r} {names.count(twice[0])} times; "
+            f"{source} names column {twice[0]!r} {names.count(twice[0])} times; "
             "each column needs a name of its own"
         )
 
@@ -246,6 +266,7 @@ def _read_csv(
     text_columns: Sequence[str],
     keep: list[str],
     encoding: str,
+    decimal: str,
 ) -> pd.DataFrame:
     with open_bytes(path, member) as stream, warnings.catch_warnings():
         # Pandas only warns when rows have more cells than the header, and drops what is over.
@@ -267,6 +288,7 @@ def _read_csv(
             na_values={c: [""] if c in text_columns else _MISSING_NUMBERS for c in names},
             low_memory=False,
             encoding=encoding,
+            decimal=decimal,
         )
         return frame[keep]
 

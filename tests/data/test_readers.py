@@ -249,7 +249,7 @@ def test_times_of_a_frame_may_be_datetimes() -> None:
         (
             HEADER.replace(",", ";") + "1;2;5;3\n1;3;7,5;4\n",
             {},
-            "line 3 of .*log.csv, column 'rating': '7,5' is no finite number; .* decimal points",
+            "line 3 of .*log.csv, column 'rating': '7,5' is no finite number; .*data.decimal=,",
         ),
         (HEADER + "1,2,5,3\n1,3,-inf,4\n", {}, "line 3 of .*'rating': -inf is no finite number"),
         (
@@ -265,7 +265,7 @@ def test_times_of_a_frame_may_be_datetimes() -> None:
         (
             "user_id,item_id,rating,rating,timestamp\n1,2,3,3,4\n",
             {},
-            "the header names column 'rating' 2 times",
+            "log.csv names column 'rating' 2 times",
         ),
         (HEADER + "1,2,5,3,9\n1,2,5,3,9\n", {}, "rows have more cells than the header has names"),
         (HEADER + "1,2,5,3\n1,2,5,3,9\n", {}, "does not fit the header: .*line 3, saw 5"),
@@ -442,3 +442,43 @@ def test_a_column_may_hold_the_feedback_itself(tmp_path: Path) -> None:
     log, report = read_interactions(write(tmp_path, "log.csv", content), feedback="kind")
     assert log.feedback.tolist() == [3, 1]
     assert report.dropped == {"not rated": 0, "no rule matches": 0, "duplicate": 0}
+
+
+NAMES = ["user_id", "item_id", "rating", "timestamp"]
+
+
+class TestNames:
+    def test_of_a_file_without_a_header(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "u.data", "7\t1\t5\t30\n8\t2\t4\t20\n")
+        assert columns(path, names=NAMES) == ([7, 8], [1, 2], [30, 20])
+
+    def test_a_first_line_of_these_names_is_a_header(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "log.csv", HEADER + "7,1,5,30\n8,2,x,20\n")
+        with pytest.raises(DataError, match="line 3 of .*log.csv, column 'rating': 'x'"):
+            columns(path, names=NAMES)
+        write(tmp_path, "log.csv", HEADER + "7,1,5,30\n8,2,4,20\n")
+        assert columns(path, names=NAMES) == ([7, 8], [1, 2], [30, 20])
+
+    def test_as_many_as_columns(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "log.csv", "7,1,5,30,x\n8,2,4,20,y\n")
+        message = r"4 columns are named \(user_id, .*\), but the first line has 5: '7,1,5,30,x'"
+        with pytest.raises(DataError, match=message):
+            columns(path, names=NAMES)
+        with pytest.raises(DataError, match="names column 'x' 2 times"):
+            columns(path, names=[*NAMES[:3], "x", "x"])
+
+    def test_missing_where_the_first_line_looks_like_a_row(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "log.csv", "ann,1,5,30\nbob,2,4,20\n")
+        message = "no column 'user_id' .* looks like a row: .* --set data.names=user_id,item_id,"
+        with pytest.raises(DataError, match=message):
+            columns(path)
+
+
+def test_decimal_commas(tmp_path: Path) -> None:
+    rules = {"explicit_positive": "rating >= 4.5", "explicit_negative": "rating < 4.5"}
+    path = write(tmp_path, "log.csv", HEADER.replace(",", ";") + "7;1;4,5;30\n8;2;4;20\n")
+    log, _ = read_interactions(path, rules=rules, decimal=",")
+    assert log.feedback.tolist() == [Feedback.EXPLICIT_POSITIVE, Feedback.EXPLICIT_NEGATIVE]
+    path = write(tmp_path, "log.csv", HEADER + '7,1,"4,5",30\n8,2,4,20\n')
+    log, _ = read_interactions(path, rules=rules, decimal=",")
+    assert log.feedback.tolist() == [Feedback.EXPLICIT_POSITIVE, Feedback.EXPLICIT_NEGATIVE]
