@@ -286,8 +286,11 @@ class EmoRec:
 
         Raises:
             NotFittedError: Before `fit`; nothing is written then.
+            FileError: If there is a file in the folder's place.
         """
         folder, split, parameters = Path(folder), self.split, self.model.state_dict()
+        if folder.exists() and not folder.is_dir():
+            raise FileError(f"{folder} is a file; a model is a folder of several, give its name")
         save_config(folder, self.config)
         save_split(folder, split)
         save_tensors(folder / "model.safetensors", parameters, {})

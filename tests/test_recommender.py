@@ -208,6 +208,13 @@ class TestFit:
 
 
 class TestSaveAndLoad:
+    def test_a_file_in_the_folders_place_stays(self, fitted, tmp_path):
+        path = tmp_path / "model.bin"
+        path.write_text("mine")
+        with pytest.raises(ValueError, match="model.bin is a file; a model is a folder"):
+            fitted.save(path)
+        assert path.read_text() == "mine"
+
     def test_the_same_lists(self, fitted, saved):
         loaded = EmoRec.load(saved)
         assert loaded.config == fitted.config

@@ -22,12 +22,12 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--build", is_flag=True, help="Compile attention and loss into the build cache.")
+@click.option("--build", is_flag=True, help="Compile the operators into the build cache.")
 @user_errors
 def doctor(build: bool) -> None:
     """Say which parts work here, and how to mend those that do not."""
     if build:
-        click.echo("Compiling attention and loss; this takes a minute or two.")
+        click.echo("Compiling the operators; this takes a minute or two.")
         try:
             build_in_cache()
         except RuntimeError as error:  # of the compiler, with its output
