@@ -42,7 +42,6 @@ __all__ = [
     "judge_runs",
     "load_data",
     "prepare",
-    "require_same_test",
     "train_run",
     "write_results",
 ]
@@ -168,7 +167,7 @@ def judge_runs(
     Raises:
         ValueError: If the runs do not hold the same test part.
     """
-    require_same_test(runs)
+    _require_same_test(runs)
     split = next(iter(runs.values())).split
     parts = len(runs) + 2
     with tqdm(total=parts, desc="judging", unit="part", leave=False, disable=not progress) as bar:
@@ -201,7 +200,7 @@ def judge_polarity(runs: Mapping[str, EmoRec]) -> dict[str, dict[str, float]]:
     return {name: judge_predictions(each, split.test) for name, each in predictors.items()}
 
 
-def require_same_test(runs: Mapping[str, EmoRec]) -> None:
+def _require_same_test(runs: Mapping[str, EmoRec]) -> None:
     """Refuses runs that were not asked the same, by name.
 
     Raises:

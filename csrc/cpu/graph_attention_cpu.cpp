@@ -22,12 +22,7 @@ constexpr int64_t kTaskWork = 1 << 14;  // edges and nodes of one task
 
 void check(const char* name, const Tensor& tensor, ScalarType type,
            std::initializer_list<int64_t> shape) {
-  bool fits = tensor.scalar_type() == type && tensor.is_contiguous() &&
-              tensor.dim() == static_cast<int64_t>(shape.size());
-  for (int64_t d = 0; fits && d < tensor.dim(); d++) fits = tensor.size(d) == shape.begin()[d];
-  STD_TORCH_CHECK(fits, "graph_attention: ", name,
-                  " must be contiguous, and of the dtype and shape that the "
-                  "others ask for");
+  checked_data("graph_attention", name, tensor, type, shape);
 }
 
 // Edges sorted by one end: where those of each node begin, and the other ends.

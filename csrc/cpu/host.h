@@ -2,10 +2,14 @@
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <initializer_list>
 #include <new>
 
 #include "kernels.h"
@@ -14,6 +18,19 @@ namespace emorec {
 
 // The widest kernels that the processor can run; EMOREC_ISA names others, for tests.
 const Kernels& choose_kernels();
+
+// The data of an operator's tensor, which must be contiguous and of this type and shape.
+inline const void* checked_data(const char* op, const char* name,
+                                const torch::stable::Tensor& tensor,
+                                torch::headeronly::ScalarType type,
+                                std::initializer_list<int64_t> shape) {
+  bool fits = tensor.scalar_type() == type && tensor.is_contiguous() &&
+              tensor.dim() == static_cast<int64_t>(shape.size());
+  for (int64_t d = 0; fits && d < tensor.dim(); d++) fits = tensor.size(d) == shape.begin()[d];
+  STD_TORCH_CHECK(fits, op, ": ", name,
+                  " must be contiguous, and of the dtype and shape that the others ask for");
+  return tensor.data_ptr();
+}
 
 // A thread's memory, kept from call to call: fresh pages cost more than the arithmetic.
 class Scratch {

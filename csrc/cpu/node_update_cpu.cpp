@@ -25,12 +25,7 @@ constexpr int64_t kWholeVectors = 16;  // numbers: whole vectors of any instruct
 
 const void* check(const char* name, const Tensor& tensor, ScalarType type,
                   std::initializer_list<int64_t> shape) {
-  bool fits = tensor.scalar_type() == type && tensor.is_contiguous() &&
-              tensor.dim() == static_cast<int64_t>(shape.size());
-  for (int64_t d = 0; fits && d < tensor.dim(); d++) fits = tensor.size(d) == shape.begin()[d];
-  STD_TORCH_CHECK(fits, "node_update: ", name,
-                  " must be contiguous, and of the dtype and shape that the others ask for");
-  return tensor.data_ptr();
+  return checked_data("node_update", name, tensor, type, shape);
 }
 
 const void* check(const char* name, const std::optional<Tensor>& tensor, ScalarType type,

@@ -22,10 +22,7 @@ using torch::stable::Tensor;
 constexpr int64_t kChunkErrors = 1 << 20, kLeastChunk = 96;
 
 void check(const char* name, const Tensor& tensor, ScalarType type, int64_t rows, int64_t columns) {
-  STD_TORCH_CHECK(tensor.scalar_type() == type && tensor.dim() == 2 && tensor.size(0) == rows &&
-                      tensor.size(1) == columns && tensor.is_contiguous(),
-                  "softmax_loss: ", name, " must be a contiguous [", rows, ", ", columns,
-                  "] of the right dtype");
+  checked_data("softmax_loss", name, tensor, type, {rows, columns});
 }
 
 std::tuple<Tensor, Tensor, Tensor> softmax_loss(Tensor state, Tensor items, Tensor target,

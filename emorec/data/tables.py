@@ -78,9 +78,9 @@ class Table:
         """
         if name not in self.frame.columns:
             if self.from_text and any(map(_is_number, self.names)):
-                remedy = (
-                    "its first line looks like a row: where there is no header, name the columns "
-                    "in their order, such as --set data.names=user_id,item_id,rating,timestamp"
+                remedy += (
+                    "; or, if there is no header and its first line is a row, name the columns in "
+                    "their order, such as --set data.names=user_id,item_id,rating,timestamp"
                 )
             raise DataError(
                 f"{self.source}: there is no column {name!r} for the {meaning} "

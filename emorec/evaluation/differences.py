@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 
 from emorec.evaluation.ranking import LOWER_IS_BETTER, Evaluation
 from emorec.evaluation.significance import compare
 
-__all__ = ["METRICS", "differences", "differences_table"]
+__all__ = ["differences", "differences_table"]
 
-METRICS = {
+_METRICS = {
     "ndcg_any": "NDCG any",
     "ndcg_likes": "NDCG likes",
     "ndcg_dislikes": "NDCG dislikes",
 }
-"""What is compared, and its labels."""
 
 _LEVEL = 0.05
 _NOTE = """\
@@ -36,17 +33,17 @@ def differences(models: Mapping[str, Evaluation], ours: str) -> pd.DataFrame:
         ours: The model that is compared with the others.
 
     Returns:
-        One row per metric of `METRICS` and other model, with the columns ``metric`` and ``peer``;
-        ``users`` who have a value, and over them the means ``ours`` and ``theirs`` and their
-        ``difference``; ``p``, the greater p-value of the paired t-test and the Wilcoxon signed-rank
-        test, with Holm's correction over all rows; and ``verdict``: "better" or "worse" where p is
-        below .05, else "unclear".
+        One row per metric (NDCG of any, likes and dislikes) and other model, with the columns
+        ``metric`` and ``peer``; ``users`` who have a value, and over them the means ``ours`` and
+        ``theirs`` and their ``difference``; ``p``, the greater p-value of the paired t-test and the
+        Wilcoxon signed-rank test, with Holm's correction over all rows; and ``verdict``: "better"
+        or "worse" where p is below .05, else "unclear".
 
     Raises:
         ValueError: If there is no model ``ours`` or no other.
     """
     frames = {name: evaluation.per_user for name, evaluation in models.items()}
-    table = compare(frames, ours, list(METRICS)).reset_index()
+    table = compare(frames, ours, list(_METRICS)).reset_index()
     table["difference"] = table["ours"] - table["theirs"]
     table["p"] = table[["holm_t", "holm_wilcoxon"]].max(axis=1)
     is_lower = table["difference"] < 0
@@ -63,25 +60,21 @@ def differences_table(models: Mapping[str, Evaluation], ours: str) -> str:
         ValueError: If there is no model ``ours`` or no other.
     """
     table = differences(models, ours)
-    rows = [["", "other model", ours, "other", "difference", "p", f"{ours} is"]]
-    row: Any
-    for row in table.itertuples():
-        p = "<0.0001" if row.p < 0.0001 else _number(row.p, ".4f")
-        means = _number(row.ours, ".4f"), _number(row.theirs, ".4f")
-        difference = _number(row.difference, "+.4f")
-        rows.append([METRICS[row.metric], row.peer, *means, difference, p, row.verdict])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    texts = {0, 1, len(widths) - 1}  # columns that are aligned on the left
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column in texts else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
     note = _NOTE.format(number=len(table), level=_LEVEL)
-    return "\n".join([f"{ours} against every other model, on the same users", *lines, note])
+    names = ["", "other model", ours, "other", "difference", "p", f"{ours} is"]
+    table["metric"] = table["metric"].map(_METRICS)
+    four = "{:.4f}".format
+    text = (
+        table.drop(columns="users")
+        .set_axis(names, axis=1)
+        .to_string(
+            index=False,
+            na_rep="-",
+            formatters=[str, str, four, four, "{:+.4f}".format, _p_text, str],
+        )
+    )
+    return "\n".join([f"{ours} against every other model, on the same users", text, note])
 
 
-def _number(value: float, form: str) -> str:
-    return "-" if math.isnan(value) else format(value, form)
+def _p_text(p: float) -> str:
+    return "<0.0001" if p < 0.0001 else f"{p:.4f}"

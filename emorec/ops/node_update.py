@@ -70,10 +70,23 @@ def node_update(
         RuntimeError: If ``backend="fused"`` is asked for and not there.
     """
     scale = None if scale is None else scale.to(others.dtype)
-    learned = others, others_weight, own, own_weight, bias, gain, shift
     if runs_fused_on_cpu(backend, "update of nodes", others, _unsupported(others)):
-        return _NodeUpdate.apply(*learned, index, scale, sizes, elu)
-    return _by_torch(*learned, index, scale, sizes, elu)
+        return _NodeUpdate.apply(
+            others, others_weight, own, own_weight, bias, gain, shift, index, scale, sizes, elu
+        )
+    num_terms, size = others_weight.shape[1:3]
+    if index is not None:  # -1 is a last row of zeros
+        others = F.pad(others, (0, 0, 0, 1)).index_select(0, index.flatten() % (len(others) + 1))
+    if scale is not None:
+        others = others * scale.reshape(-1, 1)
+    # sum_j c_vj U_kj z_vj is one product: [V, J D] by [J D, D].
+    terms = others.view(-1, num_terms * size)
+    h = _per_kind(terms, others_weight.transpose(2, 3).flatten(1, 2), sizes)
+    if own is not None and own_weight is not None:
+        h = h + _per_kind(own, own_weight.transpose(1, 2), sizes)
+    if bias is not None:
+        h = h + torch.cat([b.expand(n, -1) for b, n in zip(bias, sizes, strict=True)])
+    return F.layer_norm(F.elu(h) if elu else h, (size,), gain, shift, EPSILON)
 
 
 def _unsupported(others: Tensor) -> str | None:
@@ -127,35 +140,6 @@ class _NodeUpdate(torch.autograd.Function):
         grads = torch.ops.emorec.node_update_bwd(grad.contiguous(), *ctx.saved_tensors, ctx.elu)
         wanted = zip(grads, ctx.needs_input_grad, strict=False)
         return *(each if needed else None for each, needed in wanted), None, None, None, None
-
-
-def _by_torch(
-    others: Tensor,
-    others_weight: Tensor,
-    own: Tensor | None,
-    own_weight: Tensor | None,
-    bias: Tensor | None,
-    gain: Tensor,
-    shift: Tensor,
-    index: Tensor | None,
-    scale: Tensor | None,
-    sizes: list[int],
-    elu: bool,
-) -> Tensor:
-    """The formula by PyTorch's own operators."""
-    num_terms, size = others_weight.shape[1:3]
-    if index is not None:  # -1 is a last row of zeros
-        others = F.pad(others, (0, 0, 0, 1)).index_select(0, index.flatten() % (len(others) + 1))
-    if scale is not None:
-        others = others * scale.reshape(-1, 1)
-    # sum_j c_vj U_kj z_vj is one product: [V, J D] by [J D, D].
-    terms = others.view(-1, num_terms * size)
-    h = _per_kind(terms, others_weight.transpose(2, 3).flatten(1, 2), sizes)
-    if own is not None and own_weight is not None:
-        h = h + _per_kind(own, own_weight.transpose(1, 2), sizes)
-    if bias is not None:
-        h = h + torch.cat([b.expand(n, -1) for b, n in zip(bias, sizes, strict=True)])
-    return F.layer_norm(F.elu(h) if elu else h, (size,), gain, shift, EPSILON)
 
 
 def _per_kind(x: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:

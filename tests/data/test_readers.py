@@ -469,7 +469,7 @@ class TestNames:
 
     def test_missing_where_the_first_line_looks_like_a_row(self, tmp_path: Path) -> None:
         path = write(tmp_path, "log.csv", "ann,1,5,30\nbob,2,4,20\n")
-        message = "no column 'user_id' .* looks like a row: .* --set data.names=user_id,item_id,"
+        message = "no column 'user_id' .* first line is a row, .* --set data.names=user_id,item_id,"
         with pytest.raises(DataError, match=message):
             columns(path)
 

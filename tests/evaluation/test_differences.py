@@ -23,10 +23,10 @@ MODELS = {
 }
 TEXT = """\
 ours against every other model, on the same users
-               other model    ours   other  difference       p  ours is
-NDCG any       peer         0.5450  0.5000     +0.0450  0.0234  better
-NDCG likes     peer         0.5450  0.5450     +0.0000  1.0000  unclear
-NDCG dislikes  peer         0.5450  0.5000     +0.0450  0.0234  worse
+              other model   ours  other difference      p ours is
+     NDCG any        peer 0.5450 0.5000    +0.0450 0.0234  better
+   NDCG likes        peer 0.5450 0.5450    +0.0000 1.0000 unclear
+NDCG dislikes        peer 0.5450 0.5000    +0.0450 0.0234   worse
 """
 
 

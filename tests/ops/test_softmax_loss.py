@@ -184,9 +184,9 @@ class TestOperator:
             ({"target": torch.full((7, 1), 5)}, "target 5 is none of the 5 items"),
             ({"target": torch.full((7, 1), -1)}, "target -1 is none of the 5 items"),
             ({"wanted": torch.zeros(7, 1, dtype=torch.bool)}, "no target counts"),
-            ({"items": torch.zeros(5, 4, dtype=torch.float64)}, "items must be a contiguous"),
-            ({"items": torch.zeros(5, 3)}, "items must be a contiguous"),
-            ({"target": torch.zeros(7, 1)}, "target must be a contiguous"),
+            ({"items": torch.zeros(5, 4, dtype=torch.float64)}, "items must be contiguous"),
+            ({"items": torch.zeros(5, 3)}, "items must be contiguous"),
+            ({"target": torch.zeros(7, 1)}, "target must be contiguous"),
             ({"state": torch.zeros(7, 3).half()}, "state must be float32 or float64"),
         ],
     )
