@@ -63,7 +63,7 @@ def load_data(
         log, report = read_dataset(options.dataset, data_dir, rules=rules, progress=progress)
     elif Path(options.dataset).exists():
         log, report = read_interactions(
-            options.dataset, **options.reading, rules=rules or "ratings"
+            options.dataset, **options.reading, rules=rules
         )
     else:
         raise ConfigError(

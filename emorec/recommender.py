@@ -21,6 +21,7 @@ from emorec.data.interactions import Interactions, k_core, require_choice
 from emorec.data.readers import read_interactions
 from emorec.data.rules import NoRuleMatches
 from emorec.data.splits import Split, hold_out_validation
+from emorec.data.tables import as_frame
 from emorec.data.vocabulary import Vocabulary
 from emorec.files import FileError, load_tensors, save_tensors
 from emorec.lists import make_lists
@@ -71,7 +72,7 @@ class EmoRec:
 
     def fit(
         self,
-        data: Interactions | pd.DataFrame | Split,
+        data: Any,
         *,
         checkpoint: Path | None = None,
         on_epoch: Callable[[list[EpochRecord]], None] = lambda records: None,
@@ -86,9 +87,11 @@ class EmoRec:
         that training frees, see `emorec.memory.keep_freed_memory`.
 
         Args:
-            data: A log, of which a part is held out to choose the epoch; a DataFrame has the
-                columns user_id, item_id, rating and timestamp, or those that the section ``data``
-                of the configuration names. Or a split made before: its train part is learned from,
+            data: A log, of which a part is held out to choose the epoch: `Interactions`, the name
+                of a file, or a DataFrame (of pandas, or any library with the Arrow C stream
+                interface, such as polars) with the columns user_id, item_id, rating and timestamp,
+                or those that the section ``data`` of the configuration names. Or a split made
+                before: its train part is learned from,
                 its valid part chooses, its test part is looked at by nothing but `recommend`.
             checkpoint: File to write after each epoch, and to go on from if it exists; refitting
                 has one of its own beside it, for each epoch that it starts from.
@@ -96,7 +99,8 @@ class EmoRec:
             progress: Whether to show a progress bar.
 
         Warns:
-            UserWarning: If there is no held-out part, or rows match no rule and are left out.
+            UserWarning: If there is no held-out part, rows are left out (without a rating,
+                matched by no rule, or repeated), or the log has no times.
 
         Raises:
             ValueError: If the log cannot be used.
@@ -177,7 +181,7 @@ class EmoRec:
         self,
         users: Iterable[Any],
         k: int = 10,
-        events: Interactions | pd.DataFrame | str | Path | None = None,
+        events: Any = None,
         *,
         before_test: bool | None = None,
         progress: bool = False,
@@ -188,7 +192,7 @@ class EmoRec:
             users: The users' own ids; unknown ones get the most popular items, and a warning.
             k: Length of the lists; shorter where the catalogue ends.
             events: What happened beside the log that was learned from, of known users and new
-                ones, with columns as in `fit`; or a file of it. The lists answer to it at once,
+                ones: anything that `fit` takes, with the same columns, but a split. The lists answer to it at once,
                 and nothing is learned from it.
             before_test: True: know no more than what came before the test part, as befits lists
                 that are to be judged. False: know all of the log. None: False, and a warning where
@@ -237,38 +241,44 @@ class EmoRec:
         device = self.config.training.device
         return make_lists(self.model, wanted, history, met, k, device, progress)
 
-    def _later(self, events: Interactions | pd.DataFrame | str | Path) -> Interactions | None:
+    def _later(self, events: Any) -> Interactions | None:
         """Events beside the log, or None if there is nothing in them."""
+        frame = as_frame(events)
+        if frame is not None:
+            events = frame
         if isinstance(events, (Interactions, pd.DataFrame)) and not len(events):
             return None
         with warnings.catch_warnings():  # a few events need not be of every kind
-            warnings.filterwarnings("ignore", message=".* matches no row|.*: ratings go from")
+            warnings.filterwarnings("ignore", message=".* matches no row")
             try:
-                return self._log_of(events)
+                return self._log_of(events, is_new=False)
             except NoRuleMatches as error:
                 reason = str(error).partition(" The rules:")[0]
         warnings.warn(f"{reason} All are left out.", stacklevel=3)
         return None
 
-    def _log_of(self, data: Interactions | pd.DataFrame | str | Path) -> Interactions:
+    def _log_of(self, data: Any, is_new: bool = True) -> Interactions:
+        """A log to learn from, or, if it is not new, events beside the one that was."""
         if isinstance(data, Interactions):
             return data
-        if not isinstance(data, pd.DataFrame | str | Path):
+        if as_frame(data) is None and not isinstance(data, str | Path):
+            kind = type(data)
             raise TypeError(
                 "a log is a DataFrame with a row per event, Interactions, or the name of a file; "
-                f"got {type(data).__name__}"
+                f"got {kind.__module__}.{kind.__qualname__}"
             )
         options = self.config.data
         own = DATASETS[options.dataset].rules if options.dataset in DATASETS else ""
-        rules = options.rules or own or "ratings"
-        log, report = read_interactions(data, **options.reading, rules=rules)
-        unmatched = report.dropped["no rule matches"]
-        if unmatched:
-            warnings.warn(
-                f"{report.source}: {unmatched:,} of {report.rows_read:,} rows match no rule of "
-                "feedback and are left out",
-                stacklevel=3,
-            )
+        rules = options.rules or own
+        if not is_new:
+            rules = rules or "ratings"  # that these are stars was seen in the log
+        log, report = read_interactions(
+            data, **options.reading, rules=rules or None, settable=is_new
+        )
+        if report.dropped_note:
+            warnings.warn(report.dropped_note, stacklevel=4 if is_new else 5)
+        if report.time_unit == "none" and is_new:
+            warnings.warn(report.time_note, stacklevel=4)
         return log
 
     def _takes_users_of(self, events: Interactions, history: Interactions) -> bool:

@@ -30,7 +30,7 @@ def seen_items(log, user):
 def read(frame):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of rules that match no row
-        return read_interactions(frame)[0]
+        return read_interactions(frame, rules="ratings")[0]
 
 
 @pytest.fixture(scope="module")

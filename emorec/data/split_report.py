@@ -58,6 +58,7 @@ class SplitReport:
         dropped: Test rows dropped because of a cold user or item.
         valid_cold: Rows of valid whose user or item does not occur in train. They are no targets,
             but stay in history.
+        has_times: Whether the log has times; else its order of rows decided everything.
     """
 
     method: SplitMethod
@@ -70,6 +71,7 @@ class SplitReport:
     cold_items: int
     dropped: int
     valid_cold: int
+    has_times: bool = True
 
     @classmethod
     def of(
@@ -120,6 +122,7 @@ class SplitReport:
             cold_items=len(np.setdiff1d(future.item, past.item)),
             dropped=len(future) - len(kept),
             valid_cold=valid_cold,
+            has_times=past.time_unit != "none",
         )
 
     def __str__(self) -> str:
@@ -153,6 +156,9 @@ class SplitReport:
                 "have events of equal time on both sides of the cut; the order of the log decided"
             )
             leak = f"{before} history event of the whole log: models see the future of other users"
+            if not self.has_times:
+                ties = "the log has no times, so the order of its rows decided"
+                leak = "how many test events happen before events of history is unknown"
         cold = (
             f"{self.dropped:,} test rows dropped ({self.cold_users:,} cold users, "
             f"{self.cold_items:,} cold items); "

@@ -223,6 +223,11 @@ def _held_out(rows: Interactions, method: SplitMethod, n: int, quantile: float) 
         raise ValueError(f"method must be 'leave_last_out' or 'time', got {method!r}")
     if len(rows) == 0:
         raise ValueError("the log has 0 interactions, so there is nothing to split")
+    if method == "time" and rows.time_unit == "none":
+        raise ValueError(
+            "the log has no times to split at; use method 'leave_last_out' "
+            "(--set split.method=leave_last_out)"
+        )
     return after_quantile(rows, quantile) if method == "time" else last_n_per_user(rows, n)
 
 

@@ -104,7 +104,7 @@ class TestTrain:
     def test_no_folder_is_left_where_nothing_can_be_read(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         data = write_log(tmp_path / "log.csv", ["a,b,five,1000"])
-        assert_fails(cli.train, "--dataset", data, message="'five' is no finite number")
+        assert_fails(cli.train, "--dataset", data, message="'five' is not a finite number")
         assert not any((tmp_path / "runs").iterdir())
 
     @pytest.mark.parametrize(
