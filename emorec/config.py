@@ -185,6 +185,10 @@ class EvaluationConfig:
     """How it is judged."""
 
     k: Annotated[int, "length of the lists"] = 10
+    seen: Annotated[
+        Literal["exclude", "include"],
+        "items that the user has seen, in the lists; include them where people come back to items",
+    ] = "exclude"
     select: Annotated[Literal["ndcg", "ndcg_likes"], "validation score that chooses the epoch"] = (
         "ndcg"
     )

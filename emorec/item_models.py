@@ -40,9 +40,19 @@ class _ItemModel:
         self.query_likes = query_likes
         self.recency = recency
 
+    def ask(self, interactions: Interactions, recency: float | None) -> None:
+        """Changes the queries of a fitted model, and leaves the weights between items.
+
+        Args:
+            interactions: The log that it was fitted to.
+            recency: tau; None weighs all items of the history alike.
+        """
+        self.recency = recency
+        self.query = _queries(interactions, self.query_likes, recency)
+
     def _known(self, interactions: Interactions) -> Interactions:
         """Notes the queries; returns what the weights between items are to be learned from."""
-        self.query = _queries(interactions, self.query_likes, self.recency)
+        self.ask(interactions, self.recency)
         return (
             interactions.select(interactions.is_positive) if self.train_on_likes else interactions
         )

@@ -35,6 +35,7 @@ from emorec.run_folder import (
     save_split,
 )
 from emorec.scoring import ModelScorer
+from emorec.texts import count, plain
 from emorec.training import train
 
 __all__ = ["EmoRec", "NotFittedError"]
@@ -114,8 +115,8 @@ class EmoRec:
         config, valid = self.config, data.valid_targets
         if not len(valid):
             warnings.warn(
-                f"nothing chooses the epoch, and all {config.training.epochs} run: "
-                f"{_why_no_targets(data, config.split)}",
+                f"no validation data, so training runs for {count(config.training.epochs, 'epoch')}"
+                f": {_why_no_targets(data, config.split)}",
                 stacklevel=2,
             )
         checkpoint = checkpoint and Path(checkpoint)
@@ -183,17 +184,20 @@ class EmoRec:
         k: int = 10,
         events: Any = None,
         *,
+        allow_seen: bool | None = None,
         before_test: bool | None = None,
         progress: bool = False,
     ) -> pd.DataFrame:
-        """The k best items for each user that the user has not met.
+        """The k best items for each user.
 
         Args:
             users: The users' own ids; unknown ones get the most popular items, and a warning.
             k: Length of the lists; shorter where the catalogue ends.
             events: What happened beside the log that was learned from, of known users and new
-                ones: anything that `fit` takes, with the same columns, but a split. The lists answer to it at once,
-                and nothing is learned from it.
+                ones: anything that `fit` takes, with the same columns, but a split. The lists
+                answer to it at once, and nothing is learned from it.
+            allow_seen: Whether lists may hold items that their user has seen; None: as the setting
+                ``evaluation.seen`` says, by default not.
             before_test: True: know no more than what came before the test part, as befits lists
                 that are to be judged. False: know all of the log. None: False, and a warning where
                 `fit` was given a test part.
@@ -201,9 +205,10 @@ class EmoRec:
 
         Returns:
             Columns ``user, rank, item, score, source``, best first; ``source`` is "model" or,
-            for an unknown user, "popular". A model that judges items adds ``liked``, the
-            probability that the user's feedback on the item is positive, or, for an unknown user,
-            that anybody's is.
+            for an unknown user, "popular". ``score`` is the value that the model ranks by, to be
+            compared within one list only; popular items have none. A model that judges items adds
+            ``liked``, the probability that the user's feedback on the item is positive, or, for an
+            unknown user, that anybody's is.
 
         Warns:
             UserWarning: If events are left out: those that match no rule, those of items that the
@@ -222,24 +227,26 @@ class EmoRec:
         try:
             wanted = list(users)
         except TypeError:
-            raise ValueError(f"users must be a list of ids, got {users!r}") from None
+            raise ValueError(f"users must be a list of ids, got {plain(users)!r}") from None
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
+            raise ValueError(f"k must be a whole number of at least 1, got {plain(k)!r}")
         split = self.split
         if before_test is None and self._was_given_test:
             warnings.warn(
-                "the test part counts as met, so that these lists hold none of it; for lists that "
-                "are to be judged, say before_test=True, else False",
+                "the test part counts as seen, so that these lists hold none of it; for lists that "
+                "are to be evaluated, give before_test=True, else False",
                 stacklevel=2,
             )
-        history = met = split.history if before_test else split.log
+        history = known = split.history if before_test else split.log
         later = None if events is None else self._later(events)
         if later is not None:
-            met = history.followed_by(later)  # of users, too, that the model can tell nothing of
+            known = history.followed_by(later)  # of users, too, that the model can tell nothing of
             takes_all = self._takes_users_of(later, history)
-            history = met if takes_all else history.followed_by(later, new_users=False)
-        device = self.config.training.device
-        return make_lists(self.model, wanted, history, met, k, device, progress)
+            history = known if takes_all else history.followed_by(later, new_users=False)
+        device, seen = self.config.training.device, self.config.evaluation.seen
+        if allow_seen is not None:
+            seen = "include" if allow_seen else "exclude"
+        return make_lists(self.model, wanted, history, known, k, device, seen, progress)
 
     def _later(self, events: Any) -> Interactions | None:
         """Events beside the log, or None if there is nothing in them."""
@@ -276,9 +283,9 @@ class EmoRec:
             data, **options.reading, rules=rules or None, settable=is_new
         )
         if report.dropped_note:
-            warnings.warn(report.dropped_note, stacklevel=4 if is_new else 5)
+            warnings.warn(report.dropped_note, stacklevel=3 if is_new else 4)
         if report.time_unit == "none" and is_new:
-            warnings.warn(report.time_note, stacklevel=4)
+            warnings.warn(report.time_note, stacklevel=3)
         return log
 
     def _takes_users_of(self, events: Interactions, history: Interactions) -> bool:

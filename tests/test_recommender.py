@@ -85,7 +85,10 @@ class TestFit:
 
     def test_histories_too_short_for_validation(self):
         log = small_log([(user, item, 0, item) for user in range(4) for item in range(3)], 4, 3)
-        with pytest.warns(UserWarning, match=r"the epoch, and all 2 run: histories are too sh"):
+        with pytest.warns(
+            UserWarning,
+            match=r"no validation data, so training runs for 2 epochs: histories are too sh",
+        ):
             recommender = EmoRec(config=small_config("")).fit(log, progress=False)
         assert len(recommender.records) == 2
 

@@ -15,8 +15,8 @@ from emorec.building import check_device
 from emorec.config import Config
 from emorec.data.graph import import_dgl
 from emorec.evaluation.differences import differences_table
-from emorec.evaluation.ranking import Evaluation
 from emorec.evaluation.tables import predictions_table, results_table
+from emorec.experiment import Comparison
 from emorec.recommender import EmoRec
 from emorec.training import TrainingError
 
@@ -85,21 +85,16 @@ def ready_machine(config: Config) -> None:
         torch.set_num_threads(config.training.threads)
 
 
-def print_results(
-    results: dict[str, Evaluation],
-    predictions: dict[str, dict[str, float]],
-    k: int,
-    ours: str | None = None,
-) -> None:
+def print_results(comparison: Comparison, k: int, ours: str | None = None) -> None:
     """Tables of the lists, and of predicted polarities if there are any.
 
     Args:
-        results: Evaluations by model.
-        predictions: Figures of predicted polarities by model.
+        comparison: Runs and baselines.
         k: Length of the lists.
         ours: A model whose differences to the others are printed too.
     """
-    click.echo(results_table(results, k))
+    results, predictions = comparison.results, comparison.predictions
+    click.echo(results_table(results, k, comparison.notes))
     if ours is not None:
         click.echo(f"\n{differences_table(results, ours)}")
     if predictions:

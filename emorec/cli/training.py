@@ -15,7 +15,7 @@ from emorec.cli.common import RUN, print_results, ready_machine, user_errors
 from emorec.config import Config, load_config, parse_setting, preset_names
 from emorec.data.datasets import DATASETS
 from emorec.data.splits import Split
-from emorec.experiment import data_card, judge_run, prepare, train_run, write_results
+from emorec.experiment import compare_runs, data_card, prepare, train_run, write_results
 from emorec.run_folder import load_split, read_config
 
 __all__ = ["train"]
@@ -79,6 +79,7 @@ __all__ = ["train"]
     help="Go on with a run that was stopped, with its own settings.",
 )
 @click.option("--quiet", is_flag=True, help="No progress bars.")
+@click.version_option(package_name="emorec")
 @user_errors
 def train(
     preset: str | None,
@@ -160,9 +161,9 @@ def _train_and_judge(config: Config, split: Split, folder: Path, progress: bool)
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
     click.echo(f"Trained in {minutes} min {seconds} s.\n\nTest part, looked at once:")
     k = config.evaluation.k
-    results, predictions = judge_run(recommender, k, progress)
-    write_results(folder, config, split, results, predictions, recommender.records)
-    print_results(results, predictions, k)
+    comparison = compare_runs({config.preset: recommender}, k, progress)
+    write_results(folder, config, split, comparison, recommender.records)
+    print_results(comparison, k)
     user = shlex.quote(str(split.train.users.ids[0]))
     run = shlex.quote(str(folder))
     click.echo(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from emorec.suggestions import suggestion
+from emorec.texts import plain
 
 __all__ = ["Expression", "ExpressionError"]
 
@@ -346,7 +347,11 @@ def _example(data: Any, present: Any) -> str:
         return ""
     is_number = pd.to_numeric(pd.Series(data), errors="coerce").notna().to_numpy()
     row = int((present & ~is_number).argmax())
-    return f" (row {row + 1} holds {data[row]!r})" if present[row] and not is_number[row] else ""
+    return (
+        f" (row {row + 1} holds {plain(data[row])!r})"
+        if present[row] and not is_number[row]
+        else ""
+    )
 
 
 def _column_value(column: pd.Series) -> _Value:

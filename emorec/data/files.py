@@ -63,7 +63,9 @@ def readable(source: str, encoding: str, settable: bool = True) -> Iterator[None
         start = error.object[:2] if isinstance(error, UnicodeDecodeError) else b""
         likely = "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "latin-1"
         encoding = encoding.removesuffix("-sig")
-        remedy = f"save it as UTF-8, or give --set data.encoding={likely} (Python: encoding={likely!r})"
+        remedy = (
+            f"save it as UTF-8, or give --set data.encoding={likely} (Python: encoding={likely!r})"
+        )
         if not settable:
             remedy = f"the model was trained with data.encoding={encoding}, which its events share"
         raise DataError(f"{source}: not {encoding} text ({error}); {remedy}") from error

@@ -18,6 +18,7 @@ from emorec.data.scales import require_stars
 from emorec.data.tables import DataError, FileFormat, Table, as_frame, read_table
 from emorec.data.times import Order, TimeUnitOption, no_times, parse_times
 from emorec.data.vocabulary import IdError, Vocabulary
+from emorec.texts import count
 
 __all__ = ["DataError", "ReadReport", "interactions_of_table", "load_rules", "read_interactions"]
 
@@ -354,10 +355,12 @@ def _warn_of_nobody(table: Table, column: str, ids: pd.Series) -> None:
     """Says so where an id of a file without types looks like a missing one."""
     if not table.from_text:
         return
-    for word, count in ids[ids.isin(["NULL", "null", "NaN", "nan", "None"])].value_counts().items():
+    for word, number in (
+        ids[ids.isin(["NULL", "null", "NaN", "nan", "None"])].value_counts().items()
+    ):
         warnings.warn(
-            f"{table.source}, column {column!r}: {word!r} is taken for an id ({count:,} rows); "
-            "drop these rows if it stands for a missing one",
+            f"{table.source}, column {column!r}: {word!r} is taken for an id "
+            f"({count(number, 'row')}); drop these rows if it stands for a missing one",
             stacklevel=3,
         )
 

@@ -52,10 +52,12 @@ def require_stars(
     why = f"{source}: {span}, but the rules 'ratings' are for stars from 1 to 5, 0 being none"
     if not settable:
         raise DataError(f"{why}; the model was trained on stars, so give its events stars as well")
-    sure = "; if these are stars all the same, give --set data.rules=ratings"
+    sure = ""
+    if fits and high > 1 and not is_certain:
+        sure = "; if these are stars all the same, give --set data.rules=ratings"
     raise DataError(
         f"{why}. Save rules such as these in a file and give --set data.rules=FILE "
-        f"(Python: EmoRec(..., 'data.rules=FILE')){sure if fits and high > 1 and not is_certain else ''}:\n"
+        f"(Python: EmoRec(..., 'data.rules=FILE')){sure}:\n"
         f"{suggested_rules(given)}"
     )
 

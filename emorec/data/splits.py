@@ -15,6 +15,7 @@ __all__ = [
     "after_quantile",
     "hold_out_validation",
     "how_tests_differ",
+    "is_repeat",
     "last_n_per_user",
     "split_interactions",
 ]
@@ -105,6 +106,7 @@ def split_interactions(
         past=past,
         future=future,
         kept=test,
+        repeats=int(is_repeat(test, history).sum()),
     )
     return Split(train, valid, test, int((~warm).sum()), report)
 
@@ -170,6 +172,17 @@ def how_tests_differ(one: Split, other: Split) -> str:
             user = min(columns[0, place], other_columns[0, place])
             return f"other {what}, such as those of user {rows.users.lookup([user])[0]!r}"
     return ""
+
+
+def is_repeat(rows: Interactions, past: Interactions) -> np.ndarray:
+    """Whether each row's user has an event with its item in past, bool ``[N]``.
+
+    Args:
+        rows: ``N`` rows.
+        past: Rows of the same vocabularies.
+    """
+    own = rows.user * rows.num_items + rows.item
+    return np.isin(own, past.user * past.num_items + past.item)
 
 
 def last_n_per_user(interactions: Interactions, n: int) -> np.ndarray:

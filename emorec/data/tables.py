@@ -20,6 +20,7 @@ import pandas as pd
 
 from emorec.data.files import DataError, open_bytes, readable
 from emorec.suggestions import suggestion
+from emorec.texts import plain
 
 __all__ = ["DataError", "FileFormat", "Table", "as_frame", "concat_tables", "read_table"]
 
@@ -133,9 +134,8 @@ class Table:
         """Raises an error about the first value that is wrong, bool ``[N]``, if there is one."""
         if wrong.any():
             row = int(wrong.argmax())
-            value = self.frame[column].iloc[row]
-            shown = value.item() if isinstance(value, np.generic) else value
-            raise DataError(f"{self.place(row)}, column {column!r}: {shown!r} {why}{_rows(wrong)}")
+            value = plain(self.frame[column].iloc[row])
+            raise DataError(f"{self.place(row)}, column {column!r}: {value!r} {why}{_rows(wrong)}")
 
 
 def read_table(

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from emorec.texts import plain
+
 __all__ = ["IdError", "Vocabulary"]
 
 _LARGEST_EXACT_FLOAT = 2**53
+_NEITHER = "the id {!r} is neither text nor a whole number; convert it to text"
 
 
 class IdError(ValueError):
@@ -157,7 +160,9 @@ def _as_ids(column: Iterable[Any]) -> np.ndarray:
     if not _is_text(values):
         values = pd.Series([_plain(value) for value in values], dtype=object)
         kinds = np.fromiter((type(value) in (str, int) for value in values), bool, len(values))
-        _refuse(~kinds, "the id {!r} is neither text nor a whole number; convert it to text", values)
+        _refuse(
+            ~kinds, "the id {!r} is neither text nor a whole number; convert it to text", values
+        )
         if len(values) and all(type(v) is int and -(2**63) <= v < 2**63 for v in values):
             return values.to_numpy(dtype=np.int64)
     ids = values.to_numpy(dtype=object)
@@ -171,7 +176,7 @@ def _as_ids(column: Iterable[Any]) -> np.ndarray:
 
 def _plain(value: Any) -> Any:
     """An id as a plain Python value, if it is a number of NumPy's or a whole float."""
-    value = value.item() if isinstance(value, np.generic) else value
+    value = plain(value)
     is_whole = isinstance(value, float) and abs(value) < _LARGEST_EXACT_FLOAT and value % 1 == 0
     return int(value) if is_whole else value
 
@@ -196,7 +201,7 @@ def _refuse_broken(ids: list[Any]) -> None:
 
 def _refuse_floats(numbers: np.ndarray, values: pd.Series) -> None:
     wrong = ~(np.isfinite(numbers) & (numbers == np.floor(numbers)))
-    _refuse(wrong, "the id {!r} is neither text nor a whole number; convert it to text", values)
+    _refuse(wrong, _NEITHER, values)
     _refuse(
         np.abs(numbers) >= _LARGEST_EXACT_FLOAT,
         "the id {!r} is too large for a float to tell it from its neighbours; give ids as whole "
@@ -208,6 +213,5 @@ def _refuse_floats(numbers: np.ndarray, values: pd.Series) -> None:
 def _refuse(wrong: np.ndarray, reason: str, values: pd.Series | None = None) -> None:
     if wrong.any():
         row = int(wrong.argmax())
-        value = None if values is None else values.iloc[row]
-        shown = value.item() if isinstance(value, np.generic) else value
-        raise IdError(row, reason.format(shown))
+        value = None if values is None else plain(values.iloc[row])
+        raise IdError(row, reason.format(value))

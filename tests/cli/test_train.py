@@ -116,7 +116,7 @@ class TestTrain:
 
         arguments = ["--dataset", log, "--epochs", 1, "--run-dir", tmp_path / "run", *TINY]
         with monkeypatch.context() as patch:
-            patch.setattr(training, "judge_run", stop)
+            patch.setattr(training, "compare_runs", stop)
             result = call(cli.train, *arguments)
         assert result.exit_code == code
         assert f"emorec-train --resume {tmp_path / 'run'}" in result.stderr

@@ -171,4 +171,7 @@ def test_recbole_atomic_file(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="all ratings are 3, but the rules 'ratings' are for stars"):
         read_recbole(path)
-    assert rows(read_recbole(path, rules="ratings")[0]) == [(196, 242, 2, 881250949), (186, 302, 2, 891717742)]
+    assert rows(read_recbole(path, rules="ratings")[0]) == [
+        (196, 242, 2, 881250949),
+        (186, 302, 2, 891717742),
+    ]

@@ -285,7 +285,11 @@ def test_times_of_a_frame_may_be_datetimes() -> None:
         (HEADER + "1,2,5,200012312212\n", {}, "looks like a date.*format='%Y%m%d%H%M'\\)"),
         (HEADER + "1,2,5,20001231221240\n", {}, "looks like a date.*format='%Y%m%d%H%M%S'\\)"),
         (HEADER + "1,2,5,3\n", {"encoding": "klingon"}, "unknown encoding: klingon"),
-        (HEADER + "1,2,5,3\n", {"time_unit": "min"}, "must be one of auto, s, ms, us, ns, got 'min'"),
+        (
+            HEADER + "1,2,5,3\n",
+            {"time_unit": "min"},
+            "must be one of auto, s, ms, us, ns, got 'min'",
+        ),
         (
             HEADER + "1,2,5,3\n",
             {"rules": {"explicit_positive": "open('x')"}},
@@ -564,7 +568,18 @@ class TestIds:
     @pytest.mark.parametrize("suffix", ["csv", "dat", "jsonl", "parquet"])
     def test_of_any_characters_come_out_as_they_went_in(self, tmp_path: Path, suffix: str) -> None:
         users = ["\x1b[31mred\x07", "a\rb", "c\r\nd", "e\nf", ' "q" ', "=1+1", "'", "\t", "nul"]
-        users += ["a,b", "a::b", "\u202eright", "ｆｕｌｌ", "\u00e9", "e\u0301", "#", "\\N", "\x7f", "\x9b"]
+        users += [
+            "a,b",
+            "a::b",
+            "\u202eright",
+            "ｆｕｌｌ",
+            "\u00e9",
+            "e\u0301",
+            "#",
+            "\\N",
+            "\x7f",
+            "\x9b",
+        ]
         frame = pd.DataFrame({"user_id": users, "item_id": "i", "rating": 5, "timestamp": 3})
         path = tmp_path / f"log.{suffix}"
         if suffix == "parquet":
