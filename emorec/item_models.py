@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from emorec.data.interactions import Interactions
 from emorec.evaluation.ranking import seen_matrix
+from emorec.threads import one_blas_thread
 
 __all__ = ["EASE", "ItemKNN", "RidgeKNN", "largest_of_rows"]
 
@@ -197,15 +198,16 @@ class RidgeKNN(_ItemModel):
         gram = (matrix.T @ matrix).tocsr()
         sources, targets, weights = [], [], []
         items = range(rows.num_items)
-        for item in tqdm(items, "similar items", leave=False, disable=not progress):
-            others = near.indices[near.indptr[item] : near.indptr[item + 1]]
-            others = others[others != item]
-            both = np.append(others, item)
-            among = gram[both[:, None], both].toarray().astype(np.float64)
-            among[np.diag_indices_from(among)] += self.regularization
-            sources.append(others)
-            targets.append(np.full(len(others), item))
-            weights.append(np.linalg.solve(among[:-1, :-1], among[:-1, -1]))
+        with one_blas_thread():
+            for item in tqdm(items, "similar items", leave=False, disable=not progress):
+                others = near.indices[near.indptr[item] : near.indptr[item + 1]]
+                others = others[others != item]
+                both = np.append(others, item)
+                among = gram[both[:, None], both].toarray().astype(np.float64)
+                among[np.diag_indices_from(among)] += self.regularization
+                sources.append(others)
+                targets.append(np.full(len(others), item))
+                weights.append(np.linalg.solve(among[:-1, :-1], among[:-1, -1]))
         none = np.zeros(0, dtype=np.int64)
         places = np.concatenate([none, *sources]), np.concatenate([none, *targets])
         self.weights = sparse.csr_matrix(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-import torch
 
 from emorec.building import build_model, check_device
 from emorec.checkpoint import EpochRecord
@@ -36,6 +34,7 @@ from emorec.run_folder import (
 )
 from emorec.scoring import ModelScorer
 from emorec.texts import count, plain
+from emorec.threads import threads
 from emorec.training import train
 
 __all__ = ["EmoRec", "NotFittedError"]
@@ -121,7 +120,7 @@ class EmoRec:
             )
         checkpoint = checkpoint and Path(checkpoint)
         model = build_model(config, data.train.num_users, data.train.num_items)
-        with _threads(config.training.threads):
+        with threads(config.training.threads):
             self.records = train(model, config, data.train, valid, checkpoint, on_epoch, progress)
             if config.training.refit and len(valid):
                 again = self._refit(model, data, checkpoint, on_epoch, progress)
@@ -360,17 +359,6 @@ class EmoRec:
         recommender._model = model.to(recommender.config.training.device).eval()
         recommender._split = split
         return recommender
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Lets PyTorch work with so many threads of the CPU; 0 leaves the choice to it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _why_no_targets(data: Split, options: SplitConfig) -> str:

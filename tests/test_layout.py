@@ -21,6 +21,7 @@ LEVELS = {
     "emorec.presets": 0,
     "emorec.suggestions": 0,
     "emorec.texts": 0,
+    "emorec.threads": 0,
     "emorec.data": 1,
     "emorec.batches": 2,
     "emorec.building": 3,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 
 from emorec.building import check_device
 from emorec.config import Config
@@ -18,6 +17,7 @@ from emorec.evaluation.differences import differences_table
 from emorec.evaluation.tables import predictions_table, results_table
 from emorec.experiment import Comparison
 from emorec.recommender import EmoRec
+from emorec.threads import use_threads
 from emorec.training import TrainingError
 
 __all__ = [
@@ -81,8 +81,7 @@ def ready_machine(config: Config) -> None:
     check_device(config)
     if config.model.backend == "dgl" and config.graph.conv != "none":
         import_dgl()
-    if config.training.threads:
-        torch.set_num_threads(config.training.threads)
+    use_threads(config.training.threads)
 
 
 def print_results(comparison: Comparison, k: int, ours: str | None = None) -> None:
