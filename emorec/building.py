@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from emorec.config import Config, ConfigError
-from emorec.data.graph import schema
+from emorec.data.graph import import_dgl, schema
 from emorec.nn.graph_encoder import GraphEncoder
 from emorec.nn.model import Recommender
 from emorec.nn.neighbours import Neighbours
 from emorec.nn.polarity import ItemPolarity, NextPolarity
 from emorec.nn.sequence_encoder import SequenceEncoder
 
-__all__ = ["build_model", "check_device"]
+__all__ = ["backend_for", "build_model", "check_device"]
 
 
 def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
@@ -32,7 +34,7 @@ def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
                 signed=graph.signed,
                 dropout=graph.dropout,
                 half_life=graph.half_life,
-                backend=model.backend,
+                backend=backend_for(config),
             )
         if sequence.layers:
             sequence_encoder = SequenceEncoder(
@@ -66,6 +68,23 @@ def _polarity_head(config: Config, num_items: int) -> NextPolarity | ItemPolarit
     if kind == "none":
         return None
     return NextPolarity(size) if kind == "next" else ItemPolarity(num_items, size)
+
+
+def backend_for(config: Config) -> Literal["dgl", "torch"]:
+    """The library for sums over edges; "auto" is DGL where it can be imported, else PyTorch.
+
+    Raises:
+        ImportError: If ``model.backend`` is "dgl" and DGL cannot be imported.
+    """
+    if config.model.backend == "torch":
+        return "torch"
+    try:
+        import_dgl()
+    except ImportError:
+        if config.model.backend == "dgl":
+            raise
+        return "torch"
+    return "dgl"
 
 
 def check_device(config: Config) -> None:

@@ -87,7 +87,9 @@ class ModelConfig:
     """What both encoders share."""
 
     embedding_size: Annotated[int, "width of all vectors"] = 64
-    backend: Annotated[Literal["dgl", "torch"], "sums over edges"] = "dgl"
+    backend: Annotated[
+        Literal["auto", "dgl", "torch"], "sums over edges; auto: DGL where it can be imported"
+    ] = "auto"
     polarity: Annotated[
         Literal["none", "next", "item"], "predict that of the next event, of items"
     ] = "none"

@@ -280,7 +280,7 @@ class TestSaveAndLoad:
 
     def test_unknown_backend(self, saved):
         with pytest.raises(
-            ConfigError, match="backend: model.backend is 'jax'.*there are 'dgl', 'torch'"
+            ConfigError, match="backend: model.backend is 'jax'.*there are 'auto', 'dgl', 'torch'"
         ):
             EmoRec.load(saved, backend="jax")
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import click
 
-from emorec.building import check_device
+from emorec.building import backend_for, check_device
 from emorec.config import Config
-from emorec.data.graph import import_dgl
 from emorec.evaluation.differences import differences_table
 from emorec.evaluation.tables import predictions_table, results_table
 from emorec.experiment import Comparison
@@ -47,8 +46,9 @@ def how_to_run(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--backend",
-            type=click.Choice(["dgl", "torch"]),
-            help="Library for sums over edges.  [default: the run's]",
+            type=click.Choice(["auto", "dgl", "torch"]),
+            help="Library for sums over edges; auto is DGL where it can be imported, else PyTorch."
+            "  [default: the run's]",
         ),
     ):
         command = option(command)
@@ -79,8 +79,8 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 def ready_machine(config: Config) -> None:
     """Fails before any long work if the device or the backend cannot be had."""
     check_device(config)
-    if config.model.backend == "dgl" and config.graph.conv != "none":
-        import_dgl()
+    if config.graph.conv != "none":
+        backend_for(config)
     use_threads(config.training.threads)
 
 

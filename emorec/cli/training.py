@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from emorec.building import backend_for
 from emorec.checkpoint import EpochRecord
 from emorec.cli.common import RUN, print_results, ready_machine, user_errors
 from emorec.config import Config, load_config, parse_setting, preset_names
@@ -40,8 +41,9 @@ __all__ = ["train"]
 )
 @click.option(
     "--backend",
-    type=click.Choice(["dgl", "torch"]),
-    help="Library for sums over edges.  [default: dgl]",
+    type=click.Choice(["auto", "dgl", "torch"]),
+    help="Library for sums over edges.  [default: auto, which is DGL where it can be imported, "
+    "else PyTorch]",
 )
 @click.option(
     "--epochs",
@@ -142,6 +144,12 @@ def train(
             if run_dir is None and not any(folder.iterdir()):
                 folder.rmdir()  # there is nothing to go on with
     ready_machine(config)
+    if config.graph.conv != "none" and config.model.backend == "auto":
+        names = {
+            "dgl": "DGL",
+            "torch": "PyTorch, as DGL cannot be imported (emorec doctor says why)",
+        }
+        click.echo(f"Sums over the graph's edges are by {names[backend_for(config)]}.\n")
     try:
         _train_and_judge(config, split, folder, progress)
     except (KeyboardInterrupt, BrokenPipeError) as stop:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from emorec import cli
-from tests.cli.commands import HEADER, TINY, assert_fails, log_lines
+from tests.cli.commands import HEADER, TINY, assert_fails, call, log_lines
 
 
 def edited(column, value, row=4):
@@ -126,6 +126,16 @@ class TestBadInput:
         self.fails(
             tmp_path, "--dataset", log, "--device", "cuda", message="PyTorch finds no CUDA device"
         )
+
+    @pytest.mark.parametrize("preset", ["emorec", "diff-gat"])
+    def test_no_dgl_unless_it_is_asked_for(self, log, tmp_path, monkeypatch, preset):
+        monkeypatch.setitem(sys.modules, "dgl", None)
+        arguments = ["--dataset", log, "--epochs", 1, "--preset", preset, "--set", "split.n=3"]
+        result = call(cli.train, *arguments, "--run-dir", tmp_path / "auto")
+        assert result.exit_code == 0, result.output
+        said = "Sums over the graph's edges are by PyTorch, as DGL cannot be imported"
+        assert result.stdout.count(said) == 1
+        assert 'backend = "auto"' in (tmp_path / "auto" / "config.toml").read_text()
 
     def test_no_dgl(self, log, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "dgl", None)
