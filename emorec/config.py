@@ -165,7 +165,9 @@ class LossConfig:
 class TrainingConfig:
     """How it is learned."""
 
-    epochs: Annotated[int, "at most"] = 20
+    epochs: Annotated[
+        int, "at most; 0: until validation stops improving, or 20 where there is no validation data"
+    ] = 0
     batch_size: Annotated[int, "windows of users' histories"] = 64
     learning_rate: float = 5e-3
     weight_decay: Annotated[float, "AdamW's, decoupled"] = 0.0
@@ -173,7 +175,9 @@ class TrainingConfig:
     averaging: Annotated[float, "decay of the moving average of parameters, per step; 0: none"] = (
         0.0
     )
-    patience: Annotated[int, "epochs without a better validation score before stopping"] = 4
+    patience: Annotated[
+        int, "epochs, of at least 100 steps, without a better validation score before stopping"
+    ] = 4
     refit: Annotated[
         float, "go on with train and validation, for this share of the chosen epochs"
     ] = 0.0
@@ -400,14 +404,15 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         "at least 1",
         lambda value: value >= 1,
         "data.min_user_events data.min_item_events split.n model.embedding_size graph.layers "
-        "graph.heads sequence.heads sequence.max_length loss.samples loss.horizon training.epochs "
+        "graph.heads sequence.heads sequence.max_length loss.samples loss.horizon "
         "training.batch_size training.patience evaluation.k evaluation.batch_size",
     ),
     (
         "at least 0",
         lambda value: value >= 0,
         "model.aversion model.neighbours graph.half_life sequence.layers loss.polarity_weight "
-        "loss.polarity_decay training.weight_decay training.refit training.seed training.threads",
+        "loss.polarity_decay training.weight_decay training.refit training.seed training.threads "
+        "training.epochs",
     ),
     (
         "positive",

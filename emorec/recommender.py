@@ -35,7 +35,7 @@ from emorec.run_folder import (
 from emorec.scoring import ModelScorer
 from emorec.texts import count, plain
 from emorec.threads import threads
-from emorec.training import train
+from emorec.training import most_epochs, train
 
 __all__ = ["EmoRec", "NotFittedError"]
 
@@ -113,9 +113,10 @@ class EmoRec:
         require_choice(data.train, "the log")
         config, valid = self.config, data.valid_targets
         if not len(valid):
+            epochs = count(most_epochs(config, valid), "epoch")
             warnings.warn(
-                f"no validation data, so training runs for {count(config.training.epochs, 'epoch')}"
-                f": {_why_no_targets(data, config.split)}",
+                f"no validation data, so training runs for {epochs}: "
+                f"{_why_no_targets(data, config.split)}",
                 stacklevel=2,
             )
         checkpoint = checkpoint and Path(checkpoint)

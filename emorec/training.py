@@ -36,8 +36,14 @@ from emorec.scoring import ModelScorer, graph_source
 from emorec.similar_items import similar_items
 from emorec.voting import choose_vote
 
-__all__ = ["TrainingError", "train"]
+__all__ = ["MOST_EPOCHS", "TrainingError", "most_epochs", "train"]
 
+MOST_EPOCHS = 10_000
+"""Epochs after which training stops even though validation still improves: never, in practice."""
+
+_EPOCHS_WITHOUT_VALIDATION = 20
+# Epochs of a small log are a few steps: four of them without a gain mean nothing.
+_STEPS_OF_PATIENCE = 100
 _TARGETS = {
     "any": set(Feedback),
     "positive": {Feedback.EXPLICIT_POSITIVE, Feedback.IMPLICIT_POSITIVE},
@@ -82,6 +88,7 @@ def train(
         FileError: If the checkpoint is of another model, other data or other settings.
     """
     options = config.training
+    epochs = most_epochs(config, valid)
     keep_freed_memory()
     model.to(options.device)
     if model.neighbours is not None:
@@ -89,19 +96,21 @@ def train(
     if isinstance(model.polarity, ItemPolarity):
         model.polarity.remember(fit)
     events = EventSequences.build(fit)
-    learner = _Learner(model, config, events, fit, anneal)
+    learner = _Learner(model, config, events, fit, epochs, anneal)
     validate = _validation(model, config, fit, valid)
     identity = _identity(config, fit, valid, anneal)
     state = Progress.fresh(model, identity)
     if checkpoint is not None and checkpoint.exists():
         state = Progress.load(checkpoint, model, identity, learner.optimizer, learner.average)
-    if state.epoch > options.epochs:
+    if state.epoch > epochs:
         warnings.warn(
-            f"{checkpoint} has {state.epoch} epochs, more than training.epochs "
-            f"({options.epochs}): none is added",
+            f"{checkpoint} has {state.epoch} epochs, more than training.epochs ({epochs}): none is "
+            "added",
             stacklevel=2,
         )
-    while state.epoch < options.epochs and state.epochs_without_gain < options.patience:
+    steps = num_batches(events, config.sequence.max_length, options.batch_size)
+    patience = max(options.patience, math.ceil(_STEPS_OF_PATIENCE / steps))
+    while state.epoch < epochs and state.epochs_without_gain < patience:
         started = time.perf_counter()
         loss = learner.run_epoch(state.epoch + 1, progress)
         with learner.average.applied() if learner.average else nullcontext():
@@ -123,6 +132,11 @@ def train(
     return state.records
 
 
+def most_epochs(config: Config, valid: Interactions) -> int:
+    """How many epochs training may take; see ``training.epochs``."""
+    return config.training.epochs or (MOST_EPOCHS if len(valid) else _EPOCHS_WITHOUT_VALIDATION)
+
+
 class _Learner:
     """The optimizer's side of training: batches in, parameters changed."""
 
@@ -132,9 +146,11 @@ class _Learner:
         config: Config,
         events: EventSequences,
         fit: Interactions,
+        epochs: int,
         anneal: bool,
     ) -> None:
-        self.model, self.config, self.events, self.anneal = model, config, events, anneal
+        self.model, self.config, self.events = model, config, events
+        self.epochs, self.anneal = epochs, anneal
         options = config.training
         self.optimizer = torch.optim.AdamW(
             self._parameter_groups(),
@@ -170,7 +186,7 @@ class _Learner:
         bar = tqdm(
             batches,
             total=steps_per_epoch,
-            desc=f"epoch {epoch}/{options.epochs}",
+            desc=f"epoch {epoch}" + (f"/{self.epochs}" if self.epochs < MOST_EPOCHS else ""),
             unit="batch",
             leave=False,
             disable=not progress,
@@ -180,7 +196,7 @@ class _Learner:
             torch.manual_seed(int(rng.integers(2**63)))
             for number, batch in enumerate(bar):
                 if self.anneal:
-                    done = (epoch - 1 + number / steps_per_epoch) / options.epochs
+                    done = (epoch - 1 + number / steps_per_epoch) / self.epochs
                     for group in self.optimizer.param_groups:
                         group["lr"] = options.learning_rate * (1 - done)
                 loss = self._step(batch, rng)

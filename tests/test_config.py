@@ -186,7 +186,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("setting", "message"),
         [
-            ("training.epochs=0", "training.epochs must be at least 1, got 0"),
+            ("training.epochs=-1", "training.epochs must be at least 0, got -1"),
             ("training.seed=-1", "training.seed must be at least 0, got -1"),
             ("training.learning_rate=0", "training.learning_rate must be positive, got 0.0"),
             ("training.learning_rate=nan", "training.learning_rate must be positive, got nan"),
@@ -306,8 +306,8 @@ class TestSettings:
             assert (config.model.polarity, config.model.aversion) == ("none", 0)
         with pytest.raises(ConfigError, match="--set model.polarity=none: model.aversion is 0.5"):
             load_config(settings=settings[:1])
-        with pytest.raises(ConfigError, match="^--set training.epochs=0: training.epochs must"):
-            load_config(settings=("training.seed=1", "training.epochs=0"))
+        with pytest.raises(ConfigError, match="^--set training.epochs=-1: training.epochs must"):
+            load_config(settings=("training.seed=1", "training.epochs=-1"))
 
     def test_the_later_of_two_wins(self):
         config = load_config(settings=("training.epochs=3", "training.epochs=4"))

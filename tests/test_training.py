@@ -20,7 +20,7 @@ from emorec.evaluation.ranking import evaluate, recommend_top_k
 from emorec.files import FileError, load_tensors, save_tensors
 from emorec.nn.polarity import ItemPolarity
 from emorec.scoring import ModelScorer
-from emorec.training import TrainingError, train
+from emorec.training import TrainingError, most_epochs, train
 from tests.small import interrupt_training, small_config, small_log
 
 LOG = generate(num_users=60, num_items=50, num_topics=8, events_per_user=12).interactions
@@ -240,10 +240,14 @@ class _Scripted:
 
 
 class TestEarlyStopping:
-    def run_with(self, monkeypatch, scores, **options):
+    @pytest.fixture(autouse=True)
+    def _patience_in_epochs(self, monkeypatch):
+        monkeypatch.setattr(training, "_STEPS_OF_PATIENCE", 1)
+
+    def run_with(self, monkeypatch, scores, epochs=9):
         monkeypatch.setattr(training, "evaluate", _Scripted(scores))
         config = small_config(
-            "", "training.epochs=9", "training.patience=2", "training.averaging=0"
+            "", f"training.epochs={epochs}", "training.patience=2", "training.averaging=0"
         )
         model = build_model(config, LOG.num_users, LOG.num_items)
         states = []
@@ -261,6 +265,20 @@ class TestEarlyStopping:
         assert [record.valid["ndcg"] for record in records] == [0.1, 0.5, 0.3, 0.5]
         assert all(torch.equal(found[name], states[1][name]) for name in found)
         assert any(not torch.equal(found[name], states[3][name]) for name in found)
+
+    def test_validation_alone_decides_without_a_limit(self, monkeypatch):
+        rising = list(np.arange(30) / 30)
+        _, _, records = self.run_with(monkeypatch, [*rising, 0.9, 0.9, 1.0], epochs=0)
+        assert len(records) == 32
+
+    def test_patience_is_at_least_a_hundred_steps(self, monkeypatch):
+        monkeypatch.setattr(training, "_STEPS_OF_PATIENCE", 100)
+        monkeypatch.setattr(training, "num_batches", lambda *_: 15)
+        _, _, records = self.run_with(monkeypatch, [0.5, *[0.4] * 20], epochs=0)
+        assert len(records) == 1 + 7  # 7 epochs of 15 steps
+        monkeypatch.setattr(training, "num_batches", lambda *_: 60)
+        _, _, records = self.run_with(monkeypatch, [0.5, *[0.4] * 20], epochs=0)
+        assert len(records) == 1 + 2
 
     def test_a_gain_starts_patience_anew(self, monkeypatch):
         _, _, records = self.run_with(monkeypatch, [0.1, 0.0, 0.2, 0.1, 0.3, 0.2, 0.1, 0.9])
@@ -296,6 +314,13 @@ class TestEarlyStopping:
         assert [record.valid for record in records] == [{}, {}, {}]
         found = model.state_dict()
         assert all(torch.equal(found[name], states[2][name]) for name in found)
+
+    def test_without_validation_and_a_limit_there_are_twenty_epochs(self):
+        nothing = SPLIT.valid.select(np.zeros(0, dtype=np.int64))
+        config = small_config("", "training.epochs=0")
+        assert most_epochs(config, nothing) == 20
+        assert most_epochs(config, SPLIT.valid) == training.MOST_EPOCHS
+        assert most_epochs(small_config("", "training.epochs=3"), nothing) == 3
 
     def test_a_score_that_validation_cannot_give_is_an_error(self):
         disliked = replace(SPLIT.valid, feedback=np.full(len(SPLIT.valid), 3))

@@ -48,7 +48,7 @@ __all__ = ["train"]
 @click.option(
     "--epochs",
     type=int,
-    help="Most epochs; training stops earlier when validation stops improving.",
+    help="Most epochs.  [default: until validation stops improving]",
 )
 @click.option("--batch-size", type=int, help="Windows of users' histories per step.")
 @click.option("--learning-rate", type=float, help="Step size of AdamW.")
@@ -167,7 +167,13 @@ def _train_and_judge(config: Config, split: Split, folder: Path, progress: bool)
     started = time.perf_counter()
     recommender = train_run(config, split, folder, _print_epoch, progress)
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
-    click.echo(f"Trained in {minutes} min {seconds} s.\n\nTest part, looked at once:")
+    click.echo(f"Trained in {minutes} min {seconds} s.")
+    if limit := _limit_that_decided(config, recommender.records):
+        click.echo(
+            f"Validation was best in the last epoch that training.epochs ({limit}) allows; for "
+            f"more, emorec-train --resume {shlex.quote(str(folder))} --epochs {2 * limit}"
+        )
+    click.echo("\nTest part, evaluated once:")
     k = config.evaluation.k
     comparison = compare_runs({config.preset: recommender}, k, progress)
     write_results(folder, config, split, comparison, recommender.records)
@@ -180,6 +186,13 @@ def _train_and_judge(config: Config, split: Split, folder: Path, progress: bool)
         f"  ask       emorec-recommend {run} --user {user}\n"
         f"  evaluate  emorec-evaluate {run}"
     )
+
+
+def _limit_that_decided(config: Config, records: list[EpochRecord]) -> int:
+    """The limit of epochs if it, and not validation, ended training; else 0."""
+    scores = [record.valid[config.evaluation.select] for record in records if record.valid]
+    limit = config.training.epochs
+    return limit if len(scores) == limit and scores and scores[-1] == max(scores) else 0
 
 
 def _with_options(config: Config, flags: dict[str, Any], settings: tuple[str, ...] = ()) -> Config:
