@@ -236,6 +236,7 @@ class TestSaveAndLoad:
         folder = shutil.copytree(saved, tmp_path / "run")
         config = (folder / "config.toml").read_text()
         (folder / "config.toml").write_text(config.replace('device = "cpu"', 'device = "cuda:99"'))
+        (folder / "manifest.json").unlink()
         with pytest.raises(ConfigError, match="device is 'cuda:99', but PyTorch finds .* CUDA dev"):
             EmoRec.load(folder)
         lists = EmoRec.load(folder, device="cpu").recommend(USERS)
@@ -297,6 +298,7 @@ class TestSaveAndLoad:
         text = config.read_text()
         assert "embedding_size = 8" in text
         config.write_text(text.replace("embedding_size = 8", "embedding_size = 4"))
+        (folder / "manifest.json").unlink()
         with pytest.raises(FileError, match="model.safetensors: does not fit config.toml"):
             EmoRec.load(folder)
 

@@ -117,6 +117,7 @@ class TestEvaluate:
         save_split(other, replace(split, test=split.test.select(np.arange(1, len(split.test)))))
         config = (other / "config.toml").read_text(encoding="utf-8")
         (other / "config.toml").write_text(config.replace("\nn = 2 ", "\nn = 3 "), encoding="utf-8")
+        (other / "manifest.json").unlink()
         assert_fails(
             cli.evaluate, trained[0], other,
             message="other cannot be compared with run, as it holds another test part: "
