@@ -15,7 +15,7 @@ import torch
 from emorec import EmoRec, cli
 from emorec.files import load_tensors
 from tests.cli.commands import TINY, assert_fails, call, log_lines, write_log
-from tests.small import interrupt_training, small_config, small_log
+from tests.small import held, interrupt_training, small_config, small_log
 
 
 def records(folder):
@@ -121,6 +121,44 @@ class TestResume:
 
     def test_no_run_there(self, tmp_path):
         assert_fails(cli.train, "--resume", tmp_path / "gone", message="gone: no such run folder")
+
+    def test_one_writer_per_folder(self, log, trained, tmp_path):
+        folder = shutil.copytree(trained[0], tmp_path / "run")
+        message = "run is being written by .* process; wait for it or choose another folder"
+        with held(folder):
+            assert_fails(cli.train, "--resume", folder, message=message)
+            assert_fails(cli.train, "--dataset", log, "--run-dir", folder, *TINY, message=message)
+        assert call(cli.train, "--resume", folder).exit_code == 0
+
+    def test_on_another_device(self, trained, tmp_path):
+        folder = shutil.copytree(trained[0], tmp_path / "run")
+        assert call(cli.train, "--resume", folder, "--device", "cpu").exit_code == 0
+        message = "training.device is 'cuda:99', but PyTorch finds"
+        assert_fails(cli.train, "--resume", folder, "--device", "cuda:99", message=message)
+
+    def test_leftovers_of_a_killed_run_go(self, trained, tmp_path):
+        folder = shutil.copytree(trained[0], tmp_path / "run")
+        left = folder / ".checkpoint-refit-2.safetensors.a1b2c3_4.tmp"
+        left.write_bytes(b"half")
+        assert call(cli.train, "--resume", folder).exit_code == 0
+        assert not left.exists()
+
+    def test_a_disk_that_fills_before_the_log_is_stored(self, log, tmp_path, monkeypatch):
+        folder = tmp_path / "run"
+
+        def full(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        arguments = "--dataset", log, "--run-dir", folder, "--epochs", 1, *TINY
+        with monkeypatch.context() as patch:
+            patch.setattr("emorec.files.save_file", full)
+            assert_fails(cli.train, *arguments, message="No space left on device")
+        assert not folder.exists()
+        # nor does the same, if the process is killed there
+        (folder / ".writing").mkdir(parents=True)
+        (folder / ".writing" / "config.toml").write_text("preset = ")
+        (folder / ".lock").write_text("1")
+        assert call(cli.train, *arguments).exit_code == 0
 
     def test_a_damaged_checkpoint(self, trained, tmp_path):
         folder = shutil.copytree(trained[0], tmp_path / "run")
