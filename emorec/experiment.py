@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from emorec.baselines import ItemKNN, MeanReaction, MostPop
-from emorec.building import build_model
+from emorec.building import build_model, check_memory
 from emorec.checkpoint import EpochRecord
 from emorec.config import Config, ConfigError, DataConfig
 from emorec.data.datasets import DATASETS, read_dataset
@@ -84,6 +84,7 @@ def prepare(
     Raises:
         ValueError: If settings do not fit each other, or the data cannot be used.
     """
+    check_memory(config, num_users=1, num_items=1, copies=4)
     build_model(config, num_users=1, num_items=1)  # settings that do not fit fail before the data
     log, report = load_data(config.data, data_dir, progress)
     options = config.split

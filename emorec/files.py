@@ -32,7 +32,7 @@ __all__ = [
     "write_text",
 ]
 
-MAX_SETTINGS = 1 << 20  # bytes of a file that people write: settings, rules
+MAX_SETTINGS = 1 << 17  # bytes of a file that people write: settings, rules
 
 
 class FileError(ValueError):
@@ -90,18 +90,19 @@ def require_regular_file(path: Path) -> None:
 
     Raises:
         FileError: If there is no such file, or it is a folder, a device, a pipe or a socket.
-        OSError: If the system does not let us look at it.
     """
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise FileError(f"{path}: there is no such file") from None
-    except ValueError as error:  # a name that holds a null character
-        raise FileError(f"{str(path)!r} is not the name of a file ({error})") from None
+        raise FileError(f"{path}: cannot be read: there is no such file") from None
+    except (ValueError, OSError) as error:  # a null character, too long a name, no permission
+        raise FileError(f"{str(path)!r}: cannot be read: {error}") from None
     if stat.S_ISDIR(mode):
-        raise FileError(f"{path} is a folder; give a file")
+        raise FileError(f"{path}: cannot be read: it is a folder; give a file")
     if not stat.S_ISREG(mode):
-        raise FileError(f"{path} is a device, a pipe or a socket; give a regular file")
+        raise FileError(
+            f"{path}: cannot be read: it is a device, a pipe or a socket; give a regular file"
+        )
 
 
 def read_text(path: Path, most: int = MAX_SETTINGS) -> str:
@@ -121,7 +122,7 @@ def read_text(path: Path, most: int = MAX_SETTINGS) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise FileError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+        raise FileError(f"{path}: cannot be read: not UTF-8 text ({error})") from error
 
 
 def read_json(path: Path) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from emorec.building import build_model, check_device
+from emorec.building import build_model, check_device, check_memory
 from emorec.checkpoint import EpochRecord, load_parameters
 from emorec.config import Config, SplitConfig, load_config
 from emorec.data.datasets import DATASETS
@@ -118,6 +118,7 @@ class EmoRec:
                 stacklevel=2,
             )
         checkpoint = checkpoint and Path(checkpoint)
+        check_memory(config, data.train.num_users, data.train.num_items, copies=4)
         model = build_model(config, data.train.num_users, data.train.num_items)
         with (
             only_writer(checkpoint.parent) if checkpoint else nullcontext(),
@@ -340,6 +341,7 @@ class EmoRec:
         check_device(config)
         recommender = cls(config=config)
         split = load_split(folder)
+        check_memory(config, split.train.num_users, split.train.num_items)
         model = build_model(recommender.config, split.train.num_users, split.train.num_items)
         if checked_file(folder, "model.safetensors") is None and (folder / CHECKPOINT).is_file():
             raise FileError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import tarfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from emorec.data.interactions import Interactions
 from emorec.data.readers import ReadReport, RulesLike
 from emorec.data.synthetic import generate
 from emorec.data.tables import DataError
+from emorec.files import one_line, require_regular_file
 from emorec.suggestions import suggestion
 
 __all__ = [
@@ -187,15 +190,20 @@ def _kuairand(path: Path, rules: RulesLike) -> tuple[Interactions, ReadReport]:
 def _members(path: Path, wanted: Sequence[str]) -> list[str]:
     """The wanted files as the archive spells them, in the order wanted."""
     try:
+        require_regular_file(path)
         if path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
         else:
             with tarfile.open(path) as tar:
                 names = tar.getnames()
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+    except (
+        zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError,
+        RuntimeError, ValueError,
+    ) as error:  # fmt: skip
         raise DataError(
-            f"{path}: the archive is truncated or damaged ({error}); copy or download it again"
+            f"{path}: the archive is truncated or damaged ({one_line(error)}); "
+            "copy or download it again"
         ) from error
     found = [next((n for n in names if n.removeprefix("./") == w), None) for w in wanted]
     absent = [w for w, f in zip(wanted, found, strict=True) if f is None]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from emorec.suggestions import shortened
+
 __all__ = ["Feedback"]
 
 
@@ -50,4 +52,4 @@ class Feedback(IntEnum):
             if feedback.label == label:
                 return feedback
         known = ", ".join(feedback.label for feedback in cls)
-        raise ValueError(f"unknown kind of feedback {label!r}; the kinds are {known}")
+        raise ValueError(f"unknown kind of feedback {shortened(label)!r}; the kinds are {known}")

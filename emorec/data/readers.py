@@ -14,7 +14,7 @@ import pandas as pd
 from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions, TimeUnit
 from emorec.data.rules import STARS, FeedbackRules, NoRuleMatches, RuleMatch
-from emorec.data.tables import DataError, FileFormat, Table, column_remedy, read_table
+from emorec.data.tables import DataError, FileFormat, Table, column_remedy, read_table, to_numbers
 from emorec.data.times import TimeUnitOption, parse_times
 from emorec.data.vocabulary import Vocabulary
 
@@ -241,7 +241,7 @@ def _warn_of_other_scales(stars: np.ndarray, source: str, rules: FeedbackRules) 
 
 def _checked_ratings(table: Table, column: str) -> np.ndarray:
     raw = table.column(column, "rating", f"{column_remedy('rating')}, or choose other rules")
-    stars = pd.to_numeric(raw, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    stars = to_numbers(raw).to_numpy(dtype=np.float64, na_value=np.nan)
     wrong = ~np.isfinite(stars) & raw.notna().to_numpy()
     has_comma = raw[wrong].astype(str).str.fullmatch(r"-?\d+,\d+").any()
     remedy = "write decimal points, not commas"

@@ -7,6 +7,7 @@ import importlib
 import io
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -16,10 +17,19 @@ from typing import IO, Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from emorec.data.files import DataError, open_bytes, readable
-from emorec.suggestions import suggestion
+from emorec.data.files import DataError, open_bytes, readable, require_size
+from emorec.files import one_line
+from emorec.suggestions import shortened, suggestion
 
-__all__ = ["DataError", "FileFormat", "Table", "column_remedy", "concat_tables", "read_table"]
+__all__ = [
+    "DataError",
+    "FileFormat",
+    "Table",
+    "column_remedy",
+    "concat_tables",
+    "read_table",
+    "to_numbers",
+]
 
 FileFormat = Literal["csv", "jsonl", "parquet"]
 _SUFFIXES: dict[str, FileFormat] = {
@@ -31,6 +41,7 @@ _DELIMITERS = ("\t", "::", ",", ";", "|", " ")
 # Not in columns of text: a user may be called "NA".
 _MISSING_NUMBERS = ["", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"]
 _JSON_ROWS_AT_ONCE = 200_000
+_MOST_COLUMNS = 10_000  # some 50 microseconds each, and in JSON one value per row
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +121,9 @@ class Table:
             row = int(wrong.argmax())
             value = self.frame[column].iloc[row]
             shown = value.item() if isinstance(value, np.generic) else value
-            raise DataError(f"{self.place(row)}, column {column!r}: {shown!r} {why}{_rows(wrong)}")
+            raise DataError(
+                f"{self.place(row)}, column {column!r}: {shortened(shown)!r} {why}{_rows(wrong)}"
+            )
 
 
 def read_table(
@@ -194,7 +207,10 @@ def read_table(
             open_bytes(path, member) as stream,
             io.TextIOWrapper(stream, encoding=encoding, newline="") as text,
         ):
-            line = _line_of(text, row + has_header, delimiter)
+            try:
+                line = _line_of(text, row + has_header, delimiter)
+            except csv.Error:  # a cell of over 131,072 characters, which pandas can read
+                return f"row {row + 1} of {source}"
         return f"line {line} of {source}"
 
     return Table(frame, source, place, tuple(found), from_text=delimiter is not None)
@@ -204,6 +220,14 @@ def column_remedy(meaning: str) -> str:
     """What to do where the column of users, items, times, ratings or feedback is not found."""
     option = f"data.{meaning}_column=NAME"
     return f"rename it, or say which one holds it: --set {option} (Python: EmoRec(..., '{option}'))"
+
+
+def to_numbers(column: pd.Series) -> pd.Series:
+    """The numbers of a column, NaN where a value is none, infinite where no float is as large."""
+    try:
+        return pd.to_numeric(column, errors="coerce")
+    except OverflowError:  # of a whole number of hundreds of digits; as text it becomes infinite
+        return pd.to_numeric(column.astype(str).where(column.notna()), errors="coerce")
 
 
 def concat_tables(tables: Sequence[Table]) -> Table:
@@ -249,11 +273,20 @@ def _sniff(header: str, wanted: Iterable[str]) -> str:
 
 
 def _check_names(names: list[str], source: str) -> None:
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise DataError(
+                f"{source} names column {shortened(name)!r} {count} times; "
+                "each column needs a name of its own"
+            )
+    _check_number(len(names), source)
+
+
+def _check_number(columns: int, source: str) -> None:
+    if columns > _MOST_COLUMNS:
         raise DataError(
-            f"{source} names column {twice[0]!r} {names.count(twice[0])} times; "
-            "each column needs a name of its own"
+            f"{source} has more than {_MOST_COLUMNS:,} columns; a log has a user, an item, a time "
+            "and few others, and one line per interaction"
         )
 
 
@@ -314,6 +347,7 @@ def _read_json_lines(
         while chunk := list(islice(records, _JSON_ROWS_AT_ONCE)):
             for record in chunk:
                 names.update(dict.fromkeys(record))
+            _check_number(len(names), source)
             keep = [c for c in names if columns is None or c in columns]
             data = {c: [record.get(c) for record in chunk] for c in keep}
             parts.append(pd.DataFrame(data, index=range(len(chunk))))
@@ -328,7 +362,7 @@ def _json_objects(lines: Iterable[str], source: str) -> Iterator[dict[str, Any]]
             continue
         try:
             record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # ValueError: also of too long a number
             record = None
         if not isinstance(record, dict):
             raise DataError(
@@ -348,18 +382,20 @@ def _read_parquet(
             f"{path}: reading parquet needs pyarrow: pip install 'emorec[parquet]'"
         ) from error
     try:
-        with open_bytes(path, member) as stream:
+        with open_bytes(path, member, lines=False) as stream:
             file = parquet.ParquetFile(io.BytesIO(stream.read()) if member else str(path))
             names = list(file.schema_arrow.names)
             keep = [c for c in names if columns is None or c in columns]
+            size = 8 * file.metadata.num_rows * len(keep)  # at least; one value repeated is small
+            require_size(size, path.stat().st_size, str(path))
             frame = file.read(columns=keep).to_pandas()
             if frame.index.names != [None]:  # a column that pandas wrote as its index
                 frame = frame.reset_index()
             return frame, names
-    except (OSError, ValueError) as error:
-        if isinstance(error, FileNotFoundError):
+    except (OSError, ValueError, TypeError, NotImplementedError, KeyError) as error:
+        if isinstance(error, FileNotFoundError | DataError):
             raise
-        raise DataError(f"{path}: not a readable parquet file: {error}") from error
+        raise DataError(f"{path}: not a readable parquet file: {one_line(error)}") from error
 
 
 def _line_of(text: IO[str], record: int, delimiter: str | None) -> int:
