@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emorec.data.download import download, md5_of
+from emorec.data.download import download, md5_of, recorded_sha256, sha256_of
 from emorec.data.formats import read_amazon, read_goodreads, read_kuairand, read_movielens
 from emorec.data.interactions import Interactions
 from emorec.data.readers import ReadReport, RulesLike
 from emorec.data.synthetic import generate
 from emorec.data.tables import DataError
-from emorec.files import one_line, require_regular_file
+from emorec.files import one_line, read_text, require_regular_file
 from emorec.suggestions import suggestion
 
 __all__ = [
@@ -43,6 +43,7 @@ class Dataset:
         title: Full name.
         url: Official address of the file; None for a generated data set.
         md5: Checksum where the publisher gives one, else None.
+        most: Largest size of the file that a download accepts, in bytes.
         files: Paths below the data folder that count as present, the downloaded file first.
         read: Reads any of ``files``; None for a generated data set.
         rules: Shipped feedback rules that fit.
@@ -54,6 +55,7 @@ class Dataset:
     title: str
     url: str | None
     md5: str | None
+    most: int
     files: tuple[str, ...]
     read: Reader | None
     rules: str
@@ -102,7 +104,8 @@ def find_dataset(name: str, data_dir: str | Path | None = None, *, progress: boo
     """The file of a data set, downloaded if it is not in ``data_dir`` yet.
 
     Warns:
-        UserWarning: If a file that was there has another checksum than the official one.
+        UserWarning: If a file that was there has another checksum than the official one or the
+            one that was recorded when it was downloaded, or if a download has none to compare with.
 
     Raises:
         DataError: If there is no such data set, or its file is absent and the download fails.
@@ -118,7 +121,7 @@ def find_dataset(name: str, data_dir: str | Path | None = None, *, progress: boo
             return path
     path = folder / dataset.files[0]
     try:
-        download(dataset.url, path, dataset.md5, progress)
+        download(dataset.url, path, dataset.md5, progress, dataset.most)
     except DataError as error:
         raise DataError(
             f"data set {name!r} is not in {folder} and could not be downloaded ({error}). "
@@ -141,13 +144,19 @@ def _known(name: str) -> Dataset:
 
 def _warn_if_other(dataset: Dataset, path: Path) -> None:
     """A local copy may be repacked or unpacked; only the packed official one has the checksum."""
-    if dataset.md5 is None or path.name != dataset.files[0]:
+    if path.name != dataset.files[0]:
         return
-    found = md5_of(path)
-    if found != dataset.md5:
+    recorded = recorded_sha256(path)
+    if dataset.md5 is not None:
+        kind, right, found = "md5", dataset.md5, md5_of(path)
+    elif recorded.is_file():
+        kind, right, found = "SHA-256", read_text(recorded).split(" ")[0], sha256_of(path)
+    else:
+        return
+    if found != right:
+        whose = "the official file" if dataset.md5 is not None else "the file that was downloaded"
         warnings.warn(
-            f"{path}: md5 {found} is not that of the official file ({dataset.md5}); "
-            "used all the same",
+            f"{path}: {kind} {found} is not that of {whose} ({right}); used all the same",
             stacklevel=3,
         )
 
@@ -214,6 +223,7 @@ def _members(path: Path, wanted: Sequence[str]) -> list[str]:
     return [name for name in found if name is not None]
 
 
+_MB = 10**6  # bytes
 _HARPER = "Harper & Konstan 2015, The MovieLens Datasets: History and Context, ACM TiiS 5(4)"
 _GROUPLENS_TERMS = "research use; no redistribution or commercial use without permission"
 _GROUPLENS = "https://files.grouplens.org/datasets/movielens"
@@ -226,6 +236,7 @@ DATASETS: dict[str, Dataset] = {
             title="MovieLens 100K",
             url=f"{_GROUPLENS}/ml-100k.zip",
             md5="0e33842e24a9c977be4e0107933c0723",
+            most=20 * _MB,
             files=("ml-100k.zip", "ml-100k/u.data", "u.data"),
             read=_movielens("ml-100k/u.data"),
             rules="ratings",
@@ -237,6 +248,7 @@ DATASETS: dict[str, Dataset] = {
             title="MovieLens 1M",
             url=f"{_GROUPLENS}/ml-1m.zip",
             md5="c4d9eecfca2ab87c1945afe126590906",
+            most=25 * _MB,
             files=("ml-1m.zip", "ml-1m/ratings.dat"),
             read=_movielens("ml-1m/ratings.dat"),
             rules="ratings",
@@ -248,6 +260,7 @@ DATASETS: dict[str, Dataset] = {
             title="MovieLens Latest (small)",
             url=f"{_GROUPLENS}/ml-latest-small.zip",
             md5=None,  # the file changes with each release
+            most=20 * _MB,
             files=("ml-latest-small.zip", "ml-latest-small/ratings.csv"),
             read=_movielens("ml-latest-small/ratings.csv"),
             rules="ratings",
@@ -257,8 +270,9 @@ DATASETS: dict[str, Dataset] = {
         Dataset(
             name="amazon-beauty",
             title="Amazon reviews 2014, Beauty, 5-core",
-            url="http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/reviews_Beauty_5.json.gz",
+            url="https://snap.stanford.edu/data/amazon/productGraph/categoryFiles/reviews_Beauty_5.json.gz",
             md5=None,
+            most=500 * _MB,
             files=("reviews_Beauty_5.json.gz", "reviews_Beauty_5.json"),
             read=_amazon,
             rules="ratings",
@@ -271,6 +285,7 @@ DATASETS: dict[str, Dataset] = {
             title="Goodreads reviews, spoiler subset",
             url="https://mcauleylab.ucsd.edu/public_datasets/gdrive/goodreads/goodreads_reviews_spoiler_raw.json.gz",
             md5=None,
+            most=3_000 * _MB,
             files=("goodreads_reviews_spoiler_raw.json.gz", "goodreads_reviews_spoiler_raw.json"),
             read=_goodreads,
             rules="ratings",
@@ -283,6 +298,7 @@ DATASETS: dict[str, Dataset] = {
             title="KuaiRand-Pure, standard logs",
             url="https://zenodo.org/records/10439422/files/KuaiRand-Pure.tar.gz",
             md5=None,
+            most=2_000 * _MB,
             files=(
                 "KuaiRand-Pure.tar.gz",
                 _KUAIRAND_LOGS[0],
@@ -299,6 +315,7 @@ DATASETS: dict[str, Dataset] = {
             title="Generated log with known tastes",
             url=None,
             md5=None,
+            most=0,
             files=(),
             read=None,
             rules="",

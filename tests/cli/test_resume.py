@@ -33,6 +33,26 @@ def assert_same_run(one, other):
     assert len({json.dumps(results) for results in models}) == 1
 
 
+def long_training(data):
+    arguments = ["--dataset", data, "--epochs", 12, "--batch-size", 1, *TINY]
+    return [*arguments, "--preset", "emo-sage-thp", "--seed", 3, "--set", "training.patience=12"]
+
+
+def started(*arguments):
+    """A process that trains."""
+    command = [sys.executable, "-c", "from emorec.cli import train; train()"]
+    return subprocess.Popen(
+        [*command, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
+        cwd=Path(cli.__file__).parents[2],
+        # A test run in the background may ignore the signal, and its children would inherit it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
 class TestResume:
     # The third epoch that is run is the third of three, or the first of the refit.
     @pytest.mark.parametrize("settings", [["epochs=3", "refit=0"], ["epochs=2", "refit=1"]])
@@ -60,19 +80,8 @@ class TestResume:
         # it does not come too late on a busy machine.
         data = write_log(tmp_path / "log.csv", log_lines(num_users=60, num_items=40, events=8))
         whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-        arguments = ["--dataset", data, "--epochs", 12, "--batch-size", 1, *TINY]
-        arguments += ["--preset", "emo-sage-thp", "--seed", 3, "--set", "training.patience=12"]
-        command = [sys.executable, "-c", "from emorec.cli import train; train()"]
-        process = subprocess.Popen(
-            [*command, *map(str, arguments), "--run-dir", str(stopped)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
-            cwd=Path(cli.__file__).parents[2],
-            # A test run in the background may ignore the signal, and its children would inherit it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        arguments = [*long_training(data), "--run-dir"]
+        process = started(*arguments, stopped)
         try:
             assert any(line.startswith("epoch   1") for line in process.stdout)
             time.sleep(0.02)
@@ -86,8 +95,29 @@ class TestResume:
         assert 1 <= len(records(stopped)) < 12
         assert not list(stopped.glob(".*.tmp"))
         assert call(cli.train, "--resume", stopped).exit_code == 0
-        call(cli.train, *arguments, "--run-dir", whole)
+        call(cli.train, *arguments, whole)
         assert_same_run(whole, stopped)
+
+    def test_a_second_process_is_kept_out_until_the_first_is_killed(self, tmp_path):
+        data = write_log(tmp_path / "log.csv", log_lines(num_users=60, num_items=40, events=8))
+        folder = tmp_path / "run"
+        process = started(*long_training(data), "--run-dir", folder)
+        try:
+            assert any(line.startswith("epoch   1") for line in process.stdout)
+            message = f"run is being written by process {process.pid}; wait for it or choose ano"
+            assert_fails(cli.train, "--resume", folder, message=message)
+            assert_fails(cli.train, *long_training(data), "--run-dir", folder, message=message)
+            model = EmoRec(config=small_config("", "training.epochs=1"))
+            model.fit(small_log([(0, 0, 0, 0), (1, 1, 0, 1)], 2, 2), progress=False)
+            with pytest.raises(ValueError, match=message):
+                model.save(folder)
+        finally:
+            process.kill()
+            process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert call(cli.train, "--resume", folder, "--epochs", 12).exit_code == 0
+        assert len(records(folder)) >= 12
+        assert not list(folder.glob(".*.tmp"))
 
     def test_more_epochs(self, trained, tmp_path):
         folder = shutil.copytree(trained[0], tmp_path / "run")
