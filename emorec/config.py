@@ -437,9 +437,9 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
             (1_000, "loss.horizon"),
             (1_024, "training.threads"),
             (16_384, "model.embedding_size"),
-            (10_000, "model.neighbours loss.samples"),
+            (10_000, "model.neighbours loss.samples evaluation.k"),
             (100_000, "sequence.max_length"),
-            (1_000_000, "training.epochs training.batch_size evaluation.batch_size evaluation.k"),
+            (1_000_000, "training.epochs training.batch_size evaluation.batch_size"),
         )
     ),
     ("above 0 and below 1", lambda value: 0 < value < 1, "split.quantile"),

@@ -228,7 +228,7 @@ class TestErrors:
             ("evaluation.batch_size=1000001", "evaluation.batch_size must be at most 1,000,000"),
             (
                 "evaluation.k=1000000000000000",
-                "evaluation.k must be at most 1,000,000, got 1000000000000000",
+                "evaluation.k must be at most 10,000, got 1000000000000000",
             ),
             (
                 "training.seed=-9223372036854775809",

@@ -28,7 +28,7 @@ __all__ = ["evaluate"]
 @click.argument("runs", type=RUN, nargs=-1, required=True, metavar="RUN [RUN ...]")
 @click.option(
     "-k",
-    type=click.IntRange(1, 1_000_000),
+    type=click.IntRange(1, 10_000),
     help="Length of the lists.  [default: that of the first run]",
 )
 @how_to_run

@@ -104,7 +104,7 @@ class TestBadInput:
             (["--epoch", "3"], "No such option"),
             (["--set", "training.threads=100000"], "training.threads must be at most 1,024"),
             (["--set", "model.embedding_size=1000000000"], "embedding_size must be at most 16,384"),
-            (["--set", "evaluation.k=1000000000000000"], "evaluation.k must be at most 1,000,000"),
+            (["--set", "evaluation.k=1000000000000000"], "evaluation.k must be at most 10,000"),
             (["--config", "/dev/zero"], "/dev/zero: cannot be read: it is a device"),
         ],
     )
