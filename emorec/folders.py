@@ -92,7 +92,8 @@ def replace_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
             yield writing
             digests = {path.name: _sha256(path) for path in sorted(writing.iterdir())}
             replaced = sorted({*names, *digests})
-            manifest = {"sha256": digests, "replaced": replaced}
+            manifest: dict[str, Any] = {"sha256": digests, "replaced": replaced}
+            manifest["check"] = _check(manifest)
             write_text(writing / MANIFEST, json.dumps(manifest, indent=2) + "\n")
             sync_folder(writing)
             writing.rename(written)
@@ -114,7 +115,7 @@ def read_manifest(folder: Path) -> dict[str, str] | None:
     path = _newest(folder, MANIFEST)
     if not path.exists():
         return None
-    return _digests(path, read_json(path))
+    return dict(_checked_manifest(path)["sha256"])
 
 
 def checked_file(folder: Path, name: str) -> Path | None:
@@ -139,11 +140,21 @@ def checked_file(folder: Path, name: str) -> Path | None:
     return path
 
 
-def _digests(path: Path, manifest: Any) -> dict[str, str]:
-    digests = manifest.get("sha256") if isinstance(manifest, dict) else None
-    if not isinstance(digests, dict) or not all(isinstance(each, str) for each in digests.values()):
-        raise FileError(f"{path}: is damaged: there are no SHA-256 digests in it")
-    return digests
+def _checked_manifest(path: Path) -> dict[str, Any]:
+    """The content of a manifest that `replace_files` wrote.
+
+    Raises:
+        FileError: If it is something else.
+    """
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or manifest.get("check") != _check(manifest):
+        raise FileError(f"{path}: is damaged: its content is not what it was when it was written")
+    return manifest
+
+
+def _check(manifest: dict[str, Any]) -> str:
+    content = {key: value for key, value in manifest.items() if key != "check"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _newest(folder: Path, name: str) -> Path:
@@ -166,12 +177,11 @@ def _put_in_place(folder: Path) -> None:
     written = folder / _WRITTEN
     manifest = written / MANIFEST
     if manifest.exists():
-        content = read_json(manifest)
-        digests = _digests(manifest, content)
-        for name in content.get("replaced", ()):
+        content = _checked_manifest(manifest)
+        for name in content["replaced"]:
             if (written / name).exists():
                 (written / name).replace(folder / name)
-            elif name not in digests:
+            elif name not in content["sha256"]:
                 (folder / name).unlink(missing_ok=True)
         manifest.replace(folder / MANIFEST)
     if written.is_dir():

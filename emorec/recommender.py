@@ -332,6 +332,7 @@ class EmoRec:
                 if there is no such device here.
         """
         folder = Path(folder)
+        written = read_manifest(folder)
         config = read_config(folder)
         for name, value in (("backend", backend), ("aversion", aversion)):
             if value is not None:
@@ -355,7 +356,9 @@ class EmoRec:
             raise FileError(
                 f"{path}: does not fit config.toml, or is of another version of EmoRec ({error})"
             ) from error
-        if read_manifest(folder) is None:
+        if read_manifest(folder) != written:
+            raise FileError(f"{folder}: another model was saved there just now; load it again")
+        if written is None:
             warnings.warn(
                 f"{folder} holds no {MANIFEST}: whether its files belong together is not checked; "
                 "save the model again to add one",

@@ -74,7 +74,8 @@ def new_files(folder: Path) -> Iterator[Path]:
     Yields:
         The folder to write the new files into.
     """
-    with replace_files(folder, _OF_A_MODEL) as written:
+    is_run = (folder / "vocabulary.json").exists()  # else such files are somebody else's
+    with replace_files(folder, _OF_A_MODEL if is_run else ()) as written:
         yield written
 
 
@@ -86,9 +87,11 @@ def read_config(folder: Path) -> Config:
         ConfigError: If it is damaged.
     """
     config = load_config(file=existing_file(folder, "config.toml"))
-    is_needed = _RULES in (read_manifest(folder) or {})
-    rules = existing_file(folder, _RULES) if is_needed else checked_file(folder, _RULES)
-    return config if rules is None else config.updated({"data": {"rules": str(rules)}}, _RULES)
+    written = read_manifest(folder)
+    if _RULES not in written if written is not None else not (folder / _RULES).exists():
+        return config
+    rules = existing_file(folder, _RULES)
+    return config.updated({"data": {"rules": str(rules)}}, _RULES)
 
 
 def save_config(folder: Path, config: Config) -> None:

@@ -142,7 +142,7 @@ class TestReplaceFiles:
         assert checked_file(one, "a") == one / "a"
 
     @pytest.mark.parametrize(
-        "text", ["", "{", "null", "[]", '{"sha256": 3}', '{"sha256": {"a": 3}}', "[" * 10**5]
+        "text", ["", "{", "null", "[]", '{"check": 3}', '{"sha256": {"a": 3}}', "[" * 10**5]
     )
     def test_a_damaged_manifest(self, tmp_path, text):
         write(tmp_path, **OLD)
@@ -150,6 +150,13 @@ class TestReplaceFiles:
         with pytest.raises(FileError, match=rf"{MANIFEST}: is damaged") as caught:
             checked_file(tmp_path, "a")
         assert "\n" not in str(caught.value)
+
+    def test_a_manifest_that_was_changed(self, tmp_path):
+        write(tmp_path, **OLD)
+        manifest = (tmp_path / MANIFEST).read_text()
+        (tmp_path / MANIFEST).write_text(manifest.replace('"c": ', '"d": '))
+        with pytest.raises(FileError, match=rf"{MANIFEST}: is damaged: its content is not what it"):
+            checked_file(tmp_path, "a")
 
     def test_the_manifest_holds_the_digests(self, tmp_path):
         write(tmp_path, a="")

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from emorec import EmoRec
+from emorec import EmoRec, recommender
 from emorec.config import ConfigError
 from emorec.data.splits import Split, split_interactions
 from emorec.data.synthetic import generate
@@ -334,6 +334,29 @@ except OSError as error:
             shutil.copy(other / name, folder / name)
         with pytest.raises(FileError, match="interactions.safetensors: .* is of another save than"):
             EmoRec.load(folder)
+
+    @pytest.mark.parametrize("name", ["load_split", "build_model", "load_parameters"])
+    def test_a_model_that_is_saved_while_another_is_read(self, fitted, folder, monkeypatch, name):
+        """Each file is right by the manifest of its time; together they would be a mix."""
+        original = getattr(recommender, name)
+        other = EmoRec(config=CONFIG).fit(OTHER_LOG, progress=False)
+
+        def meanwhile(*args):
+            monkeypatch.undo()
+            other.save(folder)
+            return original(*args)
+
+        monkeypatch.setattr(recommender, name, meanwhile)
+        with pytest.raises(FileError, match="another model was saved there just now; load it agai"):
+            EmoRec.load(folder)
+
+    def test_files_of_somebody_else_stay(self, fitted, tmp_path):
+        for name in ("report.html", "rules.toml", "results.json"):
+            (tmp_path / name).write_text("mine")
+        fitted.save(tmp_path)
+        EmoRec.load(tmp_path)
+        for name in ("report.html", "rules.toml", "results.json"):
+            assert (tmp_path / name).read_text() == "mine"
 
     def test_a_model_without_a_manifest_loads_with_a_warning(self, fitted, folder):
         (folder / "manifest.json").unlink()
