@@ -100,7 +100,10 @@ class Progress:
         Raises:
             FileError: If the file is damaged or belongs to another model or training.
         """
-        tensors, about = load_tensors(path)
+        try:
+            tensors, about = load_tensors(path)
+        except FileError as error:
+            raise FileError(f"{error}; remove it to start anew") from error
         if about.get("of") != of:
             raise FileError(
                 f"{path}: belongs to a training on other data or with other settings; go on with "

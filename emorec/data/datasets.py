@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emorec.data.download import download, md5_of, recorded_sha256, sha256_of
+from emorec.data.files import DataError, tar_members
 from emorec.data.formats import read_amazon, read_goodreads, read_kuairand, read_movielens
 from emorec.data.interactions import Interactions
 from emorec.data.readers import ReadReport, RulesLike
 from emorec.data.synthetic import generate
-from emorec.data.tables import DataError
 from emorec.files import one_line, read_text, require_regular_file
 from emorec.suggestions import suggestion
 
@@ -205,7 +205,9 @@ def _members(path: Path, wanted: Sequence[str]) -> list[str]:
                 names = archive.namelist()
         else:
             with tarfile.open(path) as tar:
-                names = tar.getnames()
+                names = [info.name for info in tar_members(tar, path)]
+    except DataError:
+        raise
     except (
         zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError,
         RuntimeError, ValueError,

@@ -19,7 +19,7 @@ import pandas as pd
 
 from emorec.files import FileError, one_line, require_regular_file
 
-__all__ = ["DataError", "open_bytes", "readable", "require_size"]
+__all__ = ["DataError", "open_bytes", "readable", "require_size", "tar_members"]
 
 
 class DataError(ValueError):
@@ -60,11 +60,26 @@ def open_bytes(path: Path, member: str | None, lines: bool = True) -> Iterator[I
             yield _bounded(stream, source, packed, lines)
     else:
         with tarfile.open(path) as tar:
-            found = tar.extractfile(member)
+            named = (info for info in tar_members(tar, path) if info.name == member)
+            info = next(named, None)
+            found = None if info is None else tar.extractfile(info)
             if found is None:
-                raise KeyError(f"{member} is not a file")
+                raise KeyError(f"there is no file {member!r} in it")
             with found:
                 yield _bounded(found, source, packed, lines)
+
+
+def tar_members(tar: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar archive; each is measured before it is unpacked to get to the next.
+
+    Raises:
+        DataError: If they unpack to far more than logs can.
+    """
+    size, packed = 0, path.stat().st_size
+    for info in tar:
+        size += tarfile.BLOCKSIZE + info.size
+        require_size(size, packed, str(path))
+        yield info
 
 
 def require_size(size: int, packed: int, source: str) -> None:

@@ -114,6 +114,7 @@ class TestArchives:
         monkeypatch.setattr(files, "FREE_SIZE", 15_999_999)
         refused(read_interactions, path, message="log.parquet: unpacks to more than 200 times")
 
+    @pytest.mark.filterwarnings("ignore")  # of what the rules make of changed ratings
     @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
     def test_every_byte_changed(self, tmp_path, method):
         whole = zipped(tmp_path / "ml-1m.zip", method).read_bytes()
@@ -139,6 +140,18 @@ class TestArchives:
             path.write_bytes(whole[:length])
             with pytest.raises(DataError):
                 read_kuairand(path, members=["log.csv"])
+
+    def test_a_tar_bomb_is_given_up_before_it_is_unpacked(self, tmp_path, monkeypatch):
+        zeros = tmp_path / "zeros"
+        zeros.touch()
+        os.truncate(zeros, 10**7)
+        path = tmp_path / "KuaiRand-Pure.tar.gz"
+        with tarfile.open(path, "w:gz") as archive:
+            archive.add(zeros, "zeros")
+        monkeypatch.setattr(files, "FREE_SIZE", 10**6)
+        message = "KuaiRand-Pure.tar.gz: unpacks to more than 200 times"
+        refused(read_kuairand, path, members=["a.csv"], message=message)
+        refused(load_dataset, "kuairand-pure", tmp_path, message=message)
 
     def test_in_a_data_set_of_the_registry(self, tmp_path):
         path = zipped(tmp_path / "ml-latest-small.zip")
