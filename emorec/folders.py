@@ -107,7 +107,7 @@ def read_manifest(folder: Path) -> dict[str, str] | None:
     """SHA-256 digests of the files that were written together, by name.
 
     Returns:
-        None if there is no manifest: versions before 0.2 wrote none.
+        None if there is no manifest: earlier versions wrote none.
 
     Raises:
         FileError: If the manifest is damaged.
