@@ -347,7 +347,7 @@ except OSError as error:
             return original(*args)
 
         monkeypatch.setattr(recommender, name, meanwhile)
-        with pytest.raises(FileError, match="another model was saved there just now; load it agai"):
+        with pytest.raises(FileError, match="another model was saved there just now; load"):
             EmoRec.load(folder)
 
     def test_files_of_somebody_else_stay(self, fitted, tmp_path):
