@@ -8,13 +8,14 @@ import torch
 
 from emorec.config import Config, ConfigError
 from emorec.data.graph import import_dgl, schema
+from emorec.memory import machine_memory
 from emorec.nn.graph_encoder import GraphEncoder
 from emorec.nn.model import Recommender
 from emorec.nn.neighbours import Neighbours
 from emorec.nn.polarity import ItemPolarity, NextPolarity
 from emorec.nn.sequence_encoder import SequenceEncoder
 
-__all__ = ["backend_for", "build_model", "check_device"]
+__all__ = ["backend_for", "build_model", "check_device", "check_memory"]
 
 
 def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
@@ -85,6 +86,31 @@ def backend_for(config: Config) -> Literal["dgl", "torch"]:
             raise
         return "torch"
     return "dgl"
+
+
+def check_memory(config: Config, num_users: int, num_items: int, copies: int = 1) -> None:
+    """Fails in one line where a model's parameters alone cannot fit into memory.
+
+    Args:
+        config: The run.
+        num_users: Size of the model.
+        num_items: Size of the model.
+        copies: How many times they are held: training adds gradients and two moments.
+
+    Raises:
+        ConfigError: If they are larger than the machine's memory.
+    """
+    with torch.device("meta"):  # nothing is allocated
+        model = build_model(config, num_users, num_items)
+    tensors = model.state_dict().values()
+    needed = copies * sum(each.numel() * each.element_size() for each in tensors)
+    there_is = machine_memory()
+    if there_is is not None and needed > there_is:
+        raise ConfigError(
+            f"the model's parameters take {needed / 2**30:,.1f} GiB, more than the "
+            f"{there_is / 2**30:,.1f} GiB of this machine; lower model.embedding_size "
+            f"(now {config.model.embedding_size}), sequence.max_length, layers or model.neighbours"
+        )
 
 
 def check_device(config: Config) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import operator
 import tomllib
 import typing
 from collections.abc import Callable, Sequence
@@ -14,7 +16,9 @@ from typing import Annotated, Any, Literal
 
 import tomli_w
 
+from emorec.files import FileError, one_line, read_text
 from emorec.suggestions import suggestion
+from emorec.texts import shortened
 
 __all__ = ["Config", "ConfigError", "load_config", "parse_setting", "preset_names"]
 
@@ -335,12 +339,14 @@ def load_config(
     values: dict[str, Any] = {}
     if file is not None:
         try:
-            values = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file}: cannot be read ({error})") from error
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{file}: is not TOML: {error}") from error
-        preset = str(values.pop("preset", preset))
+            text = read_text(file)
+        except FileError as error:
+            raise ConfigError(str(error)) from error
+        try:
+            values = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:  # ValueError: also of too long a number
+            raise ConfigError(f"{file}: is not TOML: {one_line(error)}") from error
+        preset = str(shortened(values.pop("preset", preset)))
     if preset not in preset_names():
         raise ConfigError(
             f"preset {preset!r} is unknown; {suggestion(str(preset), preset_names())}"
@@ -356,7 +362,9 @@ def _updated(node: Any, values: dict[str, Any], source: str, path: str) -> Any:
     for key, value in values.items():
         name = f"{path}{key}"
         if key not in hints:
-            raise ConfigError(f"{source}: {name!r} is no setting; {suggestion(key, hints)}")
+            raise ConfigError(
+                f"{source}: {shortened(name)!r} is no setting; {suggestion(key, hints)}"
+            )
         current = getattr(node, key)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, dict):
@@ -374,7 +382,9 @@ def _fitted(hint: Any, value: Any, where: str) -> Any:
     if typing.get_origin(hint) is Literal:
         choices = [str(choice) for choice in typing.get_args(hint)]
         if value not in choices:
-            raise ConfigError(f"{where} is {value!r}; {suggestion(str(value), choices)}")
+            raise ConfigError(
+                f"{where} is {shortened(value)!r}; {suggestion(str(shortened(value)), choices)}"
+            )
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         try:
@@ -382,9 +392,10 @@ def _fitted(hint: Any, value: Any, where: str) -> Any:
         except OverflowError:
             raise ConfigError(f"{where} is too large a number") from None
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"{where} must be {_TYPE_NAMES[hint]}, got {value!r}")
-    if hint is int and value >= 2**63:
-        raise ConfigError(f"{where} must be below 2**63, got {value}")
+        raise ConfigError(f"{where} must be {_TYPE_NAMES[hint]}, got {shortened(value)!r}")
+    if hint is int and abs(value) >= 2**63:
+        right = "below 2**63" if value > 0 else "above -2**63"
+        raise ConfigError(f"{where} must be {right}, got {shortened(value)}")
     return value
 
 
@@ -395,7 +406,7 @@ def _parse_value(text: str) -> Any:
     """A TOML value, or the text itself where it is none (``gat`` for ``"gat"``)."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # ValueError: also of too long a number
         return text
 
 
@@ -431,6 +442,21 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         "at least 0 and below 1",
         lambda value: 0 <= value < 1,
         "graph.dropout sequence.dropout training.averaging",
+    ),
+    *(
+        (f"at most {most:,}", functools.partial(operator.ge, most), names)
+        for most, names in (
+            # Far above what has been of use, and below what exhausts memory or time by itself.
+            (64, "graph.layers sequence.layers"),
+            (100, "training.refit"),
+            (256, "graph.heads sequence.heads"),
+            (1_000, "loss.horizon"),
+            (1_024, "training.threads"),
+            (16_384, "model.embedding_size"),
+            (10_000, "model.neighbours loss.samples evaluation.k"),
+            (100_000, "sequence.max_length"),
+            (1_000_000, "training.epochs training.batch_size evaluation.batch_size"),
+        )
     ),
     ("above 0 and below 1", lambda value: 0 < value < 1, "split.quantile"),
     ("between 0 and 1", lambda value: 0 <= value <= 1, "loss.use_negatives"),

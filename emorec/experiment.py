@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from emorec.baselines import MeanReaction
-from emorec.building import build_model
+from emorec.building import build_model, check_memory
 from emorec.checkpoint import EpochRecord
 from emorec.config import Config, ConfigError, DataConfig
 from emorec.data.datasets import DATASETS, read_dataset
@@ -33,10 +33,11 @@ from emorec.evaluation.ranking import (
 )
 from emorec.evaluation.report import write_report
 from emorec.files import to_json, write_text
+from emorec.folders import only_writer
 from emorec.memory import peak_memory_gib
 from emorec.nn.polarity import ItemPolarity
 from emorec.recommender import EmoRec
-from emorec.run_folder import CHECKPOINT, save_config, save_split
+from emorec.run_folder import CHECKPOINT, new_files, save_config, save_split
 from emorec.suggestions import suggestion
 from emorec.tuned_baselines import names_for, tuned_baselines
 
@@ -103,13 +104,15 @@ def prepare(
     Raises:
         ValueError: If settings do not fit each other, or the data cannot be used.
     """
+    check_memory(config, num_users=1, num_items=1, copies=4)
     build_model(config, num_users=1, num_items=1)  # settings that do not fit fail before the data
     log, report = load_data(config.data, data_dir, progress)
     options = config.split
     split = split_interactions(log, options.method, options.n, options.quantile)
-    save_config(folder, config)
-    write_text(folder / "versions.json", json.dumps(_versions(), indent=2))
-    save_split(folder, split)
+    with new_files(folder) as written:
+        save_config(written, config)
+        write_text(written / "versions.json", json.dumps(_versions(), indent=2))
+        save_split(written, split)
     return split, report
 
 
@@ -120,21 +123,25 @@ def train_run(
     on_epoch: Callable[[list[EpochRecord]], None] = lambda records: None,
     progress: bool = True,
 ) -> EmoRec:
-    """Trains, or goes on training, in a run folder prepared before."""
+    """Trains, or goes on training, in a run folder prepared before.
+
+    Raises:
+        FileError: If another process is training there.
+    """
 
     def record(records: list[EpochRecord]) -> None:
         _write_metrics(folder, records)
         on_epoch(records)
 
-    recommender = EmoRec(config=config).fit(
-        split,
-        checkpoint=folder / CHECKPOINT,
-        on_epoch=record,
-        progress=progress,
-    )
-    # Once more: a run that was stopped after its checkpoint and before this file may lack a line.
-    _write_metrics(folder, recommender.records)
-    recommender.save(folder)
+    with only_writer(folder):
+        recommender = EmoRec(config=config).fit(
+            split,
+            checkpoint=folder / CHECKPOINT,
+            on_epoch=record,
+            progress=progress,
+        )
+        recommender.save(folder)  # and removes what tells of an earlier model
+        _write_metrics(folder, recommender.records)
     return recommender
 
 

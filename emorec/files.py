@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-__all__ = ["FileError", "atomic_path", "load_tensors", "save_tensors", "to_json", "write_text"]
+__all__ = [
+    "FileError",
+    "atomic_path",
+    "load_tensors",
+    "one_line",
+    "read_json",
+    "read_text",
+    "require_regular_file",
+    "save_tensors",
+    "sync_folder",
+    "to_json",
+    "write_text",
+]
+
+MAX_SETTINGS = 1 << 17  # bytes of a file that people write: settings, rules
 
 
 class FileError(ValueError):
@@ -69,25 +85,118 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def require_regular_file(path: Path) -> None:
+    """Refuses what is not a file: devices and pipes have no end, or can be read once only.
+
+    Raises:
+        FileError: If there is no such file, or it is a folder, a device, a pipe or a socket.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileError(f"{path}: cannot be read: there is no such file") from None
+    except (ValueError, OSError) as error:  # a null character, too long a name, no permission
+        raise FileError(f"{str(path)!r}: cannot be read: {error}") from None
+    if stat.S_ISDIR(mode):
+        raise FileError(f"{path}: cannot be read: it is a folder; give a file")
+    if not stat.S_ISREG(mode):
+        raise FileError(
+            f"{path}: cannot be read: it is a device, a pipe or a socket; give a regular file"
+        )
+
+
+def read_text(path: Path, most: int = MAX_SETTINGS) -> str:
+    """The text of a regular UTF-8 file of at most ``most`` bytes.
+
+    Raises:
+        FileError: If it is something else.
+    """
+    require_regular_file(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read ({error})") from error
+    if len(content) > most:
+        raise FileError(f"{path}: has more than {most:,} bytes, which is too much for this file")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path}: cannot be read: not UTF-8 text ({error})") from error
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        FileError: If it cannot be read or is not JSON.
+    """
+    text = read_text(path, most=path.stat().st_size)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path}: is damaged: not JSON ({one_line(error)})") from error
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, as one line of moderate length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk."""
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Writes tensors and a JSON-able description into one safetensors file."""
+    """Writes tensors and a JSON-able description into one safetensors file, with a digest."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    description = json.dumps(about)
+    metadata = {"about": description, "sha256": _sha256(whole, description)}
     with atomic_path(path) as temporary:
-        save_file(whole, temporary, metadata={"about": json.dumps(about)})
+        save_file(whole, temporary, metadata=metadata)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads what `save_tensors` wrote.
+    """Reads what `save_tensors` wrote; the digest is checked where there is one.
 
     Raises:
-        FileError: If the file is missing, cut short or something else.
+        FileError: If the file is missing, cut short, changed or something else.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileError(f"{path}: no such file")
+    require_regular_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}
-            about = json.loads((file.metadata() or {})["about"])
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise FileError(f"{path}: is damaged or was not written by emorec ({error})") from error
+            metadata = file.metadata() or {}
+        about = json.loads(metadata["about"])
+        if not isinstance(about, dict):
+            raise TypeError("the description is not a JSON object")
+    except (
+        SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError
+    ) as error:  # fmt: skip
+        # RuntimeError: also json's for deep nesting, and torch's for a shape that cannot be
+        raise FileError(
+            f"{path}: is damaged or was not written by emorec ({one_line(error)})"
+        ) from error
+    if "sha256" in metadata and metadata["sha256"] != _sha256(tensors, metadata["about"]):
+        raise FileError(f"{path}: is damaged: its content does not have the SHA-256 that it states")
     return tensors, about
+
+
+def _sha256(tensors: dict[str, Tensor], description: str) -> str:
+    """A digest of names, types, shapes and values, and of the description."""
+    digest = hashlib.sha256(description.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        flat = tensor.contiguous().as_strided((tensor.numel(),), (1,))
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()

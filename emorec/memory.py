@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from pathlib import Path
 
-__all__ = ["keep_freed_memory", "peak_memory_gib"]
+__all__ = ["keep_freed_memory", "machine_memory", "peak_memory_gib"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 _MOST = 2**31 - 1
@@ -37,3 +39,13 @@ def peak_memory_gib() -> float | None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)
+
+
+def machine_memory() -> int | None:
+    """Bytes of memory that this machine or container has; None where the system does not tell."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return None
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")  # of a container; "max" if there is none
+    text = limit.read_text(encoding="ascii").strip() if limit.is_file() else "max"
+    return min(memory, int(text)) if text.isdigit() else memory

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
-from emorec.building import build_model, check_device
-from emorec.checkpoint import EpochRecord
+from emorec.building import build_model, check_device, check_memory
+from emorec.checkpoint import EpochRecord, load_parameters
 from emorec.config import Config, SplitConfig, load_config
 from emorec.data.datasets import DATASETS
 from emorec.data.interactions import Interactions, k_core, require_choice
@@ -22,12 +23,14 @@ from emorec.data.splits import Split, hold_out_validation
 from emorec.data.tables import as_frame
 from emorec.data.vocabulary import Vocabulary
 from emorec.files import FileError, load_tensors, save_tensors
+from emorec.folders import MANIFEST, checked_file, only_writer, read_manifest
 from emorec.lists import make_lists
 from emorec.nn.model import Recommender
 from emorec.run_folder import (
     CHECKPOINT,
     existing_file,
     load_split,
+    new_files,
     read_config,
     save_config,
     save_split,
@@ -103,7 +106,8 @@ class EmoRec:
                 matched by no rule, or repeated), or the log has no times.
 
         Raises:
-            ValueError: If the log cannot be used.
+            ValueError: If the log cannot be used, or another process is training in the
+                checkpoint's folder.
             TrainingError: If training fails.
         """
         if not isinstance(data, Split):
@@ -120,8 +124,12 @@ class EmoRec:
                 stacklevel=2,
             )
         checkpoint = checkpoint and Path(checkpoint)
+        check_memory(config, data.train.num_users, data.train.num_items, copies=4)
         model = build_model(config, data.train.num_users, data.train.num_items)
-        with threads(config.training.threads):
+        with (
+            only_writer(checkpoint.parent) if checkpoint else nullcontext(),
+            threads(config.training.threads),
+        ):
             self.records = train(model, config, data.train, valid, checkpoint, on_epoch, progress)
             if config.training.refit and len(valid):
                 again = self._refit(model, data, checkpoint, on_epoch, progress)
@@ -301,16 +309,21 @@ class EmoRec:
     def save(self, folder: str | Path) -> None:
         """Writes everything that `load` needs: settings, parameters, ids and history.
 
+        All of it is written, or nothing: whatever goes wrong, what was there before still loads.
+
         Raises:
             NotFittedError: Before `fit`; nothing is written then.
-            FileError: If there is a file in the folder's place.
+            FileError: If there is a file in the folder's place, or another process is training
+                there or saving.
+            OSError: If the files cannot be written, for instance because the disk is full.
         """
         folder, split, parameters = Path(folder), self.split, self.model.state_dict()
         if folder.exists() and not folder.is_dir():
             raise FileError(f"{folder} is a file; a model is a folder of several, give its name")
-        save_config(folder, self.config)
-        save_split(folder, split)
-        save_tensors(folder / "model.safetensors", parameters, {})
+        with new_files(folder) as written:
+            save_config(written, self.config)
+            save_split(written, split)
+            save_tensors(written / "model.safetensors", parameters, {})
 
     @classmethod
     def load(
@@ -328,12 +341,16 @@ class EmoRec:
             aversion: ``model.aversion`` in place of the run's; it is not trained.
             device: Where to compute, in place of where the run was trained.
 
+        Warns:
+            UserWarning: If an earlier version of EmoRec saved the model, without a manifest.
+
         Raises:
-            FileError: If a file is missing or damaged.
+            FileError: If a file is missing, damaged or not of the same save as the others.
             ConfigError: If the model does not know the polarity of items, and so no aversion; or
                 if there is no such device here.
         """
         folder = Path(folder)
+        written = read_manifest(folder)
         config = read_config(folder)
         for name, value in (("backend", backend), ("aversion", aversion)):
             if value is not None:
@@ -343,20 +360,28 @@ class EmoRec:
         check_device(config)
         recommender = cls(config=config)
         split = load_split(folder)
+        check_memory(config, split.train.num_users, split.train.num_items)
         model = build_model(recommender.config, split.train.num_users, split.train.num_items)
-        if not (folder / "model.safetensors").is_file() and (folder / CHECKPOINT).is_file():
+        if checked_file(folder, "model.safetensors") is None and (folder / CHECKPOINT).is_file():
             raise FileError(
                 f"{folder}: training is not finished; go on with emorec-train --resume {folder}"
             )
         path = existing_file(folder, "model.safetensors")
         tensors, _ = load_tensors(path)
         try:
-            model.load_state_dict(tensors)
-        except RuntimeError as error:
-            first = str(error).splitlines()[-1].strip()
+            load_parameters(model, tensors)
+        except ValueError as error:
             raise FileError(
-                f"{path}: does not fit config.toml, or is of another version of EmoRec ({first})"
+                f"{path}: does not fit config.toml, or is of another version of EmoRec ({error})"
             ) from error
+        if read_manifest(folder) != written:
+            raise FileError(f"{folder}: another model was saved there just now; load it again")
+        if written is None:
+            warnings.warn(
+                f"{folder} holds no {MANIFEST}: whether its files belong together is not checked; "
+                "save the model again to add one",
+                stacklevel=2,
+            )
         recommender._model = model.to(recommender.config.training.device).eval()
         recommender._split = split
         return recommender

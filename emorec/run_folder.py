@@ -1,17 +1,24 @@
 """What a run folder holds, besides what is written once for people to read.
 
+manifest.json              digests of the files that were written together, see below
 config.toml                every setting
 rules.toml                 the feedback rules, if they were a file of the user's
 vocabulary.json            the users' own ids
 interactions.safetensors   the parts of the log
 model.safetensors          the best epoch's parameters
 checkpoint.safetensors     where training goes on
+
+The first five below the manifest are replaced all at once or not at all. Each file of tensors holds
+a digest of its own.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,14 +27,56 @@ from emorec.data.interactions import Interactions
 from emorec.data.rules import shipped_rules
 from emorec.data.splits import Split
 from emorec.data.vocabulary import Vocabulary
-from emorec.files import FileError, load_tensors, save_tensors, write_text
+from emorec.files import (
+    FileError,
+    load_tensors,
+    one_line,
+    read_json,
+    read_text,
+    save_tensors,
+    write_text,
+)
+from emorec.folders import checked_file, read_manifest, replace_files
 
-__all__ = ["CHECKPOINT", "existing_file", "load_split", "read_config", "save_config", "save_split"]
+__all__ = [
+    "CHECKPOINT",
+    "existing_file",
+    "load_split",
+    "new_files",
+    "read_config",
+    "save_config",
+    "save_split",
+]
 
 CHECKPOINT = "checkpoint.safetensors"
 _RULES = "rules.toml"
+_OF_A_MODEL = (
+    "config.toml",
+    _RULES,
+    "vocabulary.json",
+    "interactions.safetensors",
+    "model.safetensors",
+    "metrics.jsonl",
+    "results.json",
+    "report.html",
+)
+_SHOWN = 20  # names of files, in errors
 _PARTS = ("train", "valid", "test")
 _COLUMNS = ("user", "item", "feedback", "time")
+
+
+@contextmanager
+def new_files(folder: Path) -> Iterator[Path]:
+    """Replaces the files of a run that describe its model, all at once; see `replace_files`.
+
+    Files that tell how an earlier model did, and are not written anew, are removed with it.
+
+    Yields:
+        The folder to write the new files into.
+    """
+    is_run = (folder / "vocabulary.json").exists()  # else such files are somebody else's
+    with replace_files(folder, _OF_A_MODEL if is_run else ()) as written:
+        yield written
 
 
 def read_config(folder: Path) -> Config:
@@ -38,8 +87,11 @@ def read_config(folder: Path) -> Config:
         ConfigError: If it is damaged.
     """
     config = load_config(file=existing_file(folder, "config.toml"))
-    rules = folder / _RULES
-    return config.updated({"data": {"rules": str(rules)}}, _RULES) if rules.is_file() else config
+    written = read_manifest(folder)
+    if _RULES not in written if written is not None else not (folder / _RULES).exists():
+        return config
+    rules = existing_file(folder, _RULES)
+    return config.updated({"data": {"rules": str(rules)}}, _RULES)
 
 
 def save_config(folder: Path, config: Config) -> None:
@@ -48,7 +100,7 @@ def save_config(folder: Path, config: Config) -> None:
     if rules in ("", *shipped_rules()):
         copy.unlink(missing_ok=True)
     elif Path(rules).is_file():
-        write_text(copy, Path(rules).read_text(encoding="utf-8"))
+        write_text(copy, read_text(Path(rules)))
     write_text(folder / "config.toml", config.to_toml())
 
 
@@ -76,8 +128,8 @@ def load_split(folder: Path) -> Split:
     path = existing_file(folder, "vocabulary.json")
     tensors, about = load_tensors(existing_file(folder, "interactions.safetensors"))
     try:
-        vocabulary = json.loads(path.read_text(encoding="utf-8"))
-        users, items = Vocabulary(vocabulary["users"]), Vocabulary(vocabulary["items"])
+        vocabulary = read_json(path)
+        users, items = (Vocabulary(_ids(vocabulary, name)) for name in ("users", "items"))
         train, valid, test = (
             Interactions(
                 **{column: tensors[f"{part}.{column}"].numpy() for column in _COLUMNS},
@@ -87,24 +139,35 @@ def load_split(folder: Path) -> Split:
             )
             for part in _PARTS
         )
-        return Split(train, valid, test, dropped=about["dropped"])
-    except (ValueError, KeyError, TypeError) as error:
+        dropped = about["dropped"]
+        if not isinstance(dropped, int):
+            raise TypeError(f"the number of dropped rows is {dropped!r}")
+        return Split(train, valid, test, dropped=dropped)
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise FileError(
             f"{folder}: vocabulary.json or interactions.safetensors is damaged, "
-            f"or the two are of different runs ({error})"
+            f"or the two are of different runs ({one_line(error)})"
         ) from error
 
 
+def _ids(vocabulary: Any, name: str) -> list[Any]:
+    ids = vocabulary[name]
+    if not isinstance(ids, list) or not all(type(each) in (int, str) for each in ids):
+        raise TypeError(f"{name} is not a list of numbers and texts")
+    return ids
+
+
 def existing_file(folder: Path, name: str) -> Path:
-    """A file of a run folder.
+    """A file of a run folder, which is the one that was written with the others.
 
     Raises:
-        FileError: If the folder or the file is not there, with what is.
+        FileError: If the folder or the file is not there, with what is; or it is another one.
     """
     if not folder.is_dir():
         raise FileError(f"{folder}: no such run folder")
-    path = folder / name
-    if not path.is_file():
-        present = ", ".join(sorted(entry.name for entry in folder.iterdir())) or "nothing"
-        raise FileError(f"{folder}: {name} is missing (the folder holds {present})")
+    path = checked_file(folder, name)
+    if path is None:
+        present = sorted(e.name for e in folder.iterdir() if not e.name.startswith("."))
+        shown = ", ".join(present[:_SHOWN]) + (", ..." if len(present) > _SHOWN else "")
+        raise FileError(f"{folder}: {name} is missing (the folder holds {shown or 'nothing'})")
     return path

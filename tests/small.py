@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +14,7 @@ from emorec.config import Config, load_config
 from emorec.data.interactions import Interactions, TimeUnit
 from emorec.data.sequences import EventSequences
 from emorec.data.vocabulary import Vocabulary
+from emorec.folders import only_writer
 
 Row = tuple[int, int, int, int]
 """User, item, kind of feedback, time."""
@@ -95,3 +99,23 @@ def interrupt_training(monkeypatch, epoch, error):
             yield batch
 
     monkeypatch.setattr(training, "training_batches", interrupted)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Another writer is at work in a folder."""
+    is_in, may_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with only_writer(folder):
+            is_in.set()
+            may_go.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert is_in.wait(60)
+        yield
+    finally:
+        may_go.set()
+        thread.join()

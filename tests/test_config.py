@@ -3,10 +3,11 @@ from __future__ import annotations
 import itertools
 import tomllib
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 
 import pytest
 
-from emorec.building import build_model
+from emorec.building import build_model, check_memory
 from emorec.config import Config, ConfigError, load_config, preset_names
 from emorec.data.graph import schema
 
@@ -208,11 +209,76 @@ class TestErrors:
             ("split.quantile=1", "split.quantile must be above 0 and below 1, got 1.0"),
             ("evaluation.k=0", "evaluation.k must be at least 1, got 0"),
             ("model.embedding_size=0", "model.embedding_size must be at least 1, got 0"),
+            (
+                "model.embedding_size=1000000000",
+                "model.embedding_size must be at most 16,384, got 1000000000",
+            ),
+            ("model.neighbours=10001", "model.neighbours must be at most 10,000, got 10001"),
+            ("graph.layers=65", "graph.layers must be at most 64, got 65"),
+            ("graph.heads=257", "graph.heads must be at most 256, got 257"),
+            ("sequence.layers=65", "sequence.layers must be at most 64, got 65"),
+            ("sequence.heads=257", "sequence.heads must be at most 256, got 257"),
+            ("sequence.max_length=100001", "sequence.max_length must be at most 100,000"),
+            ("loss.samples=10001", "loss.samples must be at most 10,000, got 10001"),
+            ("loss.horizon=1001", "loss.horizon must be at most 1,000, got 1001"),
+            ("training.epochs=1000001", "training.epochs must be at most 1,000,000, got 1000001"),
+            ("training.batch_size=1000001", "training.batch_size must be at most 1,000,000"),
+            ("training.threads=1025", "training.threads must be at most 1,024, got 1025"),
+            ("training.refit=101", "training.refit must be at most 100, got 101"),
+            ("evaluation.batch_size=1000001", "evaluation.batch_size must be at most 1,000,000"),
+            (
+                "evaluation.k=1000000000000000",
+                "evaluation.k must be at most 10,000, got 1000000000000000",
+            ),
+            (
+                "training.seed=-9223372036854775809",
+                r"training.seed must be above -2\*\*63",
+            ),
         ],
     )
     def test_ranges(self, setting, message):
         with pytest.raises(ConfigError, match=f"--set {setting}: {message}"):
             load_config(settings=(setting,))
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("a = " + "[" * 10**5, "run.toml: is not TOML: maximum recursion depth exceeded"),
+            ("a = " + "9" * 10**4, "run.toml: is not TOML: Exceeds the limit"),
+            ("q" * 10**5 + " = 3", f"'{'q' * 100}...' is no setting; there are 'preset', 'data'"),
+            ("preset = 0x" + "f" * 10**4, "preset 'a number of 40000 bits' is unknown"),
+            ("[training]\nseed = 0x" + "f" * 10**4, r"below 2\*\*63, got a number of 40000 bits"),
+            ("[training]\nseed = -" + "9" * 400, r"above -2\*\*63, got a number of 1329 bits"),
+            ("[graph]\nconv = 0x" + "f" * 10**4, "graph.conv is 'a number of 40000 bits'; there"),
+            ("#" * 2**17 + "\n", "run.toml: has more than 131,072 bytes, which is too much"),
+        ],
+        ids=["deep", "digits", "long key", "hex preset", "hex", "negative", "hex choice", "large"],
+    )
+    def test_what_is_too_much(self, tmp_path, text, message):
+        with pytest.raises(ConfigError, match=message) as caught:
+            load_text(tmp_path, text)
+        assert len(str(caught.value)) < 1000
+
+    @pytest.mark.parametrize("value", ["[" * 10**5, "9" * 10**4])
+    def test_settings_that_are_too_much(self, value):
+        with pytest.raises(ConfigError, match="training.seed must be a whole number, got '"):
+            load_config(settings=(f"training.seed={value}",))
+
+    @pytest.mark.parametrize(("name", "kind"), [("/dev/zero", "device"), ("/", "folder")])
+    def test_what_is_no_file(self, name, kind):
+        with pytest.raises(ConfigError, match=f"{name}: cannot be read: it is a {kind}"):
+            load_config(file=Path(name))
+
+    def test_a_model_that_is_larger_than_the_memory(self, monkeypatch):
+        config = load_config("emo-sage-thp", settings=("model.backend=torch",))
+        tensors = build_model(config, 20, 30).state_dict().values()
+        size = sum(each.numel() * each.element_size() for each in tensors)
+        monkeypatch.setattr("emorec.building.machine_memory", lambda: size)
+        check_memory(config, 20, 30)
+        message = "parameters take .* GiB, more than the .* of this.* model.embedding_size .now 64"
+        for sizes, copies in (((20, 31), 1), ((21, 30), 1), ((20, 30), 2)):
+            with pytest.raises(ConfigError, match=message):
+                check_memory(config, *sizes, copies=copies)
 
     def test_a_model_without_an_encoder(self, tmp_path):
         with pytest.raises(ConfigError, match="a model needs one of the two encoders"):

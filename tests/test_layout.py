@@ -15,6 +15,7 @@ LEVELS = {
     "emorec.averaging": 0,
     "emorec.checkpoint": 1,
     "emorec.files": 0,
+    "emorec.folders": 0,
     "emorec.memory": 0,
     "emorec.losses": 0,
     "emorec.ops": 0,

@@ -1,24 +1,32 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from emorec import EmoRec
+from emorec import EmoRec, recommender
 from emorec.config import ConfigError
 from emorec.data.splits import Split, split_interactions
 from emorec.data.synthetic import generate
-from emorec.files import FileError
+from emorec.files import FileError, load_tensors, save_tensors
 from emorec.recommender import NotFittedError
 from emorec.training import train
-from tests.small import small_config, small_log
+from tests.small import held, small_config, small_log
 
 LOG = generate(num_users=40, num_items=50, num_topics=8, events_per_user=12).interactions
+OTHER_LOG = replace(LOG, item=(LOG.item + 7) % LOG.num_items)
 CONFIG = small_config("", "training.epochs=1")
 USERS = LOG.users.ids
 
@@ -243,6 +251,7 @@ class TestSaveAndLoad:
         folder = shutil.copytree(saved, tmp_path / "run")
         config = (folder / "config.toml").read_text()
         (folder / "config.toml").write_text(config.replace('device = "cpu"', 'device = "cuda:99"'))
+        (folder / "manifest.json").unlink()
         with pytest.raises(ConfigError, match="device is 'cuda:99', but PyTorch finds .* CUDA dev"):
             EmoRec.load(folder)
         lists = EmoRec.load(folder, device="cpu").recommend(USERS)
@@ -278,6 +287,130 @@ class TestSaveAndLoad:
         assert not [path for path in folder.iterdir() if path.suffix == ".tmp"]
         pd.testing.assert_frame_equal(EmoRec.load(folder).recommend(USERS), before)
 
+    # The files are saved in this order: a mix of both models has parameters that fit either log.
+    @pytest.mark.parametrize("failing", [1, 2])
+    def test_a_disk_that_fills_later_keeps_the_old_model(self, fitted, tmp_path, failing):
+        other = EmoRec(config=CONFIG).fit(OTHER_LOG, progress=False)
+        fitted.save(tmp_path)
+        done = []
+
+        def fails(*args, **options):
+            done.append(args)
+            if len(done) == failing:
+                raise OSError(28, "No space left on device")
+            return save_file(*args, **options)
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="No space left"):
+            patch.setattr("emorec.files.save_file", fails)
+            other.save(tmp_path)
+        loaded = EmoRec.load(tmp_path)
+        assert np.array_equal(loaded.split.train.item, fitted.split.train.item)
+        pd.testing.assert_frame_equal(loaded.recommend(USERS), fitted.recommend(USERS))
+        other.save(tmp_path)
+        loaded = EmoRec.load(tmp_path)
+        assert np.array_equal(loaded.split.train.item, other.split.train.item)
+        assert not list(tmp_path.glob(".w*")) + list(tmp_path.glob("*.tmp"))
+
+    @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs limits on files")
+    def test_a_disk_that_is_really_full(self, fitted, saved, tmp_path):
+        """The system refuses to write more than some bytes into a file."""
+        folder = shutil.copytree(saved, tmp_path / "run")
+        size = (folder / "model.safetensors").stat().st_size
+        program = f"""
+import resource, signal
+from emorec import EmoRec
+model = EmoRec.load({str(folder)!r})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 2}, {size // 2}))
+try:
+    model.save({str(folder)!r})
+except OSError as error:
+    print("refused:", error)
+"""
+        root = Path(__file__).parents[1]
+        command = [sys.executable, "-c", program]
+        found = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
+        assert found.stdout.startswith("refused:")
+        pd.testing.assert_frame_equal(EmoRec.load(folder).recommend(USERS), fitted.recommend(USERS))
+        assert not list(folder.glob(".w*"))
+
+    def test_files_of_two_models_are_refused(self, fitted, folder, tmp_path):
+        other = tmp_path / "other"
+        EmoRec(config=CONFIG).fit(OTHER_LOG, progress=False).save(other)
+        for name in ("config.toml", "vocabulary.json", "interactions.safetensors"):
+            shutil.copy(other / name, folder / name)
+        with pytest.raises(FileError, match="interactions.safetensors: .* is of another save than"):
+            EmoRec.load(folder)
+
+    @pytest.mark.parametrize("name", ["load_split", "build_model", "load_parameters"])
+    def test_a_model_that_is_saved_while_another_is_read(self, fitted, folder, monkeypatch, name):
+        """Each file is right by the manifest of its time; together they would be a mix."""
+        original = getattr(recommender, name)
+        other = EmoRec(config=CONFIG).fit(OTHER_LOG, progress=False)
+
+        def meanwhile(*args):
+            monkeypatch.undo()
+            other.save(folder)
+            return original(*args)
+
+        monkeypatch.setattr(recommender, name, meanwhile)
+        with pytest.raises(FileError, match="another model was saved there just now; load"):
+            EmoRec.load(folder)
+
+    def test_files_of_somebody_else_stay(self, fitted, tmp_path):
+        for name in ("report.html", "rules.toml", "results.json"):
+            (tmp_path / name).write_text("mine")
+        fitted.save(tmp_path)
+        EmoRec.load(tmp_path)
+        for name in ("report.html", "rules.toml", "results.json"):
+            assert (tmp_path / name).read_text() == "mine"
+
+    def test_a_model_without_a_manifest_loads_with_a_warning(self, fitted, folder):
+        (folder / "manifest.json").unlink()
+        with pytest.warns(UserWarning, match="holds no manifest.json: whether its files belong"):
+            loaded = EmoRec.load(folder)
+        pd.testing.assert_frame_equal(loaded.recommend(USERS), fitted.recommend(USERS))
+        loaded.save(folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            EmoRec.load(folder)
+
+    def test_not_into_a_folder_where_another_trains(self, fitted, folder):
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        with held(folder):
+            with pytest.raises(FileError, match="is being written by this process; wait for it or"):
+                fitted.save(folder)
+            with pytest.raises(FileError, match="is being written by"):
+                EmoRec(config=CONFIG).fit(LOG, checkpoint=folder / "c", progress=False)
+        after = {p.name: p.read_bytes() for p in folder.iterdir() if p.name in before}
+        assert after == before
+
+    def test_a_report_of_another_model_does_not_stay(self, fitted, folder):
+        for name in ("results.json", "report.html", "metrics.jsonl"):
+            (folder / name).write_text("{}")
+        fitted.save(folder)
+        assert not {"results.json", "report.html", "metrics.jsonl"} & set(os.listdir(folder))
+
+    def test_neighbours_outside_of_the_catalogue(self, tmp_path):
+        config = small_config("emorec", "training.epochs=1", "model.neighbours=3")
+        EmoRec(config=config).fit(LOG, progress=False).save(tmp_path)
+        (tmp_path / "manifest.json").unlink()
+        path = tmp_path / "model.safetensors"
+        tensors, about = load_tensors(path)
+        tensors["neighbours.item"][0, 0] = 50
+        save_tensors(path, tensors, about)
+        with pytest.raises(FileError, match="neighbours.item holds 50, but items are .* 0 to 49"):
+            EmoRec.load(tmp_path)
+
+    def test_parameters_that_are_no_numbers(self, folder):
+        (folder / "manifest.json").unlink()
+        path = folder / "model.safetensors"
+        tensors, about = load_tensors(path)
+        tensors["item_embedding.weight"][3] = math.nan
+        save_tensors(path, tensors, about)
+        with pytest.raises(FileError, match="item_embedding.weight holds NaN"):
+            EmoRec.load(folder)
+
     def test_unknown_backend(self, saved):
         with pytest.raises(
             ConfigError, match="backend: model.backend is 'jax'.*there are 'auto', 'dgl', 'torch'"
@@ -304,6 +437,7 @@ class TestSaveAndLoad:
         text = config.read_text()
         assert "embedding_size = 8" in text
         config.write_text(text.replace("embedding_size = 8", "embedding_size = 4"))
+        (folder / "manifest.json").unlink()
         with pytest.raises(FileError, match="model.safetensors: does not fit config.toml"):
             EmoRec.load(folder)
 

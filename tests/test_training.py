@@ -199,6 +199,65 @@ class TestResume:
         with pytest.raises(FileError, match="checkpoint.safetensors: belongs to another model"):
             run(small_config(), checkpoint=checkpoint)
 
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (
+                {"optimizer.0.exp_avg": torch.zeros(3)},
+                r"0.exp_avg is .* \[3\], must be .* \[50, 8\]",
+            ),
+            ({"optimizer.0.exp_avg": None}, "0.exp_avg is missing"),
+            ({"optimizer.0.": None}, "0.exp_avg is missing"),
+            ({"optimizer.0.step": torch.zeros(2)}, "0.step is .*, must be torch.float32"),
+            ({"optimizer.999.step": torch.zeros(())}, "999.step is unknown"),
+            ({"optimizer.0.exp_avg": torch.zeros(50, 8).double()}, "0.exp_avg is torch.float64"),
+            ({"average.item_embedding.weight": torch.zeros(1)}, r"weight is .* \[1\], must be"),
+            ({"average.steps": torch.zeros(2).long()}, r"steps is torch.int64 \[2\], must be"),
+            ({"best.item_embedding.weight": torch.zeros(1)}, r"weight is .* \[1\], must be"),
+            ({"best.": None}, "project is missing"),
+            ({"model.item_embedding.weight": torch.zeros(50, 8) / 0}, "weight holds NaN"),
+        ],
+    )
+    def test_tensors_that_do_not_fit(self, tmp_path, change, message):
+        checkpoint = tmp_path / "checkpoint.safetensors"
+        run(small_config(), checkpoint=checkpoint)
+        tensors, about = load_tensors(checkpoint)
+        for name, value in change.items():
+            if value is None:
+                tensors = {key: each for key, each in tensors.items() if not key.startswith(name)}
+            else:
+                tensors[name] = value
+        save_tensors(checkpoint, tensors, about)
+        with pytest.raises(FileError, match=f"belongs to another model.*{message}") as caught:
+            run(small_config(), checkpoint=checkpoint)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "about",
+        [
+            {"moments": [99]}, {"moments": None}, {"moments": "all"}, {"best_score": "high"},
+            {"epochs_without_gain": -1}, {"records": [{"epoch": 7, "loss": 1.0, "seconds": 1.0}]},
+            {"records": [{"epoch": 1, "loss": "low", "seconds": 1.0}]},
+            {"records": [{"epoch": 1, "loss": 1.0, "seconds": 1.0, "valid": 3}]},
+        ],
+    )  # fmt: skip
+    def test_facts_that_do_not_fit(self, tmp_path, about):
+        checkpoint = tmp_path / "checkpoint.safetensors"
+        run(small_config(), checkpoint=checkpoint)
+        tensors, own = load_tensors(checkpoint)
+        save_tensors(checkpoint, tensors, own | about)
+        with pytest.raises(FileError, match="belongs to another model or version"):
+            run(small_config(), checkpoint=checkpoint)
+
+    def test_a_changed_byte(self, tmp_path):
+        checkpoint = tmp_path / "checkpoint.safetensors"
+        run(small_config(), checkpoint=checkpoint)
+        content = bytearray(checkpoint.read_bytes())
+        content[-9] ^= 1  # the last bit of a parameter
+        checkpoint.write_bytes(content)
+        with pytest.raises(FileError, match="does not have the SHA-256 that it states"):
+            run(small_config(), checkpoint=checkpoint)
+
     def test_cut_short(self, tmp_path):
         checkpoint = tmp_path / "checkpoint.safetensors"
         run(small_config(), checkpoint=checkpoint)

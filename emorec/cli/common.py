@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
 from emorec.building import backend_for, check_device
 from emorec.config import Config
 from emorec.evaluation.differences import differences_table
 from emorec.evaluation.tables import predictions_table, results_table
 from emorec.experiment import Comparison
+from emorec.files import one_line
 from emorec.recommender import EmoRec
 from emorec.threads import use_threads
 from emorec.training import TrainingError
@@ -68,8 +70,21 @@ def user_errors(function: Callable[..., None]) -> Callable[..., None]:
                 raise
             except (ValueError, TrainingError, ImportError, OSError) as error:
                 raise click.ClickException(str(error)) from error
+            except (MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                raise click.ClickException(
+                    f"there is not enough memory ({one_line(error)}); lower training.batch_size, "
+                    "evaluation.batch_size, model.embedding_size or loss.samples"
+                ) from error
 
     return run
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return "can't allocate memory" in str(error)  # PyTorch's on the CPU is a mere RuntimeError
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

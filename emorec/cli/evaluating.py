@@ -28,7 +28,9 @@ __all__ = ["evaluate"]
 @click.command(context_settings={"max_content_width": 100})
 @click.argument("runs", type=RUN, nargs=-1, required=True, metavar="RUN [RUN ...]")
 @click.option(
-    "-k", type=click.IntRange(1), help="Length of the lists.  [default: that of the first run]"
+    "-k",
+    type=click.IntRange(1, 10_000),
+    help="Length of the lists.  [default: that of the first run]",
 )
 @how_to_run
 @click.option(

@@ -17,7 +17,8 @@ from emorec.config import Config, load_config, parse_setting, preset_names
 from emorec.data.datasets import DATASETS
 from emorec.data.splits import Split
 from emorec.experiment import compare_runs, data_card, prepare, train_run, write_results
-from emorec.run_folder import load_split, read_config
+from emorec.folders import is_unused, only_writer
+from emorec.run_folder import existing_file, load_split, read_config
 
 __all__ = ["train"]
 
@@ -110,40 +111,49 @@ def train(
     flags = {name: value for name, value in flags.items() if value is not None}
     if resume is not None:
         others = preset, dataset, data_dir, settings, config_file, run_dir
-        if any(others) or set(flags) - {"epochs", "threads"}:
+        if any(others) or set(flags) - {"epochs", "threads", "device"}:
             raise click.UsageError(
                 "--resume goes on with the run's own settings; of the others only "
-                "--epochs and --threads may be given with it"
+                "--epochs and --threads may be given with it, and --device"
             )
-        config = _with_options(read_config(resume), flags)
-        folder, split = resume, load_split(resume)
-        if not len(split.test):
-            raise click.UsageError(
-                f"{resume} holds no test part: it was made by EmoRec.save, not by emorec-train"
-            )
-        click.echo(f"Going on with {folder}")
-    else:
-        config = load_config(preset or "emorec", config_file)
-        if preset not in (None, config.preset):
-            raise click.UsageError(
-                f"--preset {preset} does not fit {config_file}, which is of preset {config.preset}"
-            )
-        if dataset is not None:
-            config = config.updated({"data": {"dataset": dataset}}, "--dataset")
-        config = _with_options(config, flags, settings)
-        if run_dir is not None and run_dir.exists() and any(run_dir.iterdir()):
-            raise click.UsageError(
-                f"{run_dir} is there already and is not empty; "
-                f"name another --run-dir, or use --resume {run_dir}"
-            )
-        ready_machine(config)
-        folder = run_dir or _new_folder(config)
-        try:
-            split = _prepared(config, folder, data_dir, progress)
-        finally:
-            if run_dir is None and not any(folder.iterdir()):
-                folder.rmdir()  # there is nothing to go on with
+        existing_file(resume, "config.toml")  # else the lock would make the folder
+        with only_writer(resume):
+            config = _with_options(read_config(resume), flags)
+            split = load_split(resume)
+            if not len(split.test):
+                raise click.UsageError(
+                    f"{resume} holds no test part: it was made by EmoRec.save, not by emorec-train"
+                )
+            ready_machine(config)
+            click.echo(f"Going on with {resume}")
+            _train_or_stop(config, split, resume, progress)
+        return
+    config = load_config(preset or "emorec", config_file)
+    if preset not in (None, config.preset):
+        raise click.UsageError(
+            f"--preset {preset} does not fit {config_file}, which is of preset {config.preset}"
+        )
+    if dataset is not None:
+        config = config.updated({"data": {"dataset": dataset}}, "--dataset")
+    config = _with_options(config, flags, settings)
     ready_machine(config)
+    folder = run_dir or _new_folder(config)
+    try:
+        with only_writer(folder):
+            if not is_unused(folder):
+                can_resume = (folder / "interactions.safetensors").exists()
+                raise click.UsageError(
+                    f"{folder} is there already and is not empty; name another --run-dir"
+                    + (f", or use --resume {folder}" if can_resume else "")
+                )
+            split = _prepared(config, folder, data_dir, progress)
+            _train_or_stop(config, split, folder, progress)
+    finally:
+        if run_dir is None and not any(folder.iterdir()):
+            folder.rmdir()  # there is nothing to go on with
+
+
+def _train_or_stop(config: Config, split: Split, folder: Path, progress: bool) -> None:
     if config.graph.conv != "none" and config.model.backend == "auto":
         names = {
             "dgl": "DGL",

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import tarfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emorec.data.download import download, md5_of
+from emorec.data.download import download, md5_of, recorded_sha256, sha256_of
+from emorec.data.files import DataError, tar_members
 from emorec.data.formats import read_amazon, read_goodreads, read_kuairand, read_movielens
 from emorec.data.interactions import Interactions
 from emorec.data.readers import ReadReport, RulesLike
 from emorec.data.synthetic import generate
-from emorec.data.tables import DataError
+from emorec.files import one_line, read_text, require_regular_file
 from emorec.suggestions import suggestion
 
 __all__ = [
@@ -40,6 +43,7 @@ class Dataset:
         title: Full name.
         url: Official address of the file; None for a generated data set.
         md5: Checksum where the publisher gives one, else None.
+        most: Largest size of the file that a download accepts, in bytes.
         files: Paths below the data folder that count as present, the downloaded file first.
         read: Reads any of ``files``; None for a generated data set.
         rules: Shipped feedback rules that fit.
@@ -51,6 +55,7 @@ class Dataset:
     title: str
     url: str | None
     md5: str | None
+    most: int
     files: tuple[str, ...]
     read: Reader | None
     rules: str
@@ -99,7 +104,8 @@ def find_dataset(name: str, data_dir: str | Path | None = None, *, progress: boo
     """The file of a data set, downloaded if it is not in ``data_dir`` yet.
 
     Warns:
-        UserWarning: If a file that was there has another checksum than the official one.
+        UserWarning: If a file that was there has another checksum than the official one or the
+            one that was recorded when it was downloaded, or if a download has none to compare with.
 
     Raises:
         DataError: If there is no such data set, or its file is absent and the download fails.
@@ -115,7 +121,7 @@ def find_dataset(name: str, data_dir: str | Path | None = None, *, progress: boo
             return path
     path = folder / dataset.files[0]
     try:
-        download(dataset.url, path, dataset.md5, progress)
+        download(dataset.url, path, dataset.md5, progress, dataset.most)
     except DataError as error:
         raise DataError(
             f"data set {name!r} is not in {folder} and could not be downloaded ({error}). "
@@ -138,13 +144,19 @@ def _known(name: str) -> Dataset:
 
 def _warn_if_other(dataset: Dataset, path: Path) -> None:
     """A local copy may be repacked or unpacked; only the packed official one has the checksum."""
-    if dataset.md5 is None or path.name != dataset.files[0]:
+    if path.name != dataset.files[0]:
         return
-    found = md5_of(path)
-    if found != dataset.md5:
+    recorded = recorded_sha256(path)
+    if dataset.md5 is not None:
+        kind, right, found = "md5", dataset.md5, md5_of(path)
+    elif recorded.is_file():
+        kind, right, found = "SHA-256", read_text(recorded).split(" ")[0], sha256_of(path)
+    else:
+        return
+    if found != right:
+        whose = "the official file" if dataset.md5 is not None else "the file that was downloaded"
         warnings.warn(
-            f"{path}: md5 {found} is not that of the official file ({dataset.md5}); "
-            "used all the same",
+            f"{path}: {kind} {found} is not that of {whose} ({right}); used all the same",
             stacklevel=3,
         )
 
@@ -187,15 +199,22 @@ def _kuairand(path: Path, rules: RulesLike) -> tuple[Interactions, ReadReport]:
 def _members(path: Path, wanted: Sequence[str]) -> list[str]:
     """The wanted files as the archive spells them, in the order wanted."""
     try:
+        require_regular_file(path)
         if path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
         else:
             with tarfile.open(path) as tar:
-                names = tar.getnames()
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+                names = [info.name for info in tar_members(tar, path)]
+    except DataError:
+        raise
+    except (
+        zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError,
+        RuntimeError, ValueError,
+    ) as error:  # fmt: skip
         raise DataError(
-            f"{path}: the archive is truncated or damaged ({error}); copy or download it again"
+            f"{path}: the archive is truncated or damaged ({one_line(error)}); "
+            "copy or download it again"
         ) from error
     found = [next((n for n in names if n.removeprefix("./") == w), None) for w in wanted]
     absent = [w for w, f in zip(wanted, found, strict=True) if f is None]
@@ -206,6 +225,7 @@ def _members(path: Path, wanted: Sequence[str]) -> list[str]:
     return [name for name in found if name is not None]
 
 
+_MB = 10**6  # bytes
 _HARPER = "Harper & Konstan 2015, The MovieLens Datasets: History and Context, ACM TiiS 5(4)"
 _GROUPLENS_TERMS = "research use; no redistribution or commercial use without permission"
 _GROUPLENS = "https://files.grouplens.org/datasets/movielens"
@@ -218,6 +238,7 @@ DATASETS: dict[str, Dataset] = {
             title="MovieLens 100K",
             url=f"{_GROUPLENS}/ml-100k.zip",
             md5="0e33842e24a9c977be4e0107933c0723",
+            most=20 * _MB,
             files=("ml-100k.zip", "ml-100k/u.data", "u.data"),
             read=_movielens("ml-100k/u.data"),
             rules="ratings",
@@ -229,6 +250,7 @@ DATASETS: dict[str, Dataset] = {
             title="MovieLens 1M",
             url=f"{_GROUPLENS}/ml-1m.zip",
             md5="c4d9eecfca2ab87c1945afe126590906",
+            most=25 * _MB,
             files=("ml-1m.zip", "ml-1m/ratings.dat"),
             read=_movielens("ml-1m/ratings.dat"),
             rules="ratings",
@@ -240,6 +262,7 @@ DATASETS: dict[str, Dataset] = {
             title="MovieLens Latest (small)",
             url=f"{_GROUPLENS}/ml-latest-small.zip",
             md5=None,  # the file changes with each release
+            most=20 * _MB,
             files=("ml-latest-small.zip", "ml-latest-small/ratings.csv"),
             read=_movielens("ml-latest-small/ratings.csv"),
             rules="ratings",
@@ -249,8 +272,9 @@ DATASETS: dict[str, Dataset] = {
         Dataset(
             name="amazon-beauty",
             title="Amazon reviews 2014, Beauty, 5-core",
-            url="http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/reviews_Beauty_5.json.gz",
+            url="https://snap.stanford.edu/data/amazon/productGraph/categoryFiles/reviews_Beauty_5.json.gz",
             md5=None,
+            most=500 * _MB,
             files=("reviews_Beauty_5.json.gz", "reviews_Beauty_5.json"),
             read=_amazon,
             rules="ratings",
@@ -263,6 +287,7 @@ DATASETS: dict[str, Dataset] = {
             title="Goodreads reviews, spoiler subset",
             url="https://mcauleylab.ucsd.edu/public_datasets/gdrive/goodreads/goodreads_reviews_spoiler_raw.json.gz",
             md5=None,
+            most=3_000 * _MB,
             files=("goodreads_reviews_spoiler_raw.json.gz", "goodreads_reviews_spoiler_raw.json"),
             read=_goodreads,
             rules="ratings",
@@ -275,6 +300,7 @@ DATASETS: dict[str, Dataset] = {
             title="KuaiRand-Pure, standard logs",
             url="https://zenodo.org/records/10439422/files/KuaiRand-Pure.tar.gz",
             md5=None,
+            most=2_000 * _MB,
             files=(
                 "KuaiRand-Pure.tar.gz",
                 _KUAIRAND_LOGS[0],
@@ -291,6 +317,7 @@ DATASETS: dict[str, Dataset] = {
             title="Generated log with known tastes",
             url=None,
             md5=None,
+            most=0,
             files=(),
             read=None,
             rules="",

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import pandas as pd
 
+from emorec.data.tables import to_numbers
 from emorec.suggestions import suggestion
-from emorec.texts import plain
+from emorec.texts import shortened
 
 __all__ = ["Expression", "ExpressionError"]
 
@@ -318,7 +319,7 @@ class _Compiler:
         if not isinstance(value, (bool, int, float)):
             self.fail(node, f"{value!r} is not allowed")
         if isinstance(value, int) and abs(value) >= 2**63:
-            self.fail(node, f"the number {value} is too large")
+            self.fail(node, f"the number {shortened(value)} is too large")
         return _Value(sign * value, True, False)
 
     def _check_depth(self, node: ast.AST, depth: int) -> None:
@@ -345,10 +346,10 @@ def _example(data: Any, present: Any) -> str:
     """Where a column of text has its first value that is no number."""
     if not isinstance(data, np.ndarray):
         return ""
-    is_number = pd.to_numeric(pd.Series(data), errors="coerce").notna().to_numpy()
+    is_number = to_numbers(pd.Series(data)).notna().to_numpy()
     row = int((present & ~is_number).argmax())
     return (
-        f" (row {row + 1} holds {plain(data[row])!r})"
+        f" (row {row + 1} holds {shortened(data[row])!r})"
         if present[row] and not is_number[row]
         else ""
     )
@@ -363,7 +364,7 @@ def _column_value(column: pd.Series) -> _Value:
     if not pd.api.types.is_numeric_dtype(column.dtype):
         kind = pd.api.types.infer_dtype(column, skipna=True)
         if kind in ("boolean", "integer", "floating", "mixed-integer-float", "decimal"):
-            column = pd.to_numeric(column.astype(object).where(column.notna(), np.nan))
+            column = to_numbers(column.astype(object).where(column.notna(), np.nan))
     present = column.notna().to_numpy(dtype=bool)
     if not pd.api.types.is_numeric_dtype(column.dtype):
         text = column.astype(object).where(present, "").astype(str)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from emorec.texts import plain
+from emorec.texts import shortened
 
 __all__ = ["Feedback"]
 
@@ -52,4 +52,4 @@ class Feedback(IntEnum):
             if feedback.label == label:
                 return feedback
         known = ", ".join(feedback.label for feedback in cls)
-        raise ValueError(f"unknown kind of feedback {plain(label)!r}; the kinds are {known}")
+        raise ValueError(f"unknown kind of feedback {shortened(label)!r}; the kinds are {known}")

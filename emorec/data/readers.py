@@ -15,7 +15,7 @@ from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions, TimeUnit
 from emorec.data.rules import STARS, FeedbackRules, NoRuleMatches, RuleMatch
 from emorec.data.scales import require_stars
-from emorec.data.tables import DataError, FileFormat, Table, as_frame, read_table
+from emorec.data.tables import DataError, FileFormat, Table, as_frame, read_table, to_numbers
 from emorec.data.times import Order, TimeUnitOption, no_times, parse_times
 from emorec.data.vocabulary import IdError, Vocabulary
 from emorec.texts import count
@@ -289,7 +289,7 @@ def _checked_ratings(table: Table, column: str) -> np.ndarray:
             f"if another column holds it, give --set data.rating_column=NAME; {_PLAYS}",
         )
     raw = table.column(column, "rating")
-    stars = pd.to_numeric(raw, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    stars = to_numbers(raw).to_numpy(dtype=np.float64, na_value=np.nan)
     wrong = ~np.isfinite(stars) & raw.notna().to_numpy()
     if wrong.any():
         values = raw[wrong].astype(str)

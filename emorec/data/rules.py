@@ -16,7 +16,9 @@ import pandas as pd
 from emorec.data.expressions import Expression, ExpressionError
 from emorec.data.feedback import Feedback
 from emorec.data.files import DataError
+from emorec.files import one_line, read_text
 from emorec.suggestions import suggestion
+from emorec.texts import shortened
 
 __all__ = ["FeedbackRule", "FeedbackRules", "NoRuleMatches", "RuleMatch", "shipped_rules"]
 
@@ -81,14 +83,11 @@ class FeedbackRules:
                     f"shipped rules ({suggestion(str(name_or_path), shipped_rules())})"
                 )
             name = str(path)
-            try:
-                text = path.read_text(encoding="utf-8")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{name}: not UTF-8 text ({error})") from error
+            text = read_text(path)
         try:
             table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{name}: not valid TOML: {error}") from error
+        except (ValueError, RecursionError) as error:  # ValueError: also of too long a number
+            raise ValueError(f"{name}: not valid TOML: {one_line(error)}") from error
         return cls.from_dict(table, name)
 
     @classmethod
@@ -109,7 +108,7 @@ class FeedbackRules:
                 if not isinstance(text, str):
                     raise ValueError(
                         f'{name}: {label} must be an expression in quotes, such as "rating == 5", '
-                        f"or a list of them, got {text!r}"
+                        f"or a list of them, got {shortened(text)!r}"
                     )
                 try:
                     rules.append(FeedbackRule(kind, Expression.parse(text)))

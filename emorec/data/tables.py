@@ -8,6 +8,7 @@ import io
 import json
 import shlex
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,11 +19,20 @@ from typing import IO, Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from emorec.data.files import DataError, open_bytes, readable
+from emorec.data.files import DataError, open_bytes, readable, require_size
+from emorec.files import one_line
 from emorec.suggestions import suggestion
-from emorec.texts import plain
+from emorec.texts import shortened
 
-__all__ = ["DataError", "FileFormat", "Table", "as_frame", "concat_tables", "read_table"]
+__all__ = [
+    "DataError",
+    "FileFormat",
+    "Table",
+    "as_frame",
+    "concat_tables",
+    "read_table",
+    "to_numbers",
+]
 
 FileFormat = Literal["csv", "jsonl", "parquet"]
 _SUFFIXES: dict[str, FileFormat] = {
@@ -34,6 +44,7 @@ _DELIMITERS = ("\t", "::", ",", ";", "|", " ")
 # Not in columns of text: a user may be called "NA".
 _MISSING_NUMBERS = ["", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"]
 _JSON_ROWS_AT_ONCE = 200_000
+_MOST_COLUMNS = 10_000  # some 50 microseconds each, and in JSON one value per row
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +145,7 @@ class Table:
         """Raises an error about the first value that is wrong, bool ``[N]``, if there is one."""
         if wrong.any():
             row = int(wrong.argmax())
-            value = plain(self.frame[column].iloc[row])
+            value = shortened(self.frame[column].iloc[row])
             raise DataError(f"{self.place(row)}, column {column!r}: {value!r} {why}{_rows(wrong)}")
 
 
@@ -221,7 +232,10 @@ def read_table(
             open_bytes(path, member) as stream,
             io.TextIOWrapper(stream, encoding=encoding, newline="") as text,
         ):
-            line = _line_of(text, row + has_header, delimiter)
+            try:
+                line = _line_of(text, row + has_header, delimiter)
+            except csv.Error:  # a cell of over 131,072 characters, which pandas can read
+                return f"row {row + 1} of {source}"
         return f"line {line} of {source}"
 
     from_text = delimiter is not None
@@ -252,6 +266,14 @@ def as_frame(data: Any) -> pd.DataFrame | None:
     except (arrow.ArrowException, TypeError, ValueError):
         return None  # a stream of something other than rows of columns
     return table.to_pandas()
+
+
+def to_numbers(column: pd.Series) -> pd.Series:
+    """The numbers of a column, NaN where a value is none, infinite where no float is as large."""
+    try:
+        return pd.to_numeric(column, errors="coerce")
+    except OverflowError:  # of a whole number of hundreds of digits; as text it becomes infinite
+        return pd.to_numeric(column.astype(str).where(column.notna()), errors="coerce")
 
 
 def concat_tables(tables: Sequence[Table]) -> Table:
@@ -301,11 +323,20 @@ def _sniff(header: str, wanted: Iterable[str]) -> str:
 
 
 def _check_names(names: list[str], source: str) -> None:
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise DataError(
+                f"{source} names column {shortened(name)!r} {count} times; "
+                "each column needs a name of its own"
+            )
+    _check_number(len(names), source)
+
+
+def _check_number(columns: int, source: str) -> None:
+    if columns > _MOST_COLUMNS:
         raise DataError(
-            f"{source} names column {twice[0]!r} {names.count(twice[0])} times; "
-            "each column needs a name of its own"
+            f"{source} has more than {_MOST_COLUMNS:,} columns; a log has a user, an item, a time "
+            "and few others, and one line per interaction"
         )
 
 
@@ -375,6 +406,7 @@ def _read_json_lines(
         while chunk := list(islice(records, _JSON_ROWS_AT_ONCE)):
             for record in chunk:
                 names.update(dict.fromkeys(record))
+            _check_number(len(names), source)
             keep = [c for c in names if columns is None or c in columns]
             data = {c: [record.get(c) for record in chunk] for c in keep}
             parts.append(pd.DataFrame(data, index=range(len(chunk))))
@@ -396,7 +428,7 @@ def _json_objects(lines: Iterable[str], source: str) -> Iterator[dict[str, Any]]
                 f"line {number} of {source}: an escape such as \\ud800 is half of a character; "
                 "write the character itself, or both halves"
             ) from None
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # ValueError: also of too long a number
             record = None
         if not isinstance(record, dict):
             raise DataError(
@@ -416,18 +448,20 @@ def _read_parquet(
             f"{path}: reading parquet needs pyarrow: pip install 'emorec[parquet]'"
         ) from error
     try:
-        with open_bytes(path, member) as stream:
+        with open_bytes(path, member, lines=False) as stream:
             file = parquet.ParquetFile(io.BytesIO(stream.read()) if member else str(path))
             names = list(file.schema_arrow.names)
             keep = [c for c in names if columns is None or c in columns]
+            size = 8 * file.metadata.num_rows * len(keep)  # at least; one value repeated is small
+            require_size(size, path.stat().st_size, str(path))
             frame = file.read(columns=keep).to_pandas()
             if frame.index.names != [None]:  # a column that pandas wrote as its index
                 frame = frame.reset_index()
             return frame, names
-    except (OSError, ValueError) as error:
-        if isinstance(error, FileNotFoundError):
+    except (OSError, ValueError, TypeError, NotImplementedError, KeyError) as error:
+        if isinstance(error, FileNotFoundError | DataError):
             raise
-        raise DataError(f"{path}: not a readable parquet file: {error}") from error
+        raise DataError(f"{path}: not a readable parquet file: {one_line(error)}") from error
 
 
 def _line_of(text: IO[str], record: int, delimiter: str | None) -> int:

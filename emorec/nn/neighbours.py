@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -48,6 +51,17 @@ class Neighbours(nn.Module):
         self.register_buffer("similarity", torch.zeros(shape))
         self.register_buffer("weight", torch.ones(()))
         self.register_buffer("memory", torch.tensor(20.0))
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """Checks items, too: an index past the catalogue would be one of another user's votes."""
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        errors: list[str] = rest[-1]
+        wrong = (self.item < 0) | (self.item >= len(self.item))
+        if wrong.any():
+            found = int(self.item[wrong][0])
+            errors.append(
+                f"{prefix}item holds {found}, but items are numbered from 0 to {len(self.item) - 1}"
+            )
 
     def remember(self, similarity: sparse.csr_matrix) -> None:
         """Takes similarities in, CSR ``[I, I]``: row ``j`` holds at most ``N``, of item ``j``."""

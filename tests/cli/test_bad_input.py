@@ -102,10 +102,48 @@ class TestBadInput:
             (["--device", "tpu"], "training.device 'tpu' is no device: try 'cpu' or 'cuda'"),
             (["--config", "gone.toml"], "gone.toml: cannot be read"),
             (["--epoch", "3"], "No such option"),
+            (["--set", "training.threads=100000"], "training.threads must be at most 1,024"),
+            (["--set", "model.embedding_size=1000000000"], "embedding_size must be at most 16,384"),
+            (["--set", "evaluation.k=1000000000000000"], "evaluation.k must be at most 10,000"),
+            (["--config", "/dev/zero"], "/dev/zero: cannot be read: it is a device"),
         ],
     )
     def test_options(self, log, tmp_path, arguments, message):
         self.fails(tmp_path, "--dataset", log, *arguments, message=message)
+
+    def test_a_model_larger_than_the_memory(self, log, tmp_path):
+        arguments = ["--preset", "emo-sage-thp", "--set", "sequence.layers=64"]
+        arguments += ["--embedding-size", "16384", "--set", "sequence.projections=true"]
+        folder = tmp_path / "run"
+        message = "the model's parameters take .* GiB, more than the .* GiB of this machine"
+        assert_fails(cli.train, "--dataset", log, *arguments, "--run-dir", folder, message=message)
+        assert not folder.exists()
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            MemoryError("Unable to allocate 7 TiB"),
+            torch.OutOfMemoryError("CUDA out of memory. Unable to allocate 7 TiB"),
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: Unable to allocate 7 TiB"),
+        ],
+    )
+    def test_memory_that_ends_while_training(self, log, tmp_path, monkeypatch, error):
+        def fails(*_, **__):
+            raise error
+
+        monkeypatch.setattr("emorec.training.training_batches", fails)
+        assert_fails(
+            cli.train, "--dataset", log, "--run-dir", tmp_path / "run", *TINY,
+            message="there is not enough memory .*Unable to allocate 7 TiB.; lower training.batch",
+        )  # fmt: skip
+
+    def test_other_errors_of_the_program_are_not_hidden(self, log, tmp_path, monkeypatch):
+        def fails(*_, **__):
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr("emorec.training.training_batches", fails)
+        with pytest.raises(RuntimeError, match="a bug"):
+            call(cli.train, "--dataset", log, "--run-dir", tmp_path / "run", *TINY)
 
     def test_misspelt_key_in_a_file(self, log, tmp_path):
         file = tmp_path / "my.toml"

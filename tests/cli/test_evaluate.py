@@ -65,6 +65,29 @@ class TestEvaluate:
         for command, arguments in ((cli.evaluate, []), (cli.recommend, ["--user", "a"])):
             assert_fails(command, folder, *arguments, message=f"{name} is missing .the folder")
 
+    @pytest.mark.parametrize(
+        "name",
+        ["config.toml", "manifest.json", "vocabulary.json", "interactions.safetensors",
+         "model.safetensors"],
+    )  # fmt: skip
+    def test_a_damaged_file(self, trained, tmp_path, name):
+        folder = shutil.copytree(trained[0], tmp_path / "run")
+        whole = (folder / name).read_bytes()
+        flipped = bytearray(whole)
+        flipped[len(whole) // 2] ^= 1
+        contents = [b"", whole[: len(whole) // 3], whole[:-2]]
+        contents += [] if name == "manifest.json" else [bytes(flipped)]
+        for content in contents:
+            (folder / name).write_bytes(content)
+            for command, arguments in ((cli.evaluate, []), (cli.recommend, ["--user", "a"])):
+                result = assert_fails(command, folder, *arguments, message=name, code=(1,))
+                errors = [each for each in result.stderr.splitlines() if "Error:" in each]
+                assert len(errors) == 1 and result.stderr.endswith(errors[0] + "\n")
+
+    def test_lists_that_are_too_long(self, trained):
+        assert_fails(cli.evaluate, trained[0], "-k", 10**15, message="not in the range 1<=x<=10000")
+        assert call(cli.recommend, trained[0], "--user", "a", "-k", 10**15).exit_code == 0
+
     def test_a_run_that_is_not_finished(self, trained, tmp_path):
         folder = shutil.copytree(trained[0], tmp_path / "run")
         (folder / "model.safetensors").unlink()
@@ -121,6 +144,7 @@ class TestEvaluate:
         save_split(other, replace(split, test=split.test.select(np.arange(1, len(split.test)))))
         config = (other / "config.toml").read_text(encoding="utf-8")
         (other / "config.toml").write_text(config.replace("\nn = 2 ", "\nn = 3 "), encoding="utf-8")
+        (other / "manifest.json").unlink()
         assert_fails(
             cli.evaluate, trained[0], other,
             message="other cannot be compared with run, as it holds another test part: "

@@ -15,7 +15,7 @@ import torch
 from emorec import EmoRec, cli
 from emorec.files import load_tensors
 from tests.cli.commands import TINY, assert_fails, call, log_lines, write_log
-from tests.small import interrupt_training, small_config, small_log
+from tests.small import held, interrupt_training, small_config, small_log
 
 
 def records(folder):
@@ -31,6 +31,26 @@ def assert_same_run(one, other):
     assert records(one) == records(other)
     models = (json.loads((run / "results.json").read_text())["models"] for run in (one, other))
     assert len({json.dumps(results) for results in models}) == 1
+
+
+def long_training(data):
+    arguments = ["--dataset", data, "--epochs", 12, "--batch-size", 1, *TINY]
+    return [*arguments, "--preset", "emo-sage-thp", "--seed", 3, "--set", "training.patience=12"]
+
+
+def started(*arguments):
+    """A process that trains."""
+    command = [sys.executable, "-c", "from emorec.cli import train; train()"]
+    return subprocess.Popen(
+        [*command, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
+        cwd=Path(cli.__file__).parents[2],
+        # A test run in the background may ignore the signal, and its children would inherit it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 class TestResume:
@@ -60,19 +80,8 @@ class TestResume:
         # it does not come too late on a busy machine.
         data = write_log(tmp_path / "log.csv", log_lines(num_users=60, num_items=40, events=8))
         whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-        arguments = ["--dataset", data, "--epochs", 12, "--batch-size", 1, *TINY]
-        arguments += ["--preset", "emo-sage-thp", "--seed", 3, "--set", "training.patience=12"]
-        command = [sys.executable, "-c", "from emorec.cli import train; train()"]
-        process = subprocess.Popen(
-            [*command, *map(str, arguments), "--run-dir", str(stopped)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
-            cwd=Path(cli.__file__).parents[2],
-            # A test run in the background may ignore the signal, and its children would inherit it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        arguments = [*long_training(data), "--run-dir"]
+        process = started(*arguments, stopped)
         try:
             assert any(line.startswith("epoch   1") for line in process.stdout)
             time.sleep(0.02)
@@ -86,8 +95,29 @@ class TestResume:
         assert 1 <= len(records(stopped)) < 12
         assert not list(stopped.glob(".*.tmp"))
         assert call(cli.train, "--resume", stopped).exit_code == 0
-        call(cli.train, *arguments, "--run-dir", whole)
+        call(cli.train, *arguments, whole)
         assert_same_run(whole, stopped)
+
+    def test_a_second_process_is_kept_out_until_the_first_is_killed(self, tmp_path):
+        data = write_log(tmp_path / "log.csv", log_lines(num_users=60, num_items=40, events=8))
+        folder = tmp_path / "run"
+        process = started(*long_training(data), "--run-dir", folder)
+        try:
+            assert any(line.startswith("epoch   1") for line in process.stdout)
+            message = f"run is being written by process {process.pid}; wait for it or choose ano"
+            assert_fails(cli.train, "--resume", folder, message=message)
+            assert_fails(cli.train, *long_training(data), "--run-dir", folder, message=message)
+            model = EmoRec(config=small_config("", "training.epochs=1"))
+            model.fit(small_log([(0, 0, 0, 0), (1, 1, 0, 1)], 2, 2), progress=False)
+            with pytest.raises(ValueError, match=message):
+                model.save(folder)
+        finally:
+            process.kill()
+            process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert call(cli.train, "--resume", folder, "--epochs", 12).exit_code == 0
+        assert len(records(folder)) >= 12
+        assert not list(folder.glob(".*.tmp"))
 
     def test_more_epochs(self, trained, tmp_path):
         folder = shutil.copytree(trained[0], tmp_path / "run")
@@ -122,9 +152,49 @@ class TestResume:
     def test_no_run_there(self, tmp_path):
         assert_fails(cli.train, "--resume", tmp_path / "gone", message="gone: no such run folder")
 
+    def test_one_writer_per_folder(self, log, trained, tmp_path):
+        folder = shutil.copytree(trained[0], tmp_path / "run")
+        message = "run is being written by .* process; wait for it or choose another folder"
+        with held(folder):
+            assert_fails(cli.train, "--resume", folder, message=message)
+            assert_fails(cli.train, "--dataset", log, "--run-dir", folder, *TINY, message=message)
+        assert call(cli.train, "--resume", folder).exit_code == 0
+
+    def test_on_another_device(self, trained, tmp_path):
+        folder = shutil.copytree(trained[0], tmp_path / "run")
+        assert call(cli.train, "--resume", folder, "--device", "cpu").exit_code == 0
+        message = "training.device is 'cuda:99', but PyTorch finds"
+        assert_fails(cli.train, "--resume", folder, "--device", "cuda:99", message=message)
+
+    def test_leftovers_of_a_killed_run_go(self, trained, tmp_path):
+        folder = shutil.copytree(trained[0], tmp_path / "run")
+        left = folder / ".checkpoint-refit-2.safetensors.a1b2c3_4.tmp"
+        left.write_bytes(b"half")
+        assert call(cli.train, "--resume", folder).exit_code == 0
+        assert not left.exists()
+
+    def test_a_disk_that_fills_before_the_log_is_stored(self, log, tmp_path, monkeypatch):
+        folder = tmp_path / "run"
+
+        def full(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        arguments = "--dataset", log, "--run-dir", folder, "--epochs", 1, *TINY
+        with monkeypatch.context() as patch:
+            patch.setattr("emorec.files.save_file", full)
+            assert_fails(cli.train, *arguments, message="No space left on device")
+        assert not folder.exists()
+        # nor does the same, if the process is killed there
+        (folder / ".writing").mkdir(parents=True)
+        (folder / ".writing" / "config.toml").write_text("preset = ")
+        (folder / ".lock").write_text("1")
+        assert call(cli.train, *arguments).exit_code == 0
+
     def test_a_damaged_checkpoint(self, trained, tmp_path):
         folder = shutil.copytree(trained[0], tmp_path / "run")
         path = folder / "checkpoint.safetensors"
         path.write_bytes(path.read_bytes()[:-5])
-        message = "checkpoint.safetensors: is damaged"
+        message = "checkpoint.safetensors: is damaged .*; remove it to start anew"
         assert_fails(cli.train, "--resume", folder, message=message)
+        path.unlink()
+        assert call(cli.train, "--resume", folder).exit_code == 0

@@ -3,6 +3,7 @@ import hashlib
 import http.server
 import re
 import threading
+import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,8 @@ class Site:
     url: str
     files: dict[str, bytes] = field(default_factory=dict)
     cut_short: bool = False
+    length: str | None = None  # a Content-Length in place of the right one; "none" sends none
+    redirects: dict[str, str] = field(default_factory=dict)
 
 
 @pytest.fixture
@@ -45,12 +48,19 @@ def site() -> Iterator[Site]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = served.files.get(self.path.lstrip("/"))
+            name = self.path.lstrip("/")
+            if name in served.redirects:
+                self.send_response(302)
+                self.send_header("Location", served.redirects[name])
+                self.end_headers()
+                return
+            body = served.files.get(name)
             if body is None:
                 self.send_error(404)
                 return
             self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
+            if served.length != "none":
+                self.send_header("Content-Length", served.length or str(len(body)))
             self.end_headers()
             self.wfile.write(body[: len(body) // 2] if served.cut_short else body)
 
@@ -94,6 +104,8 @@ def test_the_registry_is_complete() -> None:
         assert dataset.md5 is None or re.fullmatch("[0-9a-f]{32}", dataset.md5)
         if name != "synthetic":
             assert dataset.url is not None and dataset.url.endswith(dataset.files[0])
+            assert dataset.url.startswith("https://")
+            assert dataset.most > 10**7
 
 
 def test_a_download_arrives_whole_and_is_found_again(
@@ -127,6 +139,71 @@ def test_a_download_cut_short_leaves_nothing(ml_1m: Site, tmp_path: Path) -> Non
     with pytest.raises(DataError, match="could not be downloaded"):
         find_dataset("ml-1m", tmp_path / "data")
     assert list((tmp_path / "data").iterdir()) == []
+
+
+def refused_download(folder: Path, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        find_dataset("ml-1m", folder, progress=False)
+    assert "\n" not in str(caught.value)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_download_that_is_too_large_is_given_up(
+    ml_1m: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(ml_1m.files["ml-1m.zip"])
+    small = replace(DATASETS["ml-1m"], most=size - 1)
+    monkeypatch.setitem(DATASETS, "ml-1m", small)
+    message = f"{size} bytes are announced or sent, at most {size - 1} are right"
+    refused_download(tmp_path / "announced", message)
+    ml_1m.length = "none"
+    refused_download(tmp_path / "sent", message)
+    monkeypatch.setitem(DATASETS, "ml-1m", replace(small, most=size))
+    assert find_dataset("ml-1m", tmp_path / "right", progress=False).stat().st_size == size
+
+
+@pytest.mark.parametrize("length", ["-5", "many", "9" * 400])
+def test_a_length_that_is_none(ml_1m: Site, tmp_path: Path, length: str) -> None:
+    ml_1m.length = length
+    refused_download(tmp_path / "data", "could not be downloaded")
+
+
+@pytest.mark.parametrize("scheme", ["http", "ftp", "file"])
+def test_redirections_lead_to_https_only(ml_1m: Site, tmp_path: Path, scheme: str) -> None:
+    target = f"{ml_1m.url.replace('http', scheme)}/other.zip"
+    ml_1m.files["other.zip"] = ml_1m.files["ml-1m.zip"]
+    ml_1m.redirects["ml-1m.zip"] = target
+    refused_download(tmp_path / "data", f"{target}.*(is not https|is not allowed)")
+
+
+def test_redirections_to_https_are_followed(ml_1m: Site, tmp_path: Path) -> None:
+    ml_1m.redirects["ml-1m.zip"] = ml_1m.url.replace("http", "https") + "/other.zip"
+    # The test's server speaks no TLS: that it is asked to is what counts.
+    refused_download(tmp_path / "data", "SSL|ssl")
+
+
+def test_only_addresses_of_the_web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = replace(DATASETS["ml-1m"], url="file:///etc/passwd")
+    monkeypatch.setitem(DATASETS, "ml-1m", local)
+    refused_download(tmp_path / "data", "file:///etc/passwd is not an address of the web")
+
+
+def test_a_file_without_a_published_checksum_is_recorded(
+    ml_1m: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = replace(DATASETS["ml-1m"], md5=None)
+    monkeypatch.setitem(DATASETS, "ml-1m", unknown)
+    sha256 = hashlib.sha256(ml_1m.files["ml-1m.zip"]).hexdigest()
+    with pytest.warns(UserWarning, match=f"no checksum is published, .* SHA-256 {sha256} is reco"):
+        path = find_dataset("ml-1m", tmp_path / "data", progress=False)
+    recorded = path.with_name("ml-1m.zip.sha256")
+    assert recorded.read_text() == f"{sha256}  ml-1m.zip\n"  # as sha256sum writes and checks it
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        find_dataset("ml-1m", tmp_path / "data")
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.warns(UserWarning, match=f"is not that of the file that was downloaded .{sha256}"):
+        find_dataset("ml-1m", tmp_path / "data")
 
 
 def test_without_network_the_error_says_what_to_put_where(

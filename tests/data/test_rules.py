@@ -118,5 +118,5 @@ def test_loading_names_the_file_and_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"broken\.toml: not valid TOML: .*line 1"):
         FeedbackRules.load(broken)
     broken.write_bytes(b"# \xe9\n")
-    with pytest.raises(ValueError, match=r"broken\.toml: not UTF-8 text"):
+    with pytest.raises(ValueError, match=r"broken\.toml: .*not UTF-8 text"):
         FeedbackRules.load(broken)
