@@ -13,13 +13,11 @@ recommenders (see ``peer_lists.py``) and judges all of them by one scorer:
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,7 @@ import torch
 from peer_lists import read_top_k
 from quality_report import CAREFUL, NEIGHBOURS, Holdout, K, Results, write
 
-from emorec.baselines import EASE, ItemKNN, MeanReaction, MostPop, Random, RidgeKNN
+from emorec.baselines import ItemKNN, MeanReaction
 from emorec.building import build_model
 from emorec.checkpoint import EpochRecord
 from emorec.config import Config, load_config
@@ -48,6 +46,7 @@ from emorec.nn.model import Recommender
 from emorec.recommender import EmoRec
 from emorec.run_folder import read_config, save_split
 from emorec.scoring import ModelScorer
+from emorec.tuned_baselines import BASELINES, tuned_baselines
 
 FIRST_SEED = 1
 AVERSIONS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)  # those that validation chooses from
@@ -134,9 +133,7 @@ def table(
     torch.set_num_threads(1)
     split = holdout.split(load_dataset(dataset, data_dir))
     results = Results()
-    for name, grid in baselines().items():
-        if name not in without:
-            add_baseline(results, split, name, grid)
+    add_baselines(results, split, [name for name in BASELINES if name not in without])
     for path in sorted(lists.glob(f"{dataset}-*.npz")) if holdout == Holdout() else []:
         add_peer(results, split, path, path.stem.removeprefix(f"{dataset}-"))
     add_flagship(results, split, run_folders(runs, dataset, holdout))
@@ -178,50 +175,15 @@ def learning_curve(folder: Path) -> list[tuple[float, float]]:
     return [(round(s, 1), r.valid["ndcg"]) for s, r in zip(seconds.tolist(), valid, strict=True)]
 
 
-def baselines() -> dict[str, list[Callable[[], Any]]]:
-    """The simple recommenders, each with what validation may choose from."""
-
-    def grid(kind: Any, fixed: dict[str, Any], **choices: Sequence[Any]) -> list[Callable[[], Any]]:
-        return [
-            partial(kind, **fixed, **dict(zip(choices, values, strict=True)))
-            for values in itertools.product(*choices.values())
-        ]
-
-    likes = {"train_on_likes": True, "query_likes": True}
-    regularization = (200.0, 500.0, 1000.0)
-    neighbours, shrink = (100, 400), (0.0, 50.0)
-    return {
-        "Random": [Random],
-        "MostPop": [MostPop],
-        "ItemKNN": grid(ItemKNN, {}, neighbours=neighbours, shrink=shrink),
-        "ItemKNN, recency": grid(
-            ItemKNN, {}, neighbours=neighbours, shrink=shrink, recency=(5.0, 20.0)
-        ),
-        "RidgeKNN, recency": grid(RidgeKNN, {}, regularization=(200.0, 500.0), recency=(5.0, 20.0)),
-        "EASE": grid(EASE, {}, regularization=regularization),
-        "EASE, likes": grid(EASE, likes, regularization=regularization),
-        "EASE, recency": grid(EASE, {}, regularization=(500.0, 1000.0), recency=(5.0, 20.0)),
-    }
-
-
-def add_baseline(results: Results, split: Split, name: str, grid: list[Callable[[], Any]]) -> None:
-    """Lets validation choose, then judges on the test part."""
-    users = np.unique(split.valid_targets.user)
-
-    def score(make: Callable[[], Any]) -> float:
-        topk = recommend_top_k(make().fit(split.train), users, split.train, K)
-        return evaluate(topk, users, split.valid_targets, K).summary()["ndcg_any"]
-
-    chosen = max(grid, key=score) if len(grid) > 1 else grid[0]
-    recommender = chosen().fit(split.history)
-    results.models[name] = [judge(recommender, split, K)]
-    settings = {
-        key: value
-        for key, value in vars(chosen()).items()
-        if key in ("neighbours", "shrink", "regularization", "recency")
-    }
-    results.facts[name] = {"settings": settings, "polarity_auc": mean_auc(recommender, split)}
-    click.echo(f"{name}: {json.dumps(results.models[name][0].summary())}")
+def add_baselines(results: Results, split: Split, names: Sequence[str]) -> None:
+    """Lets validation choose each one's settings, then judges on the test part."""
+    for name, baseline in tuned_baselines(split, K, names):
+        results.models[name] = [judge(baseline.scorer, split, K)]
+        results.facts[name] = {
+            "settings": baseline.settings,
+            "polarity_auc": mean_auc(baseline.scorer, split),
+        }
+        click.echo(f"{name}: {json.dumps(results.models[name][0].summary())}")
 
 
 def add_peer(results: Results, split: Split, path: Path, name: str) -> None:

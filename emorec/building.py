@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from emorec.config import Config, ConfigError
-from emorec.data.graph import schema
+from emorec.data.graph import import_dgl, schema
 from emorec.memory import machine_memory
 from emorec.nn.graph_encoder import GraphEncoder
 from emorec.nn.model import Recommender
@@ -13,7 +15,7 @@ from emorec.nn.neighbours import Neighbours
 from emorec.nn.polarity import ItemPolarity, NextPolarity
 from emorec.nn.sequence_encoder import SequenceEncoder
 
-__all__ = ["build_model", "check_device", "check_memory"]
+__all__ = ["backend_for", "build_model", "check_device", "check_memory"]
 
 
 def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
@@ -33,7 +35,7 @@ def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
                 signed=graph.signed,
                 dropout=graph.dropout,
                 half_life=graph.half_life,
-                backend=model.backend,
+                backend=backend_for(config),
             )
         if sequence.layers:
             sequence_encoder = SequenceEncoder(
@@ -92,6 +94,23 @@ def check_memory(config: Config, num_users: int, num_items: int, copies: int = 1
             f"{there_is / 2**30:,.1f} GiB of this machine; lower model.embedding_size "
             f"(now {config.model.embedding_size}), sequence.max_length, layers or model.neighbours"
         )
+
+
+def backend_for(config: Config) -> Literal["dgl", "torch"]:
+    """The library for sums over edges; "auto" is DGL where it can be imported, else PyTorch.
+
+    Raises:
+        ImportError: If ``model.backend`` is "dgl" and DGL cannot be imported.
+    """
+    if config.model.backend == "torch":
+        return "torch"
+    try:
+        import_dgl()
+    except ImportError:
+        if config.model.backend == "dgl":
+            raise
+        return "torch"
+    return "dgl"
 
 
 def check_device(config: Config) -> None:

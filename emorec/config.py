@@ -35,18 +35,21 @@ class DataConfig:
     )
     user_column: Annotated[str, "of ids; columns are those of files"] = "user_id"
     item_column: Annotated[str, "of ids"] = "item_id"
-    time_column: Annotated[str, "of times"] = "timestamp"
+    time_column: Annotated[str, 'of times; "" for a log without times'] = "timestamp"
     rating_column: Annotated[str, "what rules call rating"] = "rating"
     feedback_column: Annotated[
         str, "holds the kind of feedback itself; rating and rules are not used"
     ] = ""
     rules: Annotated[
-        str, 'name or file of feedback rules; empty: the data set\'s own, or "ratings"'
+        str, 'name or file of feedback rules; "": the data set\'s own, or for stars from 1 to 5'
     ] = ""
-    time_unit: Annotated[Literal["auto", "s", "ms"], "of whole numbers in files; auto: by size"] = (
-        "auto"
-    )
+    time_unit: Annotated[
+        Literal["auto", "s", "ms", "us", "ns"], "of numbers in files; auto: by size"
+    ] = "auto"
     time_format: Annotated[str, 'of dates in files, such as "%d/%m/%Y"; empty: ISO 8601'] = ""
+    order: Annotated[
+        Literal["file", "none"], "of events without times: that of rows, or a random one"
+    ] = "file"
     encoding: Annotated[str, "of text files"] = "utf-8"
     names: Annotated[str, 'columns of a csv file without a header, such as "user_id,item_id"'] = ""
     decimal: Annotated[Literal[".", ","], "of numbers in csv files"] = "."
@@ -64,6 +67,7 @@ class DataConfig:
             "feedback": self.feedback_column or None,
             "time_unit": self.time_unit,
             "time_format": self.time_format or None,
+            "order": self.order,
             "encoding": self.encoding,
             "names": [name.strip() for name in self.names.split(",")] if self.names else None,
             "decimal": self.decimal,
@@ -86,7 +90,9 @@ class ModelConfig:
     """What both encoders share."""
 
     embedding_size: Annotated[int, "width of all vectors"] = 64
-    backend: Annotated[Literal["dgl", "torch"], "sums over edges"] = "dgl"
+    backend: Annotated[
+        Literal["auto", "dgl", "torch"], "sums over edges; auto: DGL where it can be imported"
+    ] = "auto"
     polarity: Annotated[
         Literal["none", "next", "item"], "predict that of the next event, of items"
     ] = "none"
@@ -184,6 +190,10 @@ class EvaluationConfig:
     """How it is judged."""
 
     k: Annotated[int, "length of the lists"] = 10
+    seen: Annotated[
+        Literal["exclude", "include"],
+        "items that the user has seen, in the lists; include them where people come back to items",
+    ] = "exclude"
     select: Annotated[Literal["ndcg", "ndcg_likes"], "validation score that chooses the epoch"] = (
         "ndcg"
     )
@@ -463,6 +473,11 @@ def _check_values(config: Config) -> None:
                 f"{name} is {_value(config, name)}, which must divide model.embedding_size, "
                 f"{config.model.embedding_size}"
             )
+    if config.data.order == "none" and config.data.time_column:
+        raise ConfigError(
+            "data.order is 'none', which needs data.time_column '' (a log without times), got "
+            f"{config.data.time_column!r}"
+        )
     if config.graph.conv == "none" and config.sequence.layers == 0:
         raise ConfigError(
             "graph.conv is 'none' and sequence.layers is 0: a model needs one of the two encoders"

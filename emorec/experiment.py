@@ -6,7 +6,7 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -14,16 +14,23 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from emorec.baselines import ItemKNN, MeanReaction, MostPop
+from emorec.baselines import MeanReaction
 from emorec.building import build_model, check_memory
 from emorec.checkpoint import EpochRecord
 from emorec.config import Config, ConfigError, DataConfig
 from emorec.data.datasets import DATASETS, read_dataset
 from emorec.data.interactions import Interactions, k_core, require_choice
 from emorec.data.readers import ReadReport, read_interactions
-from emorec.data.splits import Split, how_tests_differ, split_interactions
+from emorec.data.splits import Split, how_tests_differ, is_repeat, split_interactions
 from emorec.evaluation.polarity import judge_predictions
-from emorec.evaluation.ranking import Evaluation, Scorer, evaluate, recommend_top_k
+from emorec.evaluation.ranking import (
+    Evaluation,
+    Scorer,
+    SeenItems,
+    evaluate,
+    left_out,
+    recommend_top_k,
+)
 from emorec.evaluation.report import write_report
 from emorec.files import to_json, write_text
 from emorec.folders import only_writer
@@ -32,23 +39,38 @@ from emorec.nn.polarity import ItemPolarity
 from emorec.recommender import EmoRec
 from emorec.run_folder import CHECKPOINT, new_files, save_config, save_split
 from emorec.suggestions import suggestion
+from emorec.tuned_baselines import names_for, tuned_baselines
 
 __all__ = [
-    "BASELINES",
+    "Comparison",
+    "compare_runs",
     "data_card",
     "judge",
-    "judge_baselines",
     "judge_polarity",
-    "judge_run",
-    "judge_runs",
     "load_data",
     "prepare",
     "train_run",
     "write_results",
 ]
 
-BASELINES = ("MostPop", "ItemKNN", "MeanReaction")
-"""Names of the simple models that every run is judged beside."""
+_MANY_REPEATS = 0.1  # of the held-out rows; from here on lists without seen items miss the point
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs beside baselines, on one test part.
+
+    Attributes:
+        results: Evaluations by name of run or baseline.
+        predictions: What `judge_polarity` returns.
+        settings: Those of the baselines, by name.
+        notes: What to know about the results, one line each.
+    """
+
+    results: dict[str, Evaluation]
+    predictions: dict[str, dict[str, float]]
+    settings: dict[str, dict[str, float]]
+    notes: list[str]
 
 
 def load_data(
@@ -63,9 +85,7 @@ def load_data(
     if options.dataset in DATASETS:
         log, report = read_dataset(options.dataset, data_dir, rules=rules, progress=progress)
     elif Path(options.dataset).exists():
-        log, report = read_interactions(
-            options.dataset, **options.reading, rules=rules or "ratings"
-        )
+        log, report = read_interactions(options.dataset, **options.reading, rules=rules)
     else:
         raise ConfigError(
             f"data.dataset is {options.dataset!r}, which is neither a file here nor a data set; "
@@ -130,63 +150,72 @@ def _write_metrics(folder: Path, records: list[EpochRecord]) -> None:
     write_text(folder / "metrics.jsonl", "\n".join(lines) + "\n")
 
 
-def judge(scorer: Scorer, split: Split, k: int, batch_size: int | None = None) -> Evaluation:
+def judge(
+    scorer: Scorer,
+    split: Split,
+    k: int,
+    batch_size: int | None = None,
+    seen: SeenItems = "exclude",
+) -> Evaluation:
     """Ranks the whole catalogue for each test user, given all events before the test part."""
     users = np.unique(split.test.user)
-    history = split.history
-    topk = recommend_top_k(scorer, users, history, k, chunk_size=batch_size)
+    topk = recommend_top_k(scorer, users, left_out(split.history, seen), k, chunk_size=batch_size)
     return evaluate(topk, users, split.test, k)
 
 
-def judge_baselines(split: Split, k: int) -> dict[str, Evaluation]:
-    """What simple models reach that know the same events."""
-    history = split.history
-    return {
-        "MostPop": judge(MostPop().fit(history), split, k),
-        "ItemKNN": judge(ItemKNN().fit(history), split, k),
-    }
+def compare_runs(runs: Mapping[str, EmoRec], k: int, progress: bool = True) -> Comparison:
+    """The lists of runs for one test part, beside those of tuned baselines.
 
-
-def judge_run(
-    recommender: EmoRec, k: int, progress: bool = True
-) -> tuple[dict[str, Evaluation], dict[str, dict[str, float]]]:
-    """A run's lists for the test part beside those of simple models, and its predictions.
-
-    Returns:
-        Evaluations by model, and what `judge_polarity` returns.
-    """
-    return judge_runs({recommender.config.preset: recommender}, k, progress)
-
-
-def judge_runs(
-    runs: Mapping[str, EmoRec], k: int, progress: bool = True
-) -> tuple[dict[str, Evaluation], dict[str, dict[str, float]]]:
-    """The same for several runs of one test part; the simple models are judged once.
+    Seen items are in all lists, or in none, as the first run's ``evaluation.seen`` says; its
+    ``evaluation.select`` chooses the settings of the baselines.
 
     Args:
         runs: Recommenders by name.
         k: Length of the lists.
-        progress: Whether to show a progress bar.
-
-    Returns:
-        Evaluations by name, and what `judge_polarity` returns of those that judge items.
+        progress: Whether to show progress bars.
 
     Raises:
         ValueError: If the runs do not hold the same test part.
     """
     _require_same_test(runs)
-    split = next(iter(runs.values())).split
-    parts = len(runs) + 2
-    with tqdm(total=parts, desc="judging", unit="part", leave=False, disable=not progress) as bar:
-        results = {}
+    first = next(iter(runs.values()))
+    split, options = first.split, first.config.evaluation
+    results, settings, notes = {}, {}, []
+    names = names_for(split.train.num_items)
+    steps = len(runs) + len(names)
+    with tqdm(
+        total=steps, desc="evaluation", unit="model", leave=False, disable=not progress
+    ) as bar:
         for name, run in runs.items():
-            results[name] = judge(run.scorer(), split, k, run.config.evaluation.batch_size)
+            size = run.config.evaluation.batch_size
+            results[name] = judge(run.scorer(), split, k, size, options.seen)
             bar.update()
-        results |= judge_baselines(split, k)
-        bar.update()
-        predictions = judge_polarity(runs)
-        bar.update()
-    return results, predictions
+        baselines = tuned_baselines(split, k, names, options.measure, options.seen, progress)
+        for name, baseline in baselines:
+            results[name] = judge(baseline.scorer, split, k, seen=options.seen)
+            settings[name] = baseline.settings
+            if baseline.settings:
+                notes.append(f"{name}: {baseline}")
+            bar.update()
+    repeats = _note_of_repeats(split, options.seen)
+    return Comparison(results, judge_polarity(runs), settings, [*repeats, *notes])
+
+
+def _note_of_repeats(split: Split, seen: SeenItems) -> list[str]:
+    """What held-out items that their user had before mean for the results; nothing without any."""
+    number, repeats = len(split.test), int(is_repeat(split.test, split.history).sum())
+    if not repeats:
+        return []
+    note = f"{repeats:,} of {number:,} held-out rows are of items that their user had before"
+    is_many = repeats >= _MANY_REPEATS * number
+    if seen == "include":
+        fits = "which fits this log" if is_many else "though people seldom come back to items here"
+        return [f"{note}; lists may hold such items (evaluation.seen is 'include'), {fits}"]
+    advice = "; as people come back to items here, --set evaluation.seen=include fits this log"
+    return [
+        f"{note}; no list holds them (evaluation.seen is 'exclude'), so none can be hit"
+        + (advice if is_many else "")
+    ]
 
 
 def judge_polarity(runs: Mapping[str, EmoRec]) -> dict[str, dict[str, float]]:
@@ -237,14 +266,15 @@ def write_results(
     folder: Path,
     config: Config,
     split: Split,
-    results: dict[str, Evaluation],
-    predictions: dict[str, dict[str, float]],
+    comparison: Comparison,
     records: list[EpochRecord],
 ) -> None:
     """Writes ``results.json``, with what the run cost, and ``report.html``."""
     facts = {
-        "models": {name: evaluation.summary() for name, evaluation in results.items()},
-        "predicted_polarity": predictions,
+        "models": {name: each.summary() for name, each in comparison.results.items()},
+        "baselines": comparison.settings,
+        "seen": config.evaluation.seen,
+        "predicted_polarity": comparison.predictions,
         "epochs": len(records),
         "training_seconds": round(sum(record.seconds for record in records), 1),
         "peak_memory_gib": peak_memory_gib(),
@@ -256,8 +286,9 @@ def write_results(
         folder / "report.html",
         title=f"EmoRec: {config.preset} on {Path(config.data.dataset).name}",
         card=data_card(split),
-        results=results,
-        predictions=predictions,
+        results=comparison.results,
+        predictions=comparison.predictions,
+        notes=comparison.notes,
         k=config.evaluation.k,
         curves=[
             {"epoch": record.epoch, "loss": record.loss, select: record.valid.get(select)}

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from emorec.data.interactions import Interactions
 from emorec.evaluation.ranking import seen_matrix
+from emorec.threads import one_blas_thread
 
 __all__ = ["EASE", "ItemKNN", "RidgeKNN", "largest_of_rows"]
 
@@ -40,9 +41,19 @@ class _ItemModel:
         self.query_likes = query_likes
         self.recency = recency
 
+    def ask(self, interactions: Interactions, recency: float | None) -> None:
+        """Changes the queries of a fitted model, and leaves the weights between items.
+
+        Args:
+            interactions: The log that it was fitted to.
+            recency: tau; None weighs all items of the history alike.
+        """
+        self.recency = recency
+        self.query = _queries(interactions, self.query_likes, recency)
+
     def _known(self, interactions: Interactions) -> Interactions:
         """Notes the queries; returns what the weights between items are to be learned from."""
-        self.query = _queries(interactions, self.query_likes, self.recency)
+        self.ask(interactions, self.recency)
         return (
             interactions.select(interactions.is_positive) if self.train_on_likes else interactions
         )
@@ -187,15 +198,16 @@ class RidgeKNN(_ItemModel):
         gram = (matrix.T @ matrix).tocsr()
         sources, targets, weights = [], [], []
         items = range(rows.num_items)
-        for item in tqdm(items, "similar items", leave=False, disable=not progress):
-            others = near.indices[near.indptr[item] : near.indptr[item + 1]]
-            others = others[others != item]
-            both = np.append(others, item)
-            among = gram[both[:, None], both].toarray().astype(np.float64)
-            among[np.diag_indices_from(among)] += self.regularization
-            sources.append(others)
-            targets.append(np.full(len(others), item))
-            weights.append(np.linalg.solve(among[:-1, :-1], among[:-1, -1]))
+        with one_blas_thread():
+            for item in tqdm(items, "similar items", leave=False, disable=not progress):
+                others = near.indices[near.indptr[item] : near.indptr[item + 1]]
+                others = others[others != item]
+                both = np.append(others, item)
+                among = gram[both[:, None], both].toarray().astype(np.float64)
+                among[np.diag_indices_from(among)] += self.regularization
+                sources.append(others)
+                targets.append(np.full(len(others), item))
+                weights.append(np.linalg.solve(among[:-1, :-1], among[:-1, -1]))
         none = np.zeros(0, dtype=np.int64)
         places = np.concatenate([none, *sources]), np.concatenate([none, *targets])
         self.weights = sparse.csr_matrix(

@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from emorec.baselines import MeanReaction, MostPop
 from emorec.data.interactions import Interactions
-from emorec.evaluation.ranking import TopK, recommend_top_k, seen_matrix
+from emorec.evaluation.ranking import SeenItems, TopK, left_out, recommend_top_k
 from emorec.evaluation.scores import Scorer, scores_in_chunks
 from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity
 from emorec.scoring import ModelScorer
+from emorec.texts import plain
 
 __all__ = ["make_lists"]
 
@@ -26,42 +27,44 @@ def make_lists(
     model: Recommender,
     users: list[Any],
     history: Interactions,
-    met: Interactions,
+    known: Interactions,
     k: int,
     device: str,
+    seen: SeenItems = "exclude",
     progress: bool = False,
 ) -> pd.DataFrame:
-    """The k best items for each user that the user has not met.
+    """The k best items for each user.
 
     Args:
         model: The model.
         users: The users' own ids, in the order of the lists; one may occur again.
         history: What the model is told: its users get its lists.
-        met: What no list holds: the history, and maybe events of other users, who come after those
-            of the history in its vocabulary. They, and ids that it does not know, get the most
-            popular items.
+        known: The history, and maybe events of other users, who come after those of the history in
+            its vocabulary. They, and ids that it does not hold, get the most popular items.
         k: Length of the lists; shorter where the catalogue ends.
         device: Where to compute.
+        seen: Whether lists may hold items that their user has in ``known``.
         progress: Whether to show a progress bar.
 
     Returns:
         Columns ``user, rank, item, score, liked, source``; without ``liked`` if the model does not
-        judge items.
+        judge items. ``score`` is the value that the model ranks by, missing where ``source`` is
+        "popular".
 
     Warns:
         UserWarning: If there are users that the model is not told of.
     """
-    index, k = met.users.indices(users), min(int(k), met.num_items)
+    index, k = known.users.indices(users), min(int(k), known.num_items)
     is_known = (index >= 0) & (index < history.num_users)
-    known, unknown = np.flatnonzero(is_known), np.flatnonzero(~is_known)
+    served, unknown = np.flatnonzero(is_known), np.flatnonzero(~is_known)
     judges = isinstance(model.polarity, ItemPolarity)
     parts = []
-    if len(known):
+    if len(served):
         encoder = model.graph_encoder
         if encoder is None or not encoder.needs_full_graph:
-            history = history.of_users(index[known])  # what others did says nothing more
+            history = history.of_users(index[served])  # what others did says nothing more
         scorer = ModelScorer(model, history, device)
-        bar = tqdm(total=len(known), desc="lists", unit="user", leave=False, disable=not progress)
+        bar = tqdm(total=len(served), desc="lists", unit="user", leave=False, disable=not progress)
         with bar:
 
             def counted(users: torch.Tensor) -> torch.Tensor:
@@ -69,21 +72,23 @@ def make_lists(
                 bar.update(len(users))
                 return scores
 
-            topk = recommend_top_k(counted, index[known], seen_matrix(history), k)
+            topk = recommend_top_k(counted, index[served], left_out(history, seen), k)
         polarity = scorer.polarity if judges else None
-        parts.append(_rows(known, index[known], topk, "model", polarity, history))
+        parts.append(_rows(served, index[served], topk, "model", polarity, history))
     if len(unknown):
+        first = plain(users[unknown[0]])
+        whom, they = f"user {first!r}", "who gets"
+        if len(users) > 1:
+            whom, they = f"{len(unknown):,} of {len(users):,} users, such as {first!r}", "who get"
         warnings.warn(
-            f"{len(unknown):,} of {len(users):,} users are unknown to the model, such as "
-            f"{users[unknown[0]]!r}; they get the most popular items",
-            stacklevel=3,
+            f"the model has no events of {whom}, {they} the most popular items", stacklevel=3
         )
-        nobody = sparse.csr_matrix((1, met.num_items), dtype=np.float32)
-        seen = sparse.vstack([seen_matrix(met), nobody], format="csr")
-        row = np.where(index[unknown] < 0, met.num_users, index[unknown])
-        topk = recommend_top_k(MostPop().fit(met), row, seen, k)
-        polarity = MeanReaction().fit(met) if judges else None
-        parts.append(_rows(unknown, row, topk, "popular", polarity, met))
+        nobody = sparse.csr_matrix((1, known.num_items), dtype=np.float32)
+        excluded = sparse.vstack([left_out(known, seen), nobody], format="csr")
+        row = np.where(index[unknown] < 0, known.num_users, index[unknown])
+        topk = recommend_top_k(MostPop().fit(known), row, excluded, k)
+        polarity = MeanReaction().fit(known) if judges else None
+        parts.append(_rows(unknown, row, topk, "popular", polarity, known))
     columns = ["place", "rank", "item", "score", *(["liked"] if judges else []), "source"]
     lists = pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
     lists = lists.sort_values(["place", "rank"], ignore_index=True)
@@ -106,7 +111,8 @@ def _rows(
             "place": places[row],
             "rank": column + 1,
             "item": log.items.lookup(topk.items.numpy()[row, column]),
-            "score": topk.scores.numpy()[row, column],
+            # The number of events, which popular items are ranked by, is of another kind.
+            "score": topk.scores.numpy()[row, column] if source == "model" else np.nan,
             "source": source,
         }
     )

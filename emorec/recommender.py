@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-import torch
 
 from emorec.building import build_model, check_device, check_memory
 from emorec.checkpoint import EpochRecord, load_parameters
@@ -21,6 +20,7 @@ from emorec.data.interactions import Interactions, k_core, require_choice
 from emorec.data.readers import read_interactions
 from emorec.data.rules import NoRuleMatches
 from emorec.data.splits import Split, hold_out_validation
+from emorec.data.tables import as_frame
 from emorec.data.vocabulary import Vocabulary
 from emorec.files import FileError, load_tensors, save_tensors
 from emorec.folders import MANIFEST, checked_file, only_writer, read_manifest
@@ -36,6 +36,8 @@ from emorec.run_folder import (
     save_split,
 )
 from emorec.scoring import ModelScorer
+from emorec.texts import count, plain
+from emorec.threads import threads
 from emorec.training import train
 
 __all__ = ["EmoRec", "NotFittedError"]
@@ -73,7 +75,7 @@ class EmoRec:
 
     def fit(
         self,
-        data: Interactions | pd.DataFrame | Split,
+        data: Any,
         *,
         checkpoint: Path | None = None,
         on_epoch: Callable[[list[EpochRecord]], None] = lambda records: None,
@@ -88,9 +90,11 @@ class EmoRec:
         that training frees, see `emorec.memory.keep_freed_memory`.
 
         Args:
-            data: A log, of which a part is held out to choose the epoch; a DataFrame has the
-                columns user_id, item_id, rating and timestamp, or those that the section ``data``
-                of the configuration names. Or a split made before: its train part is learned from,
+            data: A log, of which a part is held out to choose the epoch: `Interactions`, the name
+                of a file, or a DataFrame (of pandas, or any library with the Arrow C stream
+                interface, such as polars) with the columns user_id, item_id, rating and timestamp,
+                or those that the section ``data`` of the configuration names. Or a split made
+                before: its train part is learned from,
                 its valid part chooses, its test part is looked at by nothing but `recommend`.
             checkpoint: File to write after each epoch, and to go on from if it exists; refitting
                 has one of its own beside it, for each epoch that it starts from.
@@ -98,7 +102,8 @@ class EmoRec:
             progress: Whether to show a progress bar.
 
         Warns:
-            UserWarning: If there is no held-out part, or rows match no rule and are left out.
+            UserWarning: If there is no held-out part, rows are left out (without a rating,
+                matched by no rule, or repeated), or the log has no times.
 
         Raises:
             ValueError: If the log cannot be used, or another process is training in the
@@ -113,8 +118,8 @@ class EmoRec:
         config, valid = self.config, data.valid_targets
         if not len(valid):
             warnings.warn(
-                f"nothing chooses the epoch, and all {config.training.epochs} run: "
-                f"{_why_no_targets(data, config.split)}",
+                f"no validation data, so training runs for {count(config.training.epochs, 'epoch')}"
+                f": {_why_no_targets(data, config.split)}",
                 stacklevel=2,
             )
         checkpoint = checkpoint and Path(checkpoint)
@@ -122,7 +127,7 @@ class EmoRec:
         model = build_model(config, data.train.num_users, data.train.num_items)
         with (
             only_writer(checkpoint.parent) if checkpoint else nullcontext(),
-            _threads(config.training.threads),
+            threads(config.training.threads),
         ):
             self.records = train(model, config, data.train, valid, checkpoint, on_epoch, progress)
             if config.training.refit and len(valid):
@@ -184,19 +189,22 @@ class EmoRec:
         self,
         users: Iterable[Any],
         k: int = 10,
-        events: Interactions | pd.DataFrame | str | Path | None = None,
+        events: Any = None,
         *,
+        allow_seen: bool | None = None,
         before_test: bool | None = None,
         progress: bool = False,
     ) -> pd.DataFrame:
-        """The k best items for each user that the user has not met.
+        """The k best items for each user.
 
         Args:
             users: The users' own ids; unknown ones get the most popular items, and a warning.
             k: Length of the lists; shorter where the catalogue ends.
             events: What happened beside the log that was learned from, of known users and new
-                ones, with columns as in `fit`; or a file of it. The lists answer to it at once,
-                and nothing is learned from it.
+                ones: anything that `fit` takes, with the same columns, but a split. The lists
+                answer to it at once, and nothing is learned from it.
+            allow_seen: Whether lists may hold items that their user has seen; None: as the setting
+                ``evaluation.seen`` says, by default not.
             before_test: True: know no more than what came before the test part, as befits lists
                 that are to be judged. False: know all of the log. None: False, and a warning where
                 `fit` was given a test part.
@@ -204,9 +212,10 @@ class EmoRec:
 
         Returns:
             Columns ``user, rank, item, score, source``, best first; ``source`` is "model" or,
-            for an unknown user, "popular". A model that judges items adds ``liked``, the
-            probability that the user's feedback on the item is positive, or, for an unknown user,
-            that anybody's is.
+            for an unknown user, "popular". ``score`` is the value that the model ranks by, to be
+            compared within one list only; popular items have none. A model that judges items adds
+            ``liked``, the probability that the user's feedback on the item is positive, or, for an
+            unknown user, that anybody's is.
 
         Warns:
             UserWarning: If events are left out: those that match no rule, those of items that the
@@ -225,57 +234,65 @@ class EmoRec:
         try:
             wanted = list(users)
         except TypeError:
-            raise ValueError(f"users must be a list of ids, got {users!r}") from None
+            raise ValueError(f"users must be a list of ids, got {plain(users)!r}") from None
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
+            raise ValueError(f"k must be a whole number of at least 1, got {plain(k)!r}")
         split = self.split
         if before_test is None and self._was_given_test:
             warnings.warn(
-                "the test part counts as met, so that these lists hold none of it; for lists that "
-                "are to be judged, say before_test=True, else False",
+                "the test part counts as seen, so that these lists hold none of it; for lists that "
+                "are to be evaluated, give before_test=True, else False",
                 stacklevel=2,
             )
-        history = met = split.history if before_test else split.log
+        history = known = split.history if before_test else split.log
         later = None if events is None else self._later(events)
         if later is not None:
-            met = history.followed_by(later)  # of users, too, that the model can tell nothing of
+            known = history.followed_by(later)  # of users, too, that the model can tell nothing of
             takes_all = self._takes_users_of(later, history)
-            history = met if takes_all else history.followed_by(later, new_users=False)
-        device = self.config.training.device
-        return make_lists(self.model, wanted, history, met, k, device, progress)
+            history = known if takes_all else history.followed_by(later, new_users=False)
+        device, seen = self.config.training.device, self.config.evaluation.seen
+        if allow_seen is not None:
+            seen = "include" if allow_seen else "exclude"
+        return make_lists(self.model, wanted, history, known, k, device, seen, progress)
 
-    def _later(self, events: Interactions | pd.DataFrame | str | Path) -> Interactions | None:
+    def _later(self, events: Any) -> Interactions | None:
         """Events beside the log, or None if there is nothing in them."""
+        frame = as_frame(events)
+        if frame is not None:
+            events = frame
         if isinstance(events, (Interactions, pd.DataFrame)) and not len(events):
             return None
         with warnings.catch_warnings():  # a few events need not be of every kind
-            warnings.filterwarnings("ignore", message=".* matches no row|.*: ratings go from")
+            warnings.filterwarnings("ignore", message=".* matches no row")
             try:
-                return self._log_of(events)
+                return self._log_of(events, is_new=False)
             except NoRuleMatches as error:
                 reason = str(error).partition(" The rules:")[0]
         warnings.warn(f"{reason} All are left out.", stacklevel=3)
         return None
 
-    def _log_of(self, data: Interactions | pd.DataFrame | str | Path) -> Interactions:
+    def _log_of(self, data: Any, is_new: bool = True) -> Interactions:
+        """A log to learn from, or, if it is not new, events beside the one that was."""
         if isinstance(data, Interactions):
             return data
-        if not isinstance(data, pd.DataFrame | str | Path):
+        if as_frame(data) is None and not isinstance(data, str | Path):
+            kind = type(data)
             raise TypeError(
                 "a log is a DataFrame with a row per event, Interactions, or the name of a file; "
-                f"got {type(data).__name__}"
+                f"got {kind.__module__}.{kind.__qualname__}"
             )
         options = self.config.data
         own = DATASETS[options.dataset].rules if options.dataset in DATASETS else ""
-        rules = options.rules or own or "ratings"
-        log, report = read_interactions(data, **options.reading, rules=rules)
-        unmatched = report.dropped["no rule matches"]
-        if unmatched:
-            warnings.warn(
-                f"{report.source}: {unmatched:,} of {report.rows_read:,} rows match no rule of "
-                "feedback and are left out",
-                stacklevel=3,
-            )
+        rules = options.rules or own
+        if not is_new:
+            rules = rules or "ratings"  # that these are stars was seen in the log
+        log, report = read_interactions(
+            data, **options.reading, rules=rules or None, settable=is_new
+        )
+        if report.dropped_note:
+            warnings.warn(report.dropped_note, stacklevel=3 if is_new else 4)
+        if report.time_unit == "none" and is_new:
+            warnings.warn(report.time_note, stacklevel=3)
         return log
 
     def _takes_users_of(self, events: Interactions, history: Interactions) -> bool:
@@ -367,17 +384,6 @@ class EmoRec:
         recommender._model = model.to(recommender.config.training.device).eval()
         recommender._split = split
         return recommender
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Lets PyTorch work with so many threads of the CPU; 0 leaves the choice to it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _why_no_targets(data: Split, options: SplitConfig) -> str:

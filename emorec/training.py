@@ -25,7 +25,7 @@ from emorec.config import Config, LossConfig
 from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
-from emorec.evaluation.ranking import evaluate, recommend_top_k, seen_matrix
+from emorec.evaluation.ranking import evaluate, left_out, recommend_top_k
 from emorec.losses import bpr_loss, polarity_loss
 from emorec.memory import keep_freed_memory
 from emorec.nn.model import Recommender
@@ -252,7 +252,7 @@ def _validation(
         return None
     scorer = ModelScorer(model, fit, config.training.device)
     users = torch.from_numpy(np.unique(valid.user))
-    seen, k = seen_matrix(fit), config.evaluation.k
+    seen, k = left_out(fit, config.evaluation.seen), config.evaluation.k
     candidates = torch.zeros(fit.num_items, dtype=torch.bool)
     candidates[np.unique(fit.item)] = True
 

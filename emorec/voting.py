@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from emorec.config import Config
 from emorec.data.interactions import Interactions
-from emorec.evaluation.ranking import TopK, evaluate, recommend_top_k, seen_matrix
+from emorec.evaluation.ranking import TopK, evaluate, left_out, recommend_top_k
 from emorec.nn.model import Recommender
 from emorec.scoring import ModelScorer
 
@@ -44,7 +44,7 @@ def choose_vote(
     users = users[:: math.ceil(len(users) / _USERS)]
     valid = valid.select(np.isin(valid.user, users))
     scorer = ModelScorer(model, fit, config.training.device)
-    seen, k = seen_matrix(fit), config.evaluation.k
+    seen, k = left_out(fit, config.evaluation.seen), config.evaluation.k
     candidates = np.bincount(fit.item, minlength=fit.num_items) > 0
 
     def best(scores: Tensor, chunk: Tensor) -> TopK:

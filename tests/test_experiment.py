@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import json
 from dataclasses import replace
 
@@ -14,11 +15,10 @@ from emorec.data.splits import split_interactions
 from emorec.data.synthetic import generate
 from emorec.evaluation.polarity import judge_predictions
 from emorec.experiment import (
+    compare_runs,
     data_card,
     judge,
-    judge_baselines,
     judge_polarity,
-    judge_run,
     load_data,
     prepare,
     train_run,
@@ -27,6 +27,7 @@ from emorec.experiment import (
 from emorec.recommender import EmoRec
 from emorec.run_folder import load_split, read_config
 from emorec.scoring import ModelScorer
+from emorec.tuned_baselines import names_for
 from tests.small import small_config, small_log
 
 LOG = generate(num_users=30, num_items=50, num_topics=8, events_per_user=12).interactions
@@ -155,16 +156,24 @@ class TestRun:
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
 
-        results, predictions = judge_run(recommender, 4)
-        write_results(folder, config, split, results, predictions, recommender.records)
+        comparison = compare_runs({config.preset: recommender}, 4)
+        write_results(folder, config, split, comparison, recommender.records)
         facts = json.loads((folder / "results.json").read_text())
-        assert set(facts["models"]) == {config.preset, "MostPop", "ItemKNN"}
-        for name, evaluation in results.items():
+        baselines = set(names_for(8))
+        assert set(facts["models"]) == {config.preset} | baselines
+        assert set(facts["baselines"]) == baselines
+        predictions = comparison.predictions
+        for name, evaluation in comparison.results.items():
             found = facts["models"][name]["recall_any"]
             assert found == pytest.approx(evaluation.summary()["recall_any"])
         report = (folder / "report.html").read_text()
         assert json.dumps(facts["predicted_polarity"]) == json.dumps(predictions)
         assert "MostPop" in report
+        assert all(html.escape(note) in report for note in comparison.notes)
+        how = "chosen from 3 on validation" if n == 3 else "not tuned, as there is no validation"
+        assert any(
+            note.startswith("EASE: regularization") and how in note for note in comparison.notes
+        )
         assert "training loss" in report  # with or without a curve of validation
         assert f"<td>{predictions['MeanReaction']['polarity_auc']:.4f}</td>" in report
         assert str(csv.parent) not in report  # the name of the data set, not this machine's path
@@ -207,11 +216,6 @@ class TestJudge:
         evaluation = judge(lambda users: scores.expand(len(users), -1).clone(), self.SPLIT, k=1)
         # Items 0 and 1 are the user's own, so 2 comes first, and it is the held-out one.
         assert evaluation.per_user["recall_any"].tolist() == [1.0, 1.0]
-
-    def test_baselines_know_train_and_valid(self):
-        found = judge_baselines(self.SPLIT, k=4)
-        assert set(found) == {"MostPop", "ItemKNN"}
-        assert found["MostPop"].per_user["recall_any"].tolist() == [1.0, 1.0]
 
     def test_does_not_depend_on_the_batch(self):
         split = split_interactions(LOG, n=3)

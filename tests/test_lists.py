@@ -30,7 +30,7 @@ def seen_items(log, user):
 def read(frame):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of rules that match no row
-        return read_interactions(frame)[0]
+        return read_interactions(frame, rules="ratings")[0]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ class TestRecommend:
         assert lists["rank"].tolist() == [1, 2, 3] * 4
         assert lists["source"].tolist() == ["model"] * 3 + ["popular"] * 3 + ["model"] * 6
         assert lists["item"][:3].tolist() == lists["item"][9:].tolist()
-        for start in range(0, 12, 3):
+        for start in (0, 6, 9):
             assert lists["score"][start : start + 3].is_monotonic_decreasing
 
     def test_how_probably_they_are_liked(self, fitted, monkeypatch):
@@ -96,10 +96,10 @@ class TestRecommend:
             assert len(set(items)) == 10
             assert not set(items) & seen_items(LOG, user)
 
-    def test_the_test_part_is_met_too_but_for_lists_to_be_judged(self, tmp_path):
+    def test_the_test_part_is_seen_too_but_for_lists_to_be_evaluated(self, tmp_path):
         split = split_interactions(LOG, n=3)
         recommender = EmoRec(config=CONFIG).fit(split, progress=False)
-        with pytest.warns(UserWarning, match="counts as met.*judged, say before_test=True"):
+        with pytest.warns(UserWarning, match="counts as seen.*evaluated, give before_test=True"):
             lists = recommender.recommend(USERS, k=50)
         recommender.save(tmp_path)
         loaded = EmoRec.load(tmp_path)
@@ -113,12 +113,33 @@ class TestRecommend:
     def test_unknown_users_get_what_is_popular(self, fitted):
         counts = MostPop().fit(LOG)(np.zeros(1, dtype=int))[0].numpy()
         popular = [LOG.items.ids[i] for i in np.argsort(-counts, kind="stable")[:5]]
-        with pytest.warns(UserWarning, match="3 of 4 users are unknown .* 'a stranger'; they get"):
+        with pytest.warns(
+            UserWarning, match="no events of 3 of 4 users, such as 'a stranger', who get"
+        ):
             lists = fitted.recommend(["a stranger", USERS[0], None, 7], k=5)
         lists = lists[lists["user"] != USERS[0]]
         assert lists["item"].tolist() == popular * 3
         assert set(lists["source"]) == {"popular"}
+        assert lists["score"].isna().all()  # not a number of events beside the model's scores
         assert lists["user"].tolist() == ["a stranger"] * 5 + [None] * 5 + [7] * 5
+
+    def test_one_unknown_user(self, fitted):
+        with pytest.warns(UserWarning, match="no events of user 40, who gets the most popular"):
+            fitted.recommend([np.int64(40)], k=5)
+
+    def test_seen_items_on_request(self, fitted):
+        users = [*USERS[:3], "a stranger"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            lists = fitted.recommend(users, k=1000, allow_seen=True)
+            fitted.config = fitted.config.with_settings("evaluation.seen=include")
+            by_setting = fitted.recommend(users, k=1000)
+            fitted.config = CONFIG
+        assert lists.groupby("user").size().tolist() == [LOG.num_items] * 4
+        pd.testing.assert_frame_equal(lists, by_setting)
+        ranked = lists[lists["user"] == USERS[0]]["item"]
+        unseen = fitted.recommend(USERS[:1], k=1000)["item"]
+        assert [i for i in ranked if i not in seen_items(LOG, USERS[0])] == unseen.tolist()
 
     def test_a_progress_bar_if_asked_for(self, fitted, capsys):
         fitted.recommend(USERS)

@@ -93,7 +93,10 @@ class TestFit:
 
     def test_histories_too_short_for_validation(self):
         log = small_log([(user, item, 0, item) for user in range(4) for item in range(3)], 4, 3)
-        with pytest.warns(UserWarning, match=r"the epoch, and all 2 run: histories are too sh"):
+        with pytest.warns(
+            UserWarning,
+            match=r"no validation data, so training runs for 2 epochs: histories are too sh",
+        ):
             recommender = EmoRec(config=small_config("")).fit(log, progress=False)
         assert len(recommender.records) == 2
 
@@ -123,20 +126,24 @@ class TestFit:
         with pytest.warns(UserWarning, match=f"all 4 held-out rows are of .* lack; {advice}"):
             EmoRec(config=config).fit(small_log(rows, 4, 7), progress=False)
 
-    def test_rows_that_no_rule_matches(self):
+    def test_rows_that_are_left_out_are_counted(self, tmp_path):
         frame = pd.DataFrame(
             {
                 "user_id": [row % 5 for row in range(40)],
                 "item_id": [row % 8 for row in range(40)],
-                "rating": [-1 if row % 4 == 3 else 5 for row in range(40)],
+                "rating": [None if row % 4 == 3 else 3 if row % 7 == 3 else 5 for row in range(40)],
                 "timestamp": range(40),
             }
         )
+        rules = tmp_path / "rules.toml"
+        rules.write_text('explicit_positive = "rating == 5"')
+        config = CONFIG.with_settings(f"data.rules={rules}")
         with pytest.warns(UserWarning) as caught:
-            EmoRec(config=CONFIG).fit(frame, progress=False)
+            EmoRec(config=config).fit(frame, progress=False)
         texts = [str(warning.message) for warning in caught]
-        assert any("10 of 40 rows match no rule of feedback and are left out" in t for t in texts)
-        assert any("ratings go from -1 to 5" in text for text in texts)
+        expected = "the DataFrame: 14 of 40 rows are left out: 10 not rated, 4 no rule matches"
+        assert expected in texts
+        assert [w.filename for w in caught if str(w.message) == expected] == [__file__]
 
     def test_the_network_is_ready_for_use(self, fitted, saved):
         assert not fitted.model.training
@@ -406,7 +413,7 @@ except OSError as error:
 
     def test_unknown_backend(self, saved):
         with pytest.raises(
-            ConfigError, match="backend: model.backend is 'jax'.*there are 'dgl', 'torch'"
+            ConfigError, match="backend: model.backend is 'jax'.*there are 'auto', 'dgl', 'torch'"
         ):
             EmoRec.load(saved, backend="jax")
 

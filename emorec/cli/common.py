@@ -11,14 +11,14 @@ from typing import Any
 import click
 import torch
 
-from emorec.building import check_device
+from emorec.building import backend_for, check_device
 from emorec.config import Config
-from emorec.data.graph import import_dgl
 from emorec.evaluation.differences import differences_table
-from emorec.evaluation.ranking import Evaluation
 from emorec.evaluation.tables import predictions_table, results_table
+from emorec.experiment import Comparison
 from emorec.files import one_line
 from emorec.recommender import EmoRec
+from emorec.threads import use_threads
 from emorec.training import TrainingError
 
 __all__ = [
@@ -48,8 +48,9 @@ def how_to_run(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--backend",
-            type=click.Choice(["dgl", "torch"]),
-            help="Library for sums over edges.  [default: the run's]",
+            type=click.Choice(["auto", "dgl", "torch"]),
+            help="Library for sums over edges; auto is DGL where it can be imported, else PyTorch."
+            "  [default: the run's]",
         ),
     ):
         command = option(command)
@@ -93,27 +94,21 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 def ready_machine(config: Config) -> None:
     """Fails before any long work if the device or the backend cannot be had."""
     check_device(config)
-    if config.model.backend == "dgl" and config.graph.conv != "none":
-        import_dgl()
-    if config.training.threads:
-        torch.set_num_threads(config.training.threads)
+    if config.graph.conv != "none":
+        backend_for(config)
+    use_threads(config.training.threads)
 
 
-def print_results(
-    results: dict[str, Evaluation],
-    predictions: dict[str, dict[str, float]],
-    k: int,
-    ours: str | None = None,
-) -> None:
+def print_results(comparison: Comparison, k: int, ours: str | None = None) -> None:
     """Tables of the lists, and of predicted polarities if there are any.
 
     Args:
-        results: Evaluations by model.
-        predictions: Figures of predicted polarities by model.
+        comparison: Runs and baselines.
         k: Length of the lists.
         ours: A model whose differences to the others are printed too.
     """
-    click.echo(results_table(results, k))
+    results, predictions = comparison.results, comparison.predictions
+    click.echo(results_table(results, k, comparison.notes))
     if ours is not None:
         click.echo(f"\n{differences_table(results, ours)}")
     if predictions:

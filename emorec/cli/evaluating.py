@@ -18,8 +18,9 @@ from emorec.cli.common import (
 )
 from emorec.config import ConfigError
 from emorec.evaluation.differences import differences
-from emorec.experiment import BASELINES, judge_runs
+from emorec.experiment import compare_runs
 from emorec.files import to_json
+from emorec.tuned_baselines import BASELINES
 
 __all__ = ["evaluate"]
 
@@ -39,6 +40,7 @@ __all__ = ["evaluate"]
     help="All metrics as JSON: by model; of several runs, that under models, the name of the first "
     "run under ours, and what it differs in under differences.",
 )
+@click.version_option(package_name="emorec")
 @user_errors
 def evaluate(
     runs: tuple[Path, ...],
@@ -80,10 +82,14 @@ def evaluate(
         recommenders[name if len(runs) > 1 else recommender.config.preset] = recommender
     ours, first = next(iter(recommenders.items()))
     k = k or first.config.evaluation.k
-    results, predictions = judge_runs(recommenders, k, sys.stderr.isatty())
+    comparison = compare_runs(recommenders, k, sys.stderr.isatty())
+    results, predictions = comparison.results, comparison.predictions
+    settings = comparison.settings
     if as_json:
         summaries = {
-            name: (results[name].summary() if name in results else {}) | predictions.get(name, {})
+            name: (results[name].summary() if name in results else {})
+            | predictions.get(name, {})
+            | ({"settings": settings[name]} if name in settings else {})
             for name in results | predictions
         }
         compared = {
@@ -93,7 +99,7 @@ def evaluate(
         }
         click.echo(to_json(compared if len(runs) > 1 else summaries, indent=2))
     else:
-        print_results(results, predictions, k, ours if len(runs) > 1 else None)
+        print_results(comparison, k, ours if len(runs) > 1 else None)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -109,6 +115,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     names: list[str] = []
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(own[-length:]) for own in parts]
-        if len({*names, *BASELINES}) == len(names) + len(BASELINES):
+        reserved = {*BASELINES, "MeanReaction"}
+        if len({*names, *reserved}) == len(names) + len(reserved):
             break
     return names

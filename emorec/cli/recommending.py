@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import sys
 from pathlib import Path
 
 import click
+import pandas as pd
 
 from emorec.cli.common import RUN, how_to_run, load_run, user_errors
+from emorec.texts import count, visible
 
 __all__ = ["recommend"]
+
+_IDS = ("user", "item")
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -38,7 +44,14 @@ __all__ = ["recommend"]
     default="table",
     show_default=True,
 )
+@click.option(
+    "--allow-seen/--no-allow-seen",
+    default=None,
+    help="Whether lists may hold items that their user has seen.  [default: the run's "
+    "evaluation.seen; not, unless set]",
+)
 @how_to_run
+@click.version_option(package_name="emorec")
 @user_errors
 def recommend(
     run: Path,
@@ -47,14 +60,19 @@ def recommend(
     events: Path | None,
     k: int,
     output: str,
+    allow_seen: bool | None,
     backend: str | None,
     device: str | None,
     aversion: float | None,
 ) -> None:
-    """Recommends items that a user has not met, from a trained RUN.
+    """Recommends items to users, from a trained RUN.
 
-    Users of whom neither the run nor --events knows anything get the most popular items, and are
-    told so.
+    Users without an event in the run and in --events get the most popular items; a note says so.
+
+    The column score holds what the model ranks by, to be compared within one list; it is empty for
+    popular items. Ids come out as they went in. In a table, and in csv on a terminal, control
+    characters in them are written out (\\u001b). A spreadsheet takes ids that begin with =, +, - or
+    @ for formulas: import csv with these columns as text.
 
     \b
     Examples:
@@ -66,19 +84,57 @@ def recommend(
         raise click.UsageError("say whom the lists are for: either --user ID or --all-users")
     recommender = load_run(run, backend, aversion, device)
     wanted = list(recommender.split.log.users.ids if all_users else users)
-    lists = recommender.recommend(wanted, k, events, progress=sys.stderr.isatty())
+    lists = recommender.recommend(
+        wanted, k, events, allow_seen=allow_seen, progress=sys.stderr.isatty()
+    )
     served = set(lists["user"])
     without = [user for user in dict.fromkeys(wanted) if user not in served]
     if without:
         others = f" and {len(without) - 1:,} more have" if len(without) > 1 else " has"
-        click.secho(
-            f"note: user {without[0]!r}{others} met every item; there is nothing left to recommend",
-            fg="yellow",
-            err=True,
-        )
+        _note(f"user {without[0]!r}{others} seen every item; there is nothing left to recommend")
+    stream = sys.stdout  # click.echo would drop what looks like a terminal's escape sequence
     if output == "json":
-        click.echo(lists.to_json(orient="records", force_ascii=False, indent=2))
+        # A missing score is null, and pandas' own writer rounds.
+        rows = lists.astype(object).where(lists.notna(), None).to_dict("records")
+        lines = json.dumps(rows, ensure_ascii=False, indent=2).split("\n")
+        stream.write("".join(f"{visible(line)}\n" for line in lines))
     elif output == "csv":
-        click.echo(lists.to_csv(index=False), nl=False)
+        _warn_of_formulas(lists)
+        if stream.isatty():
+            lists = _visible_ids(lists)
+        stream.write(_csv(lists))
     elif len(lists):
-        click.echo(lists.to_string(index=False, float_format="{:.4f}".format))
+        table = _visible_ids(lists).to_string(
+            index=False, float_format="{:.4f}".format, na_rep="-", justify="right"
+        )
+        stream.write(f"{table}\n")
+    stream.flush()
+
+
+def _csv(lists: pd.DataFrame) -> str:
+    # Python's writer quotes a cell with the end of a line in it, but not one with half of "\r\n".
+    has_return = any("\r" in str(value) for column in _IDS for value in lists[column].unique())
+    if has_return:
+        return lists.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    return lists.to_csv(index=False, lineterminator="\n")
+
+
+def _visible_ids(lists: pd.DataFrame) -> pd.DataFrame:
+    shown = {c: lists[c].map(lambda v: visible(v) if isinstance(v, str) else v) for c in _IDS}
+    return lists.assign(**shown)
+
+
+def _warn_of_formulas(lists: pd.DataFrame) -> None:
+    """Says so where a spreadsheet would take an id for a formula."""
+    for column in _IDS:
+        ids = pd.Series([v for v in lists[column].unique() if isinstance(v, str)], dtype=object)
+        risky = ids[ids.str.match(r"[=+\-@\t\r]")] if len(ids) else ids
+        if len(risky):
+            _note(
+                f"{count(len(risky), 'id')} in column {column}, such as {risky.iloc[0]!r}, may be "
+                "taken for formulas by a spreadsheet; import this column as text"
+            )
+
+
+def _note(text: str) -> None:
+    click.secho(f"note: {text}", fg="yellow", err=True)

@@ -10,12 +10,13 @@ from typing import Any
 
 import click
 
+from emorec.building import backend_for
 from emorec.checkpoint import EpochRecord
 from emorec.cli.common import RUN, print_results, ready_machine, user_errors
 from emorec.config import Config, load_config, parse_setting, preset_names
 from emorec.data.datasets import DATASETS
 from emorec.data.splits import Split
-from emorec.experiment import data_card, judge_run, prepare, train_run, write_results
+from emorec.experiment import compare_runs, data_card, prepare, train_run, write_results
 from emorec.folders import is_unused, only_writer
 from emorec.run_folder import existing_file, load_split, read_config
 
@@ -41,8 +42,9 @@ __all__ = ["train"]
 )
 @click.option(
     "--backend",
-    type=click.Choice(["dgl", "torch"]),
-    help="Library for sums over edges.  [default: dgl]",
+    type=click.Choice(["auto", "dgl", "torch"]),
+    help="Library for sums over edges.  [default: auto, which is DGL where it can be imported, "
+    "else PyTorch]",
 )
 @click.option(
     "--epochs",
@@ -80,6 +82,7 @@ __all__ = ["train"]
     help="Go on with a run that was stopped, with its own settings.",
 )
 @click.option("--quiet", is_flag=True, help="No progress bars.")
+@click.version_option(package_name="emorec")
 @user_errors
 def train(
     preset: str | None,
@@ -151,6 +154,12 @@ def train(
 
 
 def _train_or_stop(config: Config, split: Split, folder: Path, progress: bool) -> None:
+    if config.graph.conv != "none" and config.model.backend == "auto":
+        names = {
+            "dgl": "DGL",
+            "torch": "PyTorch, as DGL cannot be imported (emorec doctor says why)",
+        }
+        click.echo(f"Sums over the graph's edges are by {names[backend_for(config)]}.\n")
     try:
         _train_and_judge(config, split, folder, progress)
     except (KeyboardInterrupt, BrokenPipeError) as stop:
@@ -170,9 +179,9 @@ def _train_and_judge(config: Config, split: Split, folder: Path, progress: bool)
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
     click.echo(f"Trained in {minutes} min {seconds} s.\n\nTest part, looked at once:")
     k = config.evaluation.k
-    results, predictions = judge_run(recommender, k, progress)
-    write_results(folder, config, split, results, predictions, recommender.records)
-    print_results(results, predictions, k)
+    comparison = compare_runs({config.preset: recommender}, k, progress)
+    write_results(folder, config, split, comparison, recommender.records)
+    print_results(comparison, k)
     user = shlex.quote(str(split.train.users.ids[0]))
     run = shlex.quote(str(folder))
     click.echo(

@@ -12,6 +12,7 @@ import pandas as pd
 
 from emorec.data.tables import to_numbers
 from emorec.suggestions import shortened, suggestion
+from emorec.texts import plain
 
 __all__ = ["Expression", "ExpressionError"]
 
@@ -348,7 +349,7 @@ def _example(data: Any, present: Any) -> str:
     is_number = to_numbers(pd.Series(data)).notna().to_numpy()
     row = int((present & ~is_number).argmax())
     return (
-        f" (row {row + 1} holds {shortened(data[row])!r})"
+        f" (row {row + 1} holds {shortened(plain(data[row]))!r})"
         if present[row] and not is_number[row]
         else ""
     )

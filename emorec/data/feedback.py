@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from emorec.suggestions import shortened
+from emorec.texts import plain
 
 __all__ = ["Feedback"]
 
@@ -52,4 +53,6 @@ class Feedback(IntEnum):
             if feedback.label == label:
                 return feedback
         known = ", ".join(feedback.label for feedback in cls)
-        raise ValueError(f"unknown kind of feedback {shortened(label)!r}; the kinds are {known}")
+        raise ValueError(
+            f"unknown kind of feedback {shortened(plain(label))!r}; the kinds are {known}"
+        )

@@ -127,7 +127,7 @@ class _Bounded(io.RawIOBase):
 
 
 @contextmanager
-def readable(source: str, encoding: str) -> Iterator[None]:
+def readable(source: str, encoding: str, settable: bool = True) -> Iterator[None]:
     """Turns what goes wrong while bytes become a table into errors that say what to do."""
     try:
         yield
@@ -151,11 +151,13 @@ def readable(source: str, encoding: str) -> Iterator[None]:
     except UnicodeError as error:
         start = error.object[:2] if isinstance(error, UnicodeDecodeError) else b""
         likely = "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "latin-1"
-        raise DataError(
-            f"{source}: not {encoding.removesuffix('-sig')} text ({error}); save it as UTF-8, or "
-            f"say its encoding, such as encoding={likely!r} "
-            f"(emorec-train --set data.encoding={likely})"
-        ) from error
+        encoding = encoding.removesuffix("-sig")
+        remedy = (
+            f"save it as UTF-8, or give --set data.encoding={likely} (Python: encoding={likely!r})"
+        )
+        if not settable:
+            remedy = f"the model was trained with data.encoding={encoding}, which its events share"
+        raise DataError(f"{source}: not {encoding} text ({error}); {remedy}") from error
     except LookupError as error:
         raise DataError(f"{source}: {one_line(error)}") from error
     except OSError as error:  # without a name, such as of a place before the start of an archive

@@ -122,7 +122,7 @@ def read_kuairand(
 
 
 def read_recbole(
-    path: str | Path, *, rules: RulesLike = "ratings"
+    path: str | Path, *, rules: RulesLike | None = None
 ) -> tuple[Interactions, ReadReport]:
     """RecBole's ``.inter``: tab-separated, with the type behind each name (``user_id:token``)."""
     table = read_table(
@@ -133,4 +133,8 @@ def read_recbole(
     )
     names = [name.partition(":")[0] for name in table.names]
     bare = replace(table, frame=table.frame.set_axis(names, axis=1), names=tuple(names))
-    return interactions_of_table(bare, rules=load_rules(rules))
+    return interactions_of_table(
+        bare,
+        rules=load_rules("ratings" if rules is None else rules),
+        are_stars=rules is not None,
+    )

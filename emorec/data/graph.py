@@ -308,7 +308,7 @@ def import_dgl() -> ModuleType:
     formatwarning = warnings.formatwarning  # DGL replaces it for the whole process
     try:
         import dgl
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: of its native library
         raise ImportError(
             f"the dgl backend needs DGL, which cannot be imported here ({error}); install it with "
             "'pip install dgl==1.1.3' (Python 3.11 or older, not Windows) or use --backend torch, "

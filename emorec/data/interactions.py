@@ -13,8 +13,14 @@ from emorec.data.vocabulary import Vocabulary
 
 __all__ = ["Interactions", "TICKS_PER_DAY", "TimeUnit", "k_core", "require_choice"]
 
-TimeUnit = Literal["s", "ms"]
-TICKS_PER_DAY: dict[str, int] = {"s": 86_400, "ms": 86_400_000}
+TimeUnit = Literal["none", "s", "ms", "us", "ns"]
+TICKS_PER_DAY: dict[str, int] = {
+    "none": 1,
+    "s": 86_400,
+    "ms": 86_400 * 10**3,
+    "us": 86_400 * 10**6,
+    "ns": 86_400 * 10**9,
+}
 _COLUMNS = ("user", "item", "feedback", "time")
 
 
@@ -29,7 +35,8 @@ class Interactions:
         time: When it happened, int64 ``[N]``, in ``time_unit`` since the epoch.
         users: External ids of users.
         items: External ids of items.
-        time_unit: "s" or "ms".
+        time_unit: "s", "ms", "us" or "ns"; or "none" for a log without times, which are all 0
+            then: the order of its rows is the order of events.
 
     Raises:
         ValueError: If the columns differ in length, hold anything but whole numbers, or an index
@@ -57,7 +64,10 @@ class Interactions:
         _check_range("feedback", self.feedback, len(Feedback))
         object.__setattr__(self, "feedback", self.feedback.astype(np.int8))
         if self.time_unit not in TICKS_PER_DAY:
-            raise ValueError(f"time_unit must be 's' or 'ms', got {self.time_unit!r}")
+            units = ", ".join(map(repr, TICKS_PER_DAY))
+            raise ValueError(f"time_unit must be one of {units}, got {self.time_unit!r}")
+        if self.time_unit == "none" and self.time.any():
+            raise ValueError("time must be 0 in every row, as time_unit is 'none'")
 
     @classmethod
     def from_columns(
@@ -70,7 +80,7 @@ class Interactions:
             item: External item ids ``[N]``, integers or strings.
             feedback: `Feedback` values ``[N]``.
             time: Integer times ``[N]`` in ``time_unit``.
-            time_unit: "s" or "ms".
+            time_unit: As the attribute.
         """
         users, user_index = Vocabulary.fit(user)
         items, item_index = Vocabulary.fit(item)
@@ -122,34 +132,51 @@ class Interactions:
         """This log, then the rows of another one that it does not have, by external ids.
 
         Rows of items that are not in the vocabulary are left out. Users that are not get the next
-        indices; the indices of all others, and the unit of time, stay.
+        indices; the indices of all others stay. Times take the finer unit of the two, so that none
+        loses its order. In a log without times the later rows come last, oldest first.
 
         Args:
             later: The other log, in any order and unit of time.
             new_users: False: leave rows of users out that are not in the vocabulary, too.
+
+        Raises:
+            ValueError: If this log has times and the other one has none, or times do not fit the
+                finer unit.
         """
-        user = self.users.indices(later.users.ids)[later.user]
-        item = self.items.indices(later.items.ids)[later.item]
-        ticks, other_ticks = TICKS_PER_DAY[self.time_unit], TICKS_PER_DAY[later.time_unit]
-        # Never a product with the larger one: milliseconds since the epoch would overflow.
-        coarser = later.time // max(other_ticks // ticks, 1)
-        time = coarser * max(ticks // other_ticks, 1)
-        users, is_kept = self.users, item >= 0
+        own, later = _in_one_unit(self, later)
+        user = own.users.indices(later.users.ids)[later.user]
+        item = own.items.indices(later.items.ids)[later.item]
+        users, is_kept = own.users, item >= 0
         if new_users:
             is_new = is_kept & (user < 0)
             strangers, place = np.unique(later.user[is_new], return_inverse=True)
             users = Vocabulary([*users.ids, *later.users.lookup(strangers)])
-            user[is_new] = self.num_users + place
+            user[is_new] = own.num_users + place
         is_kept &= user >= 0
-        own = replace(self, users=users)
+        own = replace(own, users=users)
         user, item, feedback, time = (
-            column[is_kept] for column in (user, item, later.feedback, time)
+            column[is_kept] for column in (user, item, later.feedback, later.time)
         )
-        added = Interactions(user, item, feedback, time, users, self.items, self.time_unit)
+        added = Interactions(user, item, feedback, time, users, own.items, own.time_unit)
         same_users = own.of_users(added.user)  # no other row can be one of the added ones
         both = same_users.joined_with(added)
         rows = pd.DataFrame({name: getattr(both, name) for name in _COLUMNS})
         return own.joined_with(added.select(~rows.duplicated().to_numpy()[len(same_users) :]))
+
+    def in_unit(self, unit: TimeUnit) -> Interactions:
+        """The same rows with times in a unit that is as fine or finer.
+
+        Raises:
+            ValueError: If a time does not fit int64 then.
+        """
+        factor = TICKS_PER_DAY[unit] // TICKS_PER_DAY[self.time_unit]
+        largest = int(np.abs(self.time).max(initial=0))
+        if largest > (2**63 - 1) // factor:
+            raise ValueError(
+                f"the time {largest} {self.time_unit} is too late to be counted in {unit}; "
+                "give both logs times of one unit"
+            )
+        return replace(self, time=self.time * factor, time_unit=unit)
 
     def reindexed(self) -> Interactions:
         """The same rows with vocabularies that hold just the users and items that occur."""
@@ -179,6 +206,17 @@ class Interactions:
         return (
             f"Interactions({len(self):,} rows, {self.num_users:,} users, {self.num_items:,} items)"
         )
+
+
+def _in_one_unit(log: Interactions, later: Interactions) -> tuple[Interactions, Interactions]:
+    """Two logs in the finer of their units of time."""
+    if log.time_unit == "none":
+        rows = later.select(np.argsort(later.time, kind="stable"))
+        return log, replace(rows, time=np.zeros_like(rows.time), time_unit="none")
+    if later.time_unit == "none":
+        raise ValueError("the events have no times, but the log has; give each event its time")
+    unit = max(log.time_unit, later.time_unit, key=TICKS_PER_DAY.__getitem__)
+    return log.in_unit(unit), later.in_unit(unit)
 
 
 def k_core(interactions: Interactions, user_k: int = 1, item_k: int = 1) -> Interactions:

@@ -14,13 +14,20 @@ import pandas as pd
 from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions, TimeUnit
 from emorec.data.rules import STARS, FeedbackRules, NoRuleMatches, RuleMatch
-from emorec.data.tables import DataError, FileFormat, Table, column_remedy, read_table, to_numbers
-from emorec.data.times import TimeUnitOption, parse_times
-from emorec.data.vocabulary import Vocabulary
+from emorec.data.scales import require_stars
+from emorec.data.tables import DataError, FileFormat, Table, as_frame, read_table, to_numbers
+from emorec.data.times import Order, TimeUnitOption, no_times, parse_times
+from emorec.data.vocabulary import IdError, Vocabulary
+from emorec.texts import count
 
 __all__ = ["DataError", "ReadReport", "interactions_of_table", "load_rules", "read_interactions"]
 
 RulesLike = FeedbackRules | Mapping[str, Any] | str | Path
+_ORDER_SEED = 0
+_PLAYS = (
+    'for plays, clicks or purchases without any rating, save implicit_positive = "True" in a '
+    "file and give --set data.rules=FILE (Python: EmoRec(..., 'data.rules=FILE'))"
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class ReadReport:
         dropped: Rows left out per reason: "not rated", "no rule matches", "duplicate".
         feedback: Kept rows per kind of feedback.
         unused_rules: Rules that matched no row, as text.
-        time_unit: "s" or "ms".
+        time_unit: Unit of the interactions' times.
         time_note: How the times were understood.
     """
 
@@ -48,56 +55,75 @@ class ReadReport:
     time_note: str
 
     def __str__(self) -> str:
-        dropped = [f"{rows:,} {reason}" for reason, rows in self.dropped.items() if rows]
         kinds = [f"{rows:,} {kind.label.replace('_', '-')}" for kind, rows in self.feedback.items()]
         lines = [
             f"{self.source}: {self.rows_kept:,} of {self.rows_read:,} rows kept",
-            f"dropped: {', '.join(dropped) or 'none'}",
+            f"dropped: {self._reasons() or 'none'}",
             f"feedback: {', '.join(kinds)}",
             self.time_note,
             *(f"a rule matches no row: {rule}" for rule in self.unused_rules),
         ]
         return "\n".join(lines)
 
+    @property
+    def dropped_note(self) -> str:
+        """One sentence about the rows that were left out; empty if there are none."""
+        number = self.rows_read - self.rows_kept
+        if not number:
+            return ""
+        return (
+            f"{self.source}: {number:,} of {self.rows_read:,} rows are left out: {self._reasons()}"
+        )
+
+    def _reasons(self) -> str:
+        return ", ".join(f"{rows:,} {reason}" for reason, rows in self.dropped.items() if rows)
+
 
 def read_interactions(
-    source: str | Path | pd.DataFrame,
+    source: Any,
     *,
     user: str = "user_id",
     item: str = "item_id",
     time: str = "timestamp",
     rating: str = "rating",
     feedback: str | None = None,
-    rules: RulesLike = "ratings",
+    rules: RulesLike | None = None,
     time_unit: TimeUnitOption = "auto",
     time_format: str | None = None,
+    order: Order = "file",
     file_format: FileFormat | None = None,
     delimiter: str | None = None,
     names: list[str] | None = None,
     encoding: str = "utf-8",
     decimal: str = ".",
+    settable: bool = True,
 ) -> tuple[Interactions, ReadReport]:
     """Reads a log of interactions, in its own order.
 
     Rows that match no rule are dropped, as are repeats of a row (same user, item, time and
-    feedback) after the first.
+    feedback) after the first, where the log has times.
 
     Args:
-        source: A csv, tsv, JSON lines or parquet file (plain or .gz), or a DataFrame.
+        source: A csv, tsv, JSON lines or parquet file (plain or .gz), a DataFrame, or a table of
+            any library with the Arrow C stream interface, such as polars.
         user: Column of user ids, integers or text.
         item: Column of item ids, integers or text.
-        time: Column of times, see `emorec.data.times.parse_times`.
+        time: Column of times, see `emorec.data.times.parse_times`; "" for a log without times.
         rating: Column that the rules know as ``rating``; used only if they ask for it.
         feedback: Column that holds the kind of feedback itself (labels such as
             "explicit_positive"); then neither rating nor rules are used.
-        rules: Shipped rules ("ratings", "kuairand"), a TOML file, a dict or `FeedbackRules`.
-        time_unit: "s", "ms" or "auto" (by size; the report tells).
+        rules: Shipped rules ("ratings", "kuairand"), a TOML file, a dict or `FeedbackRules`. None
+            takes "ratings", for stars from 1 to 5, and refuses ratings that look otherwise.
+        time_unit: "s", "ms", "us", "ns" or "auto" (by size; the report tells).
         time_format: How dates are written, if not as ISO 8601.
+        order: Without times, "file" takes the order of rows for that of events; "none" draws one
+            at random, always the same.
         file_format: "csv", "jsonl" or "parquet"; None tells by the suffix.
         delimiter: Of a csv file, one or more characters; None tells by the header.
         names: Column names of a csv file that has no header; a first line of these names is one.
         encoding: Encoding of a text file.
         decimal: What separates decimals in a csv file, "." or ",".
+        settable: False for events of a trained model, whose errors must not advise other settings.
 
     Returns:
         The interactions and the report of what was kept, dropped and assumed.
@@ -106,14 +132,16 @@ def read_interactions(
         DataError: If the log cannot be read; names file, line, column and value.
         ValueError: If the rules are wrong or match no row.
     """
-    chosen = None if feedback is not None else load_rules(rules)
-    if isinstance(source, pd.DataFrame):
-        table = Table.of_frame(source)
+    chosen = None if feedback is not None else load_rules("ratings" if rules is None else rules)
+    frame = as_frame(source)
+    if frame is not None:
+        table = Table.of_frame(frame, settable=settable)
     else:
-        asked = {user, item, time, *((feedback,) if feedback is not None else ())}
+        asked = {user, item, *((time,) if time else ())}
+        asked |= {feedback} if feedback is not None else set()
         text = [user, item]
         if chosen is not None:
-            text += [column for column in chosen.text_columns if column != "rating"]
+            text += [rating if column == "rating" else column for column in chosen.text_columns]
             asked |= {rating if column == "rating" else column for column in chosen.columns}
         table = read_table(
             source,
@@ -124,6 +152,7 @@ def read_interactions(
             columns=sorted(asked),
             encoding=encoding,
             decimal=decimal,
+            settable=settable,
         )
     return interactions_of_table(
         table,
@@ -135,6 +164,8 @@ def read_interactions(
         rules=chosen,
         time_unit=time_unit,
         time_format=time_format,
+        order=order,
+        are_stars=rules is not None,
     )
 
 
@@ -149,30 +180,50 @@ def interactions_of_table(
     rules: FeedbackRules | None = None,
     time_unit: TimeUnitOption = "auto",
     time_format: str | None = None,
+    order: Order = "file",
+    are_stars: bool = True,
 ) -> tuple[Interactions, ReadReport]:
-    """The same for a table that is read already; see `read_interactions`."""
-    user_ids = table.full_column(user, "user id", column_remedy("user"))
-    item_ids = table.full_column(item, "item id", column_remedy("item"))
-    times = parse_times(table, time, time_unit, time_format)
+    """The same for a table that is read already; see `read_interactions`.
+
+    Args:
+        table: The table.
+        user: As there, like all others but the last.
+        item: As there.
+        time: As there.
+        rating: As there.
+        feedback: As there.
+        rules: As there.
+        time_unit: As there.
+        time_format: As there.
+        order: As there.
+        are_stars: Whether it is certain that ratings are stars from 1 to 5 where ``rules`` are the
+            shipped ones for stars.
+    """
+    user_ids = table.full_column(user, "user id")
+    item_ids = table.full_column(item, "item id")
+    if time:
+        times = parse_times(table, time, time_unit, time_format)
+    else:
+        times = no_times(len(table.frame), order)
     if feedback is not None:
         match = RuleMatch(_labels(table, feedback), ())
         rated = np.ones(len(table.frame), dtype=bool)
     elif rules is not None:
-        match, rated = _match(table, rating, rules)
+        match, rated = _match(table, rating, rules, are_stars)
     else:
         raise ValueError("either rules or a column of feedback must be given")
 
     matched = np.flatnonzero(match.feedback >= 0)
+    if not time and order == "none":
+        np.random.default_rng(_ORDER_SEED).shuffle(matched)
     for name, ids in ((user, user_ids), (item, item_ids)):
         _warn_of_nobody(table, name, ids)
-    users, user_index = _fit(user_ids.iloc[matched], table.from_text)
-    items, item_index = _fit(item_ids.iloc[matched], table.from_text)
+    users, user_index = _fit(table, user, user_ids, matched)
+    items, item_index = _fit(table, item, item_ids, matched)
     kinds, ticks = match.feedback[matched], times.values[matched]
-    repeats = (
-        pd.DataFrame({"user": user_index, "item": item_index, "time": ticks, "kind": kinds})
-        .duplicated()
-        .to_numpy()
-    )
+    rows = pd.DataFrame({"user": user_index, "item": item_index, "time": ticks, "kind": kinds})
+    # Without times, two rows of the same words may be two events.
+    repeats = rows.duplicated().to_numpy() if time else np.zeros(len(rows), dtype=bool)
     interactions = Interactions(
         user_index, item_index, kinds, ticks, users, items, times.unit
     ).select(~repeats)
@@ -203,17 +254,24 @@ def load_rules(rules: RulesLike) -> FeedbackRules:
     return FeedbackRules.load(rules)
 
 
-def _match(table: Table, rating: str, rules: FeedbackRules) -> tuple[RuleMatch, np.ndarray]:
+def _match(
+    table: Table, rating: str, rules: FeedbackRules, are_stars: bool
+) -> tuple[RuleMatch, np.ndarray]:
     """Feedback per row, and whether the row is rated (without a rating, or with 0, it is not)."""
     frame = table.frame
     rated = np.ones(len(frame), dtype=bool)
     for name in rules.columns:
         if name != "rating":
             table.column(name, "feedback rules", "correct the rules or choose others")
-    if "rating" in rules.columns:
+    if "rating" in rules.text_columns:  # thumbs in words
+        raw = table.column(rating, "rating")
+        rated = raw.notna().to_numpy()
+        frame = frame.assign(rating=raw)
+    elif "rating" in rules.columns:
         stars = _checked_ratings(table, rating)
         rated = np.isfinite(stars) & (stars != 0)
-        _warn_of_other_scales(stars, table.source, rules)
+        if rules.name == STARS:
+            require_stars(stars, table.source, is_certain=are_stars, settable=table.settable)
         frame = frame.assign(rating=stars)
     try:
         return rules.match(frame), rated
@@ -223,46 +281,45 @@ def _match(table: Table, rating: str, rules: FeedbackRules) -> tuple[RuleMatch, 
         raise DataError(f"{table.source}: {error}") from error
 
 
-def _warn_of_other_scales(stars: np.ndarray, source: str, rules: FeedbackRules) -> None:
-    stars = stars[np.isfinite(stars)]
-    if (
-        rules.name == STARS
-        and len(stars)
-        and (stars.min() < 0 or stars.max() <= 1 or stars.max() > 5)
-    ):
-        warnings.warn(
-            f"{source}: ratings go from {stars.min():g} to {stars.max():g}, but are read as stars "
-            "from 1 to 5: 5 is a like, 1 and 2 are dislikes, and what is above 5 or below 0 is "
-            "dropped; for another scale, write rules (--set data.rules=FILE) or give a column of "
-            "feedback (--set data.feedback_column=NAME)",
-            stacklevel=2,
-        )
-
-
 def _checked_ratings(table: Table, column: str) -> np.ndarray:
-    raw = table.column(column, "rating", f"{column_remedy('rating')}, or choose other rules")
+    if column not in table.frame.columns and table.settable:
+        table.column(
+            column,
+            "rating",
+            f"if another column holds it, give --set data.rating_column=NAME; {_PLAYS}",
+        )
+    raw = table.column(column, "rating")
     stars = to_numbers(raw).to_numpy(dtype=np.float64, na_value=np.nan)
     wrong = ~np.isfinite(stars) & raw.notna().to_numpy()
-    has_comma = raw[wrong].astype(str).str.fullmatch(r"-?\d+,\d+").any()
-    remedy = "write decimal points, not commas"
-    if table.from_text:
-        remedy = "if decimals have commas, say so (--set data.decimal=,)"
-    table.refuse(
-        wrong,
-        column,
-        "is no finite number; where there is no rating, leave it empty"
-        + (f"; {remedy}" if has_comma else ""),
-    )
+    if wrong.any():
+        values = raw[wrong].astype(str)
+        remedy = "where there is no rating, leave it empty"
+        if values.str.fullmatch(r"-?\d+,\d+").any():
+            remedy += "; write decimal points, not commas"
+            if table.from_text and table.settable:
+                remedy += ", or give --set data.decimal=,"
+        elif values.str.fullmatch(r"[\d.,]+ ?%").any():
+            remedy += "; write percentages without the sign"
+        elif table.settable and np.isnan(pd.to_numeric(values, errors="coerce")).all():
+            remedy += (
+                '; for words, write rules such as explicit_positive = "rating == '
+                f"'{values.iloc[0][:20]}'\""
+            )
+        table.refuse(wrong, column, f"is not a finite number; {remedy}")
     return stars
 
 
 def _labels(table: Table, column: str) -> np.ndarray:
-    remedy = column_remedy("feedback")
-    codes, labels = pd.factorize(table.full_column(column, "feedback", remedy))
+    """Kinds of feedback of a column that holds their labels, or `Feedback` values."""
+    values = table.full_column(column, "feedback")
+    if pd.api.types.is_integer_dtype(values.dtype):
+        return _values_of_feedback(table, column, values)
+    codes, labels = pd.factorize(values)
     kinds = np.empty(len(labels), dtype=np.int8)
     for index, label in enumerate(labels):
         try:
-            kinds[index] = Feedback.from_label(label)
+            is_kind = isinstance(label, Feedback)
+            kinds[index] = label if is_kind else Feedback.from_label(label)
         except ValueError as error:
             row = int((codes == index).argmax())
             raise DataError(
@@ -272,22 +329,54 @@ def _labels(table: Table, column: str) -> np.ndarray:
     return kinds[codes]
 
 
+def _values_of_feedback(table: Table, column: str, values: pd.Series) -> np.ndarray:
+    """Kinds of feedback of a column that pandas made of `Feedback` values."""
+    kinds = values.to_numpy(dtype=np.int64)
+    table.refuse(
+        (kinds < 0) | (kinds >= len(Feedback)),
+        column,
+        "is not a kind of feedback; give labels such as explicit_positive, or write rules",
+    )
+    if kinds.max() <= 1 and len(kinds) > 1:
+        raise DataError(
+            f"{table.source}, column {column!r}: 0 and 1 may be thumbs, and may be values of "
+            "Feedback (explicit and implicit positive); give labels such as explicit_positive, or "
+            f'write rules, such as explicit_positive = "{column} == 1"'
+        )
+    meaning = ", ".join(f"{kind.value} {kind.label}" for kind in Feedback)
+    warnings.warn(
+        f"{table.source}, column {column!r}: numbers are taken for values of Feedback ({meaning})",
+        stacklevel=4,
+    )
+    return kinds.astype(np.int8)
+
+
 def _warn_of_nobody(table: Table, column: str, ids: pd.Series) -> None:
     """Says so where an id of a file without types looks like a missing one."""
     if not table.from_text:
         return
-    for word, count in ids[ids.isin(["NULL", "null", "NaN", "nan", "None"])].value_counts().items():
+    for word, number in (
+        ids[ids.isin(["NULL", "null", "NaN", "nan", "None"])].value_counts().items()
+    ):
         warnings.warn(
-            f"{table.source}, column {column!r}: {word!r} is taken for an id ({count:,} rows); "
-            "drop these rows if it stands for a missing one",
+            f"{table.source}, column {column!r}: {word!r} is taken for an id "
+            f"({count(number, 'row')}); drop these rows if it stands for a missing one",
             stacklevel=3,
         )
 
 
-def _fit(ids: pd.Series, from_text: bool) -> tuple[Vocabulary, np.ndarray]:
+def _fit(
+    table: Table, column: str, ids: pd.Series, matched: np.ndarray
+) -> tuple[Vocabulary, np.ndarray]:
     """A vocabulary; digits in a file without types become integers if all ids survive it."""
-    vocabulary, index = Vocabulary.fit(ids)
-    if from_text:
+    try:
+        vocabulary, index = Vocabulary.fit(ids.iloc[matched])
+    except IdError as error:
+        place = table.place(int(matched[error.row]))
+        raise DataError(f"{place}, column {column!r}: {error.reason}") from error
+    except ValueError as error:
+        raise DataError(f"{table.source}, column {column!r}: {error}") from error
+    if table.from_text:
         texts = pd.Series(vocabulary.ids, dtype=object)
         if len(texts) and isinstance(texts.iloc[0], str):
             # No leading zeros or signs of plus, and few enough digits for int64.

@@ -58,6 +58,8 @@ class SplitReport:
         dropped: Test rows dropped because of a cold user or item.
         valid_cold: Rows of valid whose user or item does not occur in train. They are no targets,
             but stay in history.
+        repeats: Rows of "test kept" whose user has an event with the same item in history.
+        has_times: Whether the log has times; else its order of rows decided everything.
     """
 
     method: SplitMethod
@@ -70,6 +72,8 @@ class SplitReport:
     cold_items: int
     dropped: int
     valid_cold: int
+    repeats: int = 0
+    has_times: bool = True
 
     @classmethod
     def of(
@@ -83,6 +87,7 @@ class SplitReport:
         past: Interactions,
         future: Interactions,
         kept: Interactions,
+        repeats: int,
     ) -> SplitReport:
         """Describes a split.
 
@@ -95,6 +100,7 @@ class SplitReport:
             past: History in the vocabularies of the whole log.
             future: Test part as held out, in the same vocabularies.
             kept: Its warm rows.
+            repeats: Those of them whose item the user has in history.
         """
         if method == "time":
             ties = int((past.time == past.time.max()).sum())
@@ -120,6 +126,8 @@ class SplitReport:
             cold_items=len(np.setdiff1d(future.item, past.item)),
             dropped=len(future) - len(kept),
             valid_cold=valid_cold,
+            repeats=repeats,
+            has_times=past.time_unit != "none",
         )
 
     def __str__(self) -> str:
@@ -153,12 +161,20 @@ class SplitReport:
                 "have events of equal time on both sides of the cut; the order of the log decided"
             )
             leak = f"{before} history event of the whole log: models see the future of other users"
+            if not self.has_times:
+                ties = "the log has no times, so the order of its rows decided"
+                leak = "how many test events happen before events of history is unknown"
         cold = (
-            f"{self.dropped:,} test rows dropped ({self.cold_users:,} cold users, "
-            f"{self.cold_items:,} cold items); "
-            f"{self.valid_cold:,} validation rows are cold in train and no targets"
+            f"{self.dropped:,} test rows are dropped, as nothing before the test part is of their "
+            f"user ({self.cold_users:,} users) or their item ({self.cold_items:,} items); "
+            f"{self.valid_cold:,} validation rows likewise count as history, but not as targets"
         )
-        return "\n".join([title, *table, ties, leak, cold])
+        number = self.parts["test kept"].rows
+        again = (
+            f"{self.repeats:,} of {number:,} test rows ({self.repeats / number:.1%}) are of items "
+            "that their user had before"
+        )
+        return "\n".join([title, *table, ties, leak, cold, again])
 
 
 def _users_tied_at_cut(past: Interactions, future: Interactions) -> int:

@@ -15,6 +15,7 @@ __all__ = [
     "after_quantile",
     "hold_out_validation",
     "how_tests_differ",
+    "is_repeat",
     "last_n_per_user",
     "split_interactions",
 ]
@@ -105,6 +106,7 @@ def split_interactions(
         past=past,
         future=future,
         kept=test,
+        repeats=int(is_repeat(test, history).sum()),
     )
     return Split(train, valid, test, int((~warm).sum()), report)
 
@@ -172,6 +174,17 @@ def how_tests_differ(one: Split, other: Split) -> str:
     return ""
 
 
+def is_repeat(rows: Interactions, past: Interactions) -> np.ndarray:
+    """Whether each row's user has an event with its item in past, bool ``[N]``.
+
+    Args:
+        rows: ``N`` rows.
+        past: Rows of the same vocabularies.
+    """
+    own = rows.user * rows.num_items + rows.item
+    return np.isin(own, past.user * past.num_items + past.item)
+
+
 def last_n_per_user(interactions: Interactions, n: int) -> np.ndarray:
     """The last ``n`` rows of each user that has more than ``n``; none of the others' rows.
 
@@ -223,6 +236,11 @@ def _held_out(rows: Interactions, method: SplitMethod, n: int, quantile: float) 
         raise ValueError(f"method must be 'leave_last_out' or 'time', got {method!r}")
     if len(rows) == 0:
         raise ValueError("the log has 0 interactions, so there is nothing to split")
+    if method == "time" and rows.time_unit == "none":
+        raise ValueError(
+            "the log has no times to split at; use method 'leave_last_out' "
+            "(--set split.method=leave_last_out)"
+        )
     return after_quantile(rows, quantile) if method == "time" else last_n_per_user(rows, n)
 
 

@@ -6,10 +6,12 @@ import csv
 import importlib
 import io
 import json
+import shlex
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
@@ -20,12 +22,13 @@ import pandas as pd
 from emorec.data.files import DataError, open_bytes, readable, require_size
 from emorec.files import one_line
 from emorec.suggestions import shortened, suggestion
+from emorec.texts import plain
 
 __all__ = [
     "DataError",
     "FileFormat",
     "Table",
-    "column_remedy",
+    "as_frame",
     "concat_tables",
     "read_table",
     "to_numbers",
@@ -54,6 +57,8 @@ class Table:
         place: "line 7 of ratings.csv" for row number 5; lines count from 1 as in an editor.
         names: Names of all columns of the source, those that were not kept included.
         from_text: Whether the ids are text only because the file has no types.
+        settable: Whether whoever reads an error may change how the table is read. False for
+            events that are given to a trained model, which reads them as it read its log.
     """
 
     frame: pd.DataFrame
@@ -61,9 +66,12 @@ class Table:
     place: Callable[[int], str]
     names: tuple[str, ...]
     from_text: bool = False
+    settable: bool = True
 
     @classmethod
-    def of_frame(cls, frame: pd.DataFrame, source: str = "the DataFrame") -> Table:
+    def of_frame(
+        cls, frame: pd.DataFrame, source: str = "the DataFrame", settable: bool = True
+    ) -> Table:
         """Wraps a DataFrame; its rows are counted from 1.
 
         Raises:
@@ -74,38 +82,56 @@ class Table:
         if not len(frame):
             raise DataError(f"{source} has no rows; one row per interaction is expected")
         plain = frame.set_axis(names, axis=1).reset_index(drop=True)
-        return cls(plain, source, lambda row: f"row {row + 1} of {source}", tuple(names))
+        place = partial(_row_of, source=source)
+        return cls(plain, source, place, tuple(names), settable=settable)
 
-    def column(self, name: str, meaning: str, remedy: str) -> pd.Series:
+    def remedy(self, setting: str, value: str) -> str:
+        """What to do about a wrong setting of the section ``data``, as the end of an error."""
+        if not self.settable:
+            return f"the model was trained with data.{setting}, which its events share"
+        return f"give --set data.{setting}={shlex.quote(value)} (Python: {setting}={value!r})"
+
+    def column(self, name: str, meaning: str, remedy: str | None = None) -> pd.Series:
         """A column, or an error that names the nearest ones.
 
         Args:
             name: Name of the column.
-            meaning: What it is needed for.
-            remedy: What to do where it is absent.
+            meaning: What it is needed for: "user id", "item id", "time", "rating", "feedback".
+            remedy: What to do where it is absent; None: give another column.
 
         Raises:
             DataError: If the column is absent.
         """
         if name not in self.frame.columns:
-            if self.from_text and any(map(_is_number, self.names)):
-                remedy += (
-                    "; or, if there is no header and its first line is a row, name the columns in "
-                    "their order, such as --set data.names=user_id,item_id,rating,timestamp"
+            if not self.settable:
+                remedy = "rename it: the model reads events as it read its log"
+            elif remedy is None:
+                setting = f"data.{meaning.removesuffix(' id')}_column"
+                remedy = (
+                    f"rename it, or say which one holds it: --set {setting}=NAME "
+                    f"(Python: EmoRec(..., '{setting}=NAME'))"
                 )
+                if meaning == "time":
+                    remedy += "; for a log without times, leave NAME empty"
+                if self.from_text and any(map(_is_number, self.names)):
+                    remedy += (
+                        "; or, if there is no header and its first line is a row, name the columns "
+                        "in their order, such as "
+                        "--set data.names=user_id,item_id,rating,timestamp"
+                    )
             raise DataError(
                 f"{self.source}: there is no column {name!r} for the {meaning} "
                 f"({suggestion(name, self.names)}); {remedy}"
             )
         return self.frame[name]
 
-    def full_column(self, name: str, meaning: str, remedy: str) -> pd.Series:
+    def full_column(self, name: str, meaning: str) -> pd.Series:
         """A column without a missing value; see `column`.
 
         Raises:
             DataError: If the column is absent or a value is missing.
         """
-        values = self.column(name, meaning, remedy)
+        values = self.column(name, meaning)
         missing = values.isna().to_numpy()
         if missing.any():
             place = self.place(int(missing.argmax()))
@@ -119,11 +145,8 @@ class Table:
         """Raises an error about the first value that is wrong, bool ``[N]``, if there is one."""
         if wrong.any():
             row = int(wrong.argmax())
-            value = self.frame[column].iloc[row]
-            shown = value.item() if isinstance(value, np.generic) else value
-            raise DataError(
-                f"{self.place(row)}, column {column!r}: {shortened(shown)!r} {why}{_rows(wrong)}"
-            )
+            value = shortened(plain(self.frame[column].iloc[row]))
+            raise DataError(f"{self.place(row)}, column {column!r}: {value!r} {why}{_rows(wrong)}")
 
 
 def read_table(
@@ -137,6 +160,7 @@ def read_table(
     columns: Sequence[str] | None = None,
     encoding: str = "utf-8",
     decimal: str = ".",
+    settable: bool = True,
 ) -> Table:
     """Reads a csv, tsv, JSON lines or parquet file, plain, gzipped or inside a zip or tar archive.
 
@@ -151,6 +175,7 @@ def read_table(
         columns: The columns to keep, to save memory; absent ones are ignored. None keeps all.
         encoding: Encoding of text files; a byte order mark is skipped.
         decimal: What separates decimals in a csv file.
+        settable: As the attribute of `Table`.
 
     Raises:
         DataError: If the file cannot be read, is empty, truncated or not in the encoding, or has
@@ -170,10 +195,10 @@ def read_table(
         )
     if encoding.lower().replace("-", "") == "utf8":
         encoding = "utf-8-sig"  # the same, but skips a byte order mark
-    with readable(source, encoding):
+    with readable(source, encoding, settable):
         if chosen == "parquet":
             frame, found = _read_parquet(path, member, columns)
-            return replace(Table.of_frame(frame, source), names=tuple(found))
+            return replace(Table.of_frame(frame, source, settable), names=tuple(found))
         if chosen == "jsonl":
             frame, found = _read_json_lines(path, member, columns, encoding, source)
             delimiter, has_header = None, False
@@ -213,13 +238,34 @@ def read_table(
                 return f"row {row + 1} of {source}"
         return f"line {line} of {source}"
 
-    return Table(frame, source, place, tuple(found), from_text=delimiter is not None)
+    from_text = delimiter is not None
+    return Table(frame, source, place, tuple(found), from_text, settable)
 
 
-def column_remedy(meaning: str) -> str:
-    """What to do where the column of users, items, times, ratings or feedback is not found."""
-    option = f"data.{meaning}_column=NAME"
-    return f"rename it, or say which one holds it: --set {option} (Python: EmoRec(..., '{option}'))"
+def as_frame(data: Any) -> pd.DataFrame | None:
+    """A DataFrame of pandas from a table of any library; None if ``data`` is not a table.
+
+    Tables of other libraries (polars, PyArrow, DuckDB) are taken by the Arrow C stream interface.
+
+    Raises:
+        DataError: If PyArrow is not installed, which is needed for that.
+    """
+    if isinstance(data, pd.DataFrame):
+        return data
+    if not hasattr(data, "__arrow_c_stream__") or isinstance(data, pd.Series):
+        return None
+    try:
+        arrow = importlib.import_module("pyarrow")
+    except ImportError as error:
+        raise DataError(
+            f"reading a {type(data).__name__} of {type(data).__module__.partition('.')[0]} needs "
+            "pyarrow: pip install 'emorec[parquet]'"
+        ) from error
+    try:
+        table = arrow.table(data)
+    except (arrow.ArrowException, TypeError, ValueError):
+        return None  # a stream of something other than rows of columns
+    return table.to_pandas()
 
 
 def to_numbers(column: pd.Series) -> pd.Series:
@@ -242,6 +288,10 @@ def concat_tables(tables: Sequence[Table]) -> Table:
     source = " + ".join(table.source for table in tables)
     from_text = all(table.from_text for table in tables)
     return Table(frame, source, place, tables[0].names, from_text)
+
+
+def _row_of(row: int, source: str) -> str:
+    return f"row {row + 1} of {source}"
 
 
 def _is_number(text: str) -> bool:
@@ -305,9 +355,11 @@ def _read_csv(
         # Pandas only warns when rows have more cells than the header, and drops what is over.
         warnings.simplefilter("error", pd.errors.ParserWarning)
         content: IO[bytes] | IO[str] = stream
+        several: str | None = None
         if len(delimiter) > 1:
             # A separator of several characters would take the slow Python parser.
-            delimiter, text = _single_character(stream.read().decode(encoding), delimiter)
+            several = delimiter
+            delimiter, text = _single_character(stream.read().decode(encoding), several)
             content = io.StringIO(text)
         # All columns are read, or a row with too many cells would go unnoticed.
         frame = pd.read_csv(
@@ -323,7 +375,14 @@ def _read_csv(
             encoding=encoding,
             decimal=decimal,
         )
-        return frame[keep]
+        frame = frame[keep]
+        if several is not None:
+            # What is left of it stands within quotes.
+            texts = frame.select_dtypes(include=["object", "string"]).columns
+            frame = frame.assign(
+                **{c: frame[c].str.replace(delimiter, several, regex=False) for c in texts}
+            )
+        return frame
 
 
 def _single_character(text: str, delimiter: str) -> tuple[str, str]:
@@ -362,6 +421,13 @@ def _json_objects(lines: Iterable[str], source: str) -> Iterator[dict[str, Any]]
             continue
         try:
             record = json.loads(line)
+            if "\\u" in line:  # only an escape can hold half of a pair of surrogates
+                json.dumps(record, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"line {number} of {source}: an escape such as \\ud800 is half of a character; "
+                "write the character itself, or both halves"
+            ) from None
         except (ValueError, RecursionError):  # ValueError: also of too long a number
             record = None
         if not isinstance(record, dict):

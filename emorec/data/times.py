@@ -1,20 +1,23 @@
-"""Times of any common kind as int64 seconds or milliseconds since the epoch."""
+"""Times of any common kind as int64 since the epoch, in the finest unit that they need."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import pandas as pd
 
 from emorec.data.interactions import TICKS_PER_DAY, TimeUnit
-from emorec.data.tables import Table, column_remedy
+from emorec.data.tables import Table
 
-__all__ = ["TimeUnitOption", "Times", "parse_times"]
+__all__ = ["Order", "TimeUnitOption", "Times", "no_times", "parse_times"]
 
-TimeUnitOption = Literal["auto", "s", "ms"]
-_FIRST_MILLISECONDS = 10**11  # as seconds the year 5138, as milliseconds March 1973
-_FIRST_MICROSECONDS = 10**14
+TimeUnitOption = Literal["auto", "s", "ms", "us", "ns"]
+Order = Literal["file", "none"]
+_UNITS: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns")
+# From here on a number is taken for the next finer unit: the year 5138 in the one, March 1973 in
+# the other.
+_FIRST_OF_FINER_UNIT = (10**11, 10**14, 10**17)
 # Dates without separators, and the digits after their day. As times since the epoch, all of a log
 # would lie within one month of 1970, in 1976 or in the 27th century.
 _DATE_FORMATS = {"%Y%m%d": 0, "%Y%m%d%H%M": 4, "%Y%m%d%H%M%S": 6}
@@ -25,7 +28,7 @@ class Times(NamedTuple):
 
     Attributes:
         values: int64 ``[N]`` in ``unit``.
-        unit: "s" or "ms".
+        unit: "s", "ms", "us" or "ns"; "none" where there are no times.
         note: How they were understood, and from when to when they go.
     """
 
@@ -36,41 +39,63 @@ class Times(NamedTuple):
     @classmethod
     def of(cls, values: np.ndarray, unit: TimeUnit, note: str) -> Times:
         """Completes the note."""
-        first, last = (np.datetime64(int(time), unit) for time in (values.min(), values.max()))
-        days = " to ".join(np.datetime_as_string([first, last], unit="D"))
-        return cls(values, unit, f"{note}: {days} (UTC)")
+        # Days since the epoch: NumPy's dates of nanoseconds end in 2262, those of days do not.
+        first, last = (
+            np.datetime64(int(time) // TICKS_PER_DAY[unit], "D")
+            for time in (values.min(), values.max())
+        )
+        return cls(values, unit, f"{note}: {first} to {last} (UTC)")
+
+
+def no_times(rows: int, order: Order) -> Times:
+    """The times of a log that has none; the note says what cannot be learned from it."""
+    if order not in get_args(Order):
+        raise ValueError(f"order must be 'file' or 'none', got {order!r}")
+    note = (
+        "no times: the order of rows is taken for that of events; how much time passes between "
+        "events is unknown, so nothing is learned from it"
+        if order == "file"
+        else "no times and no order: held-out events are drawn at random, and neither time nor "
+        "order can be learned from; models with a sequence encoder see events in a random order"
+    )
+    return Times(np.zeros(rows, dtype=np.int64), "none", note)
 
 
 def parse_times(
     table: Table, column: str, unit: TimeUnitOption = "auto", time_format: str | None = None
 ) -> Times:
-    """Reads a column of times.
+    """Reads a column of times, and keeps them in the coarsest unit that loses nothing.
 
-    Whole numbers (digits in text too) are seconds or milliseconds since the epoch, but for dates
-    without separators (20201231), which need a ``time_format`` ("%Y%m%d"). Anything else
-    is a date: ISO 8601, or ``time_format``; without a zone it is UTC. Dates become seconds, or
-    milliseconds where one has a fraction of a second and ``unit`` is "auto".
+    Numbers (digits in text too) count from the epoch, but for dates without separators
+    (20201231), which need a ``time_format`` ("%Y%m%d"). Fractions of seconds are kept to the
+    microsecond. Anything else is a date: ISO 8601, or ``time_format``; without a zone it is UTC.
 
     Args:
         table: The table.
         column: Name of the column.
-        unit: "s", "ms", or "auto": milliseconds from 1e11 on, seconds below.
+        unit: Unit of numbers: "s", "ms", "us", "ns", or "auto": by their size, seconds below
+            1e11, milliseconds below 1e14, microseconds below 1e17, else nanoseconds. Of dates, the
+            coarsest unit that they are kept in.
         time_format: How dates are written, as for ``datetime.strptime``.
 
     Raises:
-        DataError: If a value is missing, negative, no time, or the unit cannot be told.
+        DataError: If a value is missing, negative, not a time, or the unit cannot be told.
     """
-    if unit not in ("auto", *TICKS_PER_DAY):
-        raise ValueError(f"time_unit must be 'auto', 's' or 'ms', got {unit!r}")
-    raw = table.full_column(column, "time", column_remedy("time"))
+    if unit not in get_args(TimeUnitOption):
+        raise ValueError(
+            f"time_unit must be one of {', '.join(get_args(TimeUnitOption))}, got {unit!r}"
+        )
+    raw = table.full_column(column, "time")
     if pd.api.types.is_datetime64_any_dtype(raw.dtype):
         return _from_dates(table, column, raw, unit)
     if pd.api.types.is_bool_dtype(raw.dtype):
-        table.refuse(np.ones(len(raw), dtype=bool), column, f"is no time; {_expected(None)}")
+        table.refuse(
+            np.ones(len(raw), dtype=bool), column, f"is not a time; {_expected(table, None)}"
+        )
     if pd.api.types.is_numeric_dtype(raw.dtype) and time_format is None:
         return _from_numbers(table, column, raw, unit)
     if pd.api.types.is_float_dtype(raw.dtype) and (raw % 1 == 0).all():
-        raw = raw.astype(np.int64)  # 20201231.0, for want of a missing value elsewhere
+        raw = raw.astype(np.int64)  # 20201231.0, from a column that had missing values
     text = raw.astype(str)
     numbers = pd.to_numeric(text, errors="coerce")
     is_number = numbers.notna().to_numpy()
@@ -80,7 +105,7 @@ def parse_times(
     # A year alone would pass as a date: digits stay numbers.
     is_date = dates.notna().to_numpy() & (~is_number | (time_format is not None))
     is_time = is_date if time_format is not None else is_date | is_number
-    table.refuse(~is_time, column, f"is no time; {_expected(time_format)}")
+    table.refuse(~is_time, column, f"is not a time; {_expected(table, time_format)}")
     if not is_date.all():
         rarer = is_number if is_number.sum() <= is_date.sum() else is_date
         table.refuse(rarer, column, "does not go with the others: some are numbers, some are dates")
@@ -91,53 +116,86 @@ def _from_numbers(table: Table, column: str, raw: pd.Series, unit: TimeUnitOptio
     numbers = raw.to_numpy()
     if not np.issubdtype(numbers.dtype, np.integer):
         numbers = raw.to_numpy(dtype=np.float64)
-        table.refuse(~np.isfinite(numbers), column, f"is no time; {_expected(None)}")
-        table.refuse(
-            numbers != np.floor(numbers),
-            column,
-            "has a fraction; times are whole seconds or milliseconds since the epoch "
-            f"(multiply by 1000, round, and give {_option('unit', 'ms')})",
-        )
+        table.refuse(~np.isfinite(numbers), column, f"is not a time; {_expected(table, None)}")
     table.refuse(numbers < 0, column, "is negative; times count from 1970 on")
-    table.refuse(
-        numbers >= _FIRST_MICROSECONDS,
-        column,
-        "is too large for milliseconds; divide microseconds by 1000, nanoseconds by 1000000",
-    )
-    times = numbers.astype(np.int64)
-    if unit != "auto":
-        return Times.of(times, unit, f"times are {_NAMES[unit]}, as told")
+    table.refuse(numbers >= 2**63, column, "is too large for nanoseconds since 1970")
+    if unit == "auto":
+        _refuse_compact_dates(table, column, numbers)
+        told, note = _unit_by_size(table, column, numbers), "by their size"
+    else:
+        told, note = unit, "as told"
+    values, kept = _whole_ticks(table, column, numbers, told)
+    note = f"times taken as {_NAMES[told]} {note}"
+    return Times.of(values, kept, note if kept == told else f"{note}, kept as {_NAMES[kept]}")
+
+
+def _refuse_compact_dates(table: Table, column: str, numbers: np.ndarray) -> None:
     for time_format, later_digits in _DATE_FORMATS.items():
-        looks_like_date = _looks_like_date(times // 10**later_digits)
-        if looks_like_date.any() and (looks_like_date | (times == 0)).all():
+        looks_like_date = _looks_like_date(numbers.astype(np.int64) // 10**later_digits)
+        if looks_like_date.any() and (looks_like_date | (numbers == 0)).all():
             table.refuse(
                 looks_like_date,
                 column,
-                f"looks like a date; give {_option('format', time_format)}, or "
-                f"{_option('unit', 's')} or 'ms' if it is none",
+                f"looks like a date; {table.remedy('time_format', time_format)}, or "
+                f"{table.remedy('time_unit', 's')} (or ms) if it is not one",
             )
-    is_long = times >= _FIRST_MILLISECONDS
-    if is_long.any():
-        other = int(is_long.argmax())
+
+
+def _unit_by_size(table: Table, column: str, numbers: np.ndarray) -> TimeUnit:
+    place = np.searchsorted(_FIRST_OF_FINER_UNIT, numbers, side="right")
+    finest = int(place.max(initial=0))
+    differs = (place != finest) & (numbers > 0)
+    if differs.any():
+        other = int((place == finest).argmax())
         table.refuse(
-            ~is_long & (times > 0),
+            differs,
             column,
-            f"looks like seconds, {times[other]} at {table.place(other)} like milliseconds; "
-            f"use one unit, or give {_option('unit', 's')} or 'ms'",
+            f"looks like {_NAMES[_UNITS[place[differs.argmax()]]]}, {numbers[other]} at "
+            f"{table.place(other)} like {_NAMES[_UNITS[finest]]}; use one unit, or "
+            f"{table.remedy('time_unit', _UNITS[finest])} if that is the unit of all",
         )
-    told: TimeUnit = "ms" if is_long.any() else "s"
-    return Times.of(times, told, f"times taken as {_NAMES[told]} by their size")
+    return _UNITS[finest]
+
+
+def _whole_ticks(
+    table: Table, column: str, numbers: np.ndarray, unit: TimeUnit
+) -> tuple[np.ndarray, TimeUnit]:
+    """Times as whole numbers in ``unit``, or where there are fractions in a finer one."""
+    if np.issubdtype(numbers.dtype, np.integer) or (numbers == np.floor(numbers)).all():
+        return numbers.astype(np.int64), unit
+    finer = _UNITS[_UNITS.index(unit) + 1 :][:2]
+    if not finer:
+        table.refuse(numbers != np.floor(numbers), column, "is a fraction of a nanosecond")
+    for chosen in finer:
+        factor = TICKS_PER_DAY[chosen] // TICKS_PER_DAY[unit]
+        ticks = np.rint(numbers * factor)
+        # What a fraction of so many digits may be off by, as floats hold it.
+        if (np.abs(numbers * factor - ticks) <= np.spacing(numbers) * factor).all():
+            break
+    table.refuse(ticks >= 2**63, column, f"is too large to be kept as {_NAMES[chosen]}")
+    return ticks.astype(np.int64), chosen
 
 
 def _from_dates(table: Table, column: str, dates: pd.Series, unit: TimeUnitOption) -> Times:
     if dates.dt.tz is not None:
         dates = dates.dt.tz_convert("UTC").dt.tz_localize(None)
-    ticks = dates.to_numpy().astype("datetime64[ms]").astype(np.int64)
+    stamps = dates.to_numpy()
+    ticks = stamps.astype(np.int64)
     table.refuse(ticks < 0, column, "is before 1970; times count from there on")
-    whole = bool((ticks % 1000 == 0).all())
-    chosen = cast(TimeUnit, unit if unit != "auto" else "s" if whole else "ms")
-    if chosen == "s":
-        ticks = ticks // 1000
+    own = cast(TimeUnit, np.datetime_data(stamps.dtype)[0])
+    least = "s" if unit == "auto" else unit
+    for chosen in _UNITS[_UNITS.index(least) :]:
+        if TICKS_PER_DAY[chosen] >= TICKS_PER_DAY[own]:
+            factor = TICKS_PER_DAY[chosen] // TICKS_PER_DAY[own]
+            table.refuse(
+                ticks > (2**63 - 1) // factor, column, f"is too late to be kept as {_NAMES[chosen]}"
+            )
+            ticks = ticks * factor
+            break
+        steps = TICKS_PER_DAY[own] // TICKS_PER_DAY[chosen]
+        if (ticks % steps == 0).all():
+            ticks = ticks // steps
+            break
     return Times.of(ticks, chosen, f"times are dates, kept as {_NAMES[chosen]}")
 
 
@@ -147,18 +205,14 @@ def _looks_like_date(numbers: np.ndarray) -> np.ndarray:
     return (1900 <= year) & (year <= 2100) & (1 <= month) & (month <= 12) & (1 <= day) & (day <= 31)
 
 
-def _option(name: str, value: str) -> str:
-    return f"time_{name}={value!r} (emorec-train --set data.time_{name}={value})"
+_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
-_NAMES = {"s": "seconds", "ms": "milliseconds"}
-
-
-def _expected(time_format: str | None) -> str:
+def _expected(table: Table, time_format: str | None) -> str:
     if time_format is not None:
         return f"expected is a date as {time_format!r}"
     return (
-        "expected are whole seconds or milliseconds since the epoch, such as 978300760, "
-        "or ISO dates, such as 2000-12-31T22:12:40+00:00; for dates written otherwise give "
-        f"{_option('format', '%d/%m/%Y')}"
+        "expected are seconds, milliseconds, microseconds or nanoseconds since the epoch, such as "
+        "978300760, or ISO dates, such as 2000-12-31T22:12:40+00:00; for dates written otherwise "
+        f"{table.remedy('time_format', '%d/%m/%Y')}"
     )

@@ -3,32 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-__all__ = ["Vocabulary"]
+from emorec.texts import plain
+
+__all__ = ["IdError", "Vocabulary"]
+
+_LARGEST_EXACT_FLOAT = 2**53
+_NEITHER = "the id {!r} is neither text nor a whole number; convert it to text"
+
+
+class IdError(ValueError):
+    """An id that cannot be kept as it is.
+
+    Attributes:
+        row: Its row in the column, from 0.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(f"row {row}: {reason}")
+        self.row, self.reason = row, reason
 
 
 class Vocabulary:
     """A two-way map between external ids and indices ``0 .. len - 1``.
 
-    Ids are strings or integers; a column that mixes the two is kept as strings. The index of an
-    id is its place in ``ids``.
+    Ids are text or whole numbers, and come out as they went in; a column may mix the two. The
+    index of an id is its place in ``ids``.
 
     Args:
-        ids: The distinct external ids, in index order.
+        ids: The distinct external ids, in index order. Floats that are whole numbers count as such.
 
     Raises:
-        ValueError: If an id occurs twice or is missing (None or NaN).
+        ValueError: If an id occurs twice, or as a number and as text.
+        IdError: If an id is missing, empty, or neither text nor a whole number.
     """
 
     def __init__(self, ids: Iterable[Any]) -> None:
         self._index = pd.Index(_as_ids(ids))
-        if self._index.has_duplicates:
-            twice = self._index[self._index.duplicated()][0]
-            raise ValueError(f"id {twice!r} occurs twice; ids must be distinct")
+        if self._keys.has_duplicates:
+            one, other = self._index[self._keys == self._keys[self._keys.duplicated()][0]][:2]
+            if one == other:
+                raise ValueError(f"id {one!r} occurs twice; ids must be distinct")
+            raise ValueError(
+                f"id {one!r} occurs as {other!r} too; a column must not hold the same id as a "
+                "number and as text"
+            )
 
     @classmethod
     def fit(cls, column: Iterable[Any]) -> tuple[Vocabulary, np.ndarray]:
@@ -39,6 +64,11 @@ class Vocabulary:
         """
         codes, ids = pd.factorize(_as_ids(column))
         return cls(ids), codes.astype(np.int64)
+
+    @cached_property
+    def _keys(self) -> pd.Index:
+        """What ids are found by: numbers if all of them are, else the text of each."""
+        return self._index if self._index.dtype == np.int64 else self._index.astype(str)
 
     @property
     def ids(self) -> list[Any]:
@@ -52,12 +82,11 @@ class Vocabulary:
         """
         wanted = _as_series(ids)
         present = wanted.notna().to_numpy()
-        keys = _as_ids(wanted[present])
-        index = self._index
-        if (keys.dtype == np.int64) != pd.api.types.is_integer_dtype(index.dtype):
-            keys, index = keys.astype(str).astype(object), index.astype(str)
+        keys, index = _as_keys(wanted[present]), self._keys
+        if keys.dtype != index.dtype:
+            keys, index = keys.astype(str), index.astype(str)
         found = np.full(len(wanted), -1, dtype=np.int64)
-        found[present] = index.get_indexer(pd.Index(keys))
+        found[present] = index.get_indexer(keys)
         return found
 
     def lookup(self, indices: Sequence[int] | np.ndarray) -> list[Any]:
@@ -96,23 +125,93 @@ def _as_series(column: Iterable[Any]) -> pd.Series:
     """A column of one type where its values have one, else of Python objects."""
     if not isinstance(column, (pd.Series, pd.Index, np.ndarray)):
         column = np.fromiter(column, dtype=object)
-    values = pd.Series(column)
+    try:
+        values = pd.Series(column)
+    except UnicodeEncodeError:
+        _refuse_broken(list(column))
+        raise
     if isinstance(values.dtype, pd.CategoricalDtype):
         return values.astype(values.cat.categories.dtype)
     return values
 
 
-def _as_ids(column: Iterable[Any]) -> np.ndarray:
-    """Whole numbers as int64, everything else as strings; missing ids are refused."""
-    values = _as_series(column).infer_objects()
-    missing = values.isna().to_numpy()
-    if missing.any():
-        raise ValueError(
-            f"row {int(missing.argmax())}: an id is missing; every row needs a user and an item id"
-        )
-    if pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values.dtype):
+def _as_keys(values: pd.Series) -> pd.Index:
+    """What somebody looks up: whole numbers as int64, everything else as text."""
+    values = values.infer_objects()
+    if _is_numeric(values):
         numbers = values.to_numpy()
         # Also False for infinity and for what int64 cannot hold.
         if ((numbers >= -(2**63)) & (numbers < 2**63) & (numbers == np.floor(numbers))).all():
+            return pd.Index(numbers.astype(np.int64))
+    return pd.Index(values.astype(str).to_numpy(dtype=object)).astype(str)
+
+
+def _as_ids(column: Iterable[Any]) -> np.ndarray:
+    """A column of ids: int64 if all are whole numbers, else Python objects, each text or int."""
+    values = _as_series(column).infer_objects()
+    _refuse(values.isna().to_numpy(), "an id is missing; every row needs a user and an item id")
+    if _is_numeric(values):
+        numbers = values.to_numpy()
+        if np.issubdtype(numbers.dtype, np.floating):
+            _refuse_floats(numbers, values)
+        if not len(numbers) or numbers.max() < 2**63:
             return numbers.astype(np.int64)
-    return values.astype(str).to_numpy(dtype=object)
+        values = values.astype(object)
+    if not _is_text(values):
+        values = pd.Series([_plain(value) for value in values], dtype=object)
+        kinds = np.fromiter((type(value) in (str, int) for value in values), bool, len(values))
+        _refuse(
+            ~kinds, "the id {!r} is neither text nor a whole number; convert it to text", values
+        )
+        if len(values) and all(type(v) is int and -(2**63) <= v < 2**63 for v in values):
+            return values.to_numpy(dtype=np.int64)
+    ids = values.to_numpy(dtype=object)
+    _refuse(ids == "", "an id is empty; every row needs a user and an item id")
+    try:
+        "".join(pd.unique(values.astype(str))).encode()
+    except UnicodeEncodeError:
+        _refuse_broken(ids.tolist())
+    return ids
+
+
+def _plain(value: Any) -> Any:
+    """An id as a plain Python value, if it is a number of NumPy's or a whole float."""
+    value = plain(value)
+    is_whole = isinstance(value, float) and abs(value) < _LARGEST_EXACT_FLOAT and value % 1 == 0
+    return int(value) if is_whole else value
+
+
+def _is_numeric(values: pd.Series) -> bool:
+    dtype = values.dtype
+    return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
+
+
+def _is_text(values: pd.Series) -> bool:
+    return isinstance(values.dtype, pd.StringDtype) or (
+        values.dtype == object and pd.api.types.infer_dtype(values, skipna=False) == "string"
+    )
+
+
+def _refuse_broken(ids: list[Any]) -> None:
+    """Refuses the first id that holds half of a UTF-16 pair, which no file can hold."""
+    for row, value in enumerate(ids):
+        if isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):
+            raise IdError(row, f"the id {value!r} holds half of a character (a surrogate)")
+
+
+def _refuse_floats(numbers: np.ndarray, values: pd.Series) -> None:
+    wrong = ~(np.isfinite(numbers) & (numbers == np.floor(numbers)))
+    _refuse(wrong, _NEITHER, values)
+    _refuse(
+        np.abs(numbers) >= _LARGEST_EXACT_FLOAT,
+        "the id {!r} is too large for a float to tell it from its neighbours; give ids as whole "
+        "numbers or text",
+        values,
+    )
+
+
+def _refuse(wrong: np.ndarray, reason: str, values: pd.Series | None = None) -> None:
+    if wrong.any():
+        row = int(wrong.argmax())
+        value = None if values is None else plain(values.iloc[row])
+        raise IdError(row, reason.format(value))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,11 +21,16 @@ __all__ = [
     "LOWER_IS_BETTER",
     "Evaluation",
     "Scorer",
+    "SeenItems",
     "TopK",
     "evaluate",
+    "left_out",
     "recommend_top_k",
     "seen_matrix",
 ]
+
+SeenItems = Literal["exclude", "include"]
+"""Whether lists may hold items that their user has seen."""
 
 LOWER_IS_BETTER = frozenset(
     {"recall_dislikes", "ndcg_dislikes", "dislike_rate", "ndcl", "disliked_share"}
@@ -44,6 +50,9 @@ _KINDS = {
     "likes": [kind for kind in Feedback if kind.is_positive],
     "dislikes": [kind for kind in Feedback if not kind.is_positive],
 }
+
+
+_NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -123,6 +132,11 @@ def seen_matrix(interactions: Interactions) -> sparse.csr_matrix:
     matrix.sum_duplicates()
     matrix.data[:] = 1
     return matrix
+
+
+def left_out(interactions: Interactions, seen: SeenItems) -> sparse.csr_matrix:
+    """The items that no list of their user may hold, as `seen_matrix`; none if ``seen`` allows."""
+    return seen_matrix(interactions if seen == "exclude" else interactions.select(_NO_ROWS))
 
 
 @torch.no_grad()

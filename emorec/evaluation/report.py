@@ -21,6 +21,8 @@ from emorec.evaluation.tables import (
     Summary,
     best_marked,
     coverage,
+    mark_of,
+    marks_explained,
     summary_of,
 )
 from emorec.files import write_text
@@ -43,6 +45,7 @@ def write_report(
     predictions: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
     curves: Sequence[Mapping[str, float | None]] = (),
     metric: str = "ndcg_any",
+    notes: Sequence[str] = (),
 ) -> None:
     """Writes one HTML page without external resources: data, results, training, trade-off.
 
@@ -58,6 +61,7 @@ def write_report(
         curves: One mapping per epoch with "epoch", "loss" and ``metric``, None where it was not
             measured. Empty for a model that is not trained by epochs.
         metric: Name of the validation metric in ``curves``.
+        notes: Lines about the results, such as the settings of baselines.
 
     Raises:
         ValueError: If a summary lacks a column, an evaluation has another k, or no epoch has
@@ -81,7 +85,7 @@ def write_report(
     page = PAGE.substitute(
         title=html.escape(title),
         card=_card_html(card),
-        results=_results_html(summaries, intervals, k),
+        results=_results_html(summaries, intervals, k, notes),
         predictions=_predictions_html(predictions),
         training=training or '<p class="note">Nothing here is trained by epochs.</p>',
         plane=plane or '<p class="note">No results.</p>',
@@ -123,8 +127,12 @@ def _bar_html(name: str, counts: Mapping[str, int]) -> str:
 
 
 def _results_html(
-    summaries: Mapping[str, Summary], intervals: Mapping[str, Mapping[str, float]], k: int
+    summaries: Mapping[str, Summary],
+    intervals: Mapping[str, Mapping[str, float]],
+    k: int,
+    more_notes: Sequence[str],
 ) -> str:
+    cells = best_marked(summaries, k)
     groups = "".join(
         f'<th class="group" colspan="{span}" scope="colgroup">{group}</th>'
         for group, span in GROUPS.items()
@@ -138,16 +146,20 @@ def _results_html(
         f'<tr><th scope="row">{html.escape(name)}</th>'
         + "".join(
             f"<td{_first_of_group(index)}>"
-            f"{f'<strong>{cell.text}</strong>' if cell.is_best else cell.text}"
+            f"{f'<strong>{cell.text}</strong>' if cell.is_best else cell.text + mark_of(cell)}"
             f"{_interval_html(intervals.get(name, {}), COLUMNS[index])}</td>"
             for index, cell in enumerate(row)
         )
         + "</tr>"
-        for name, row in best_marked(summaries, k).items()
+        for name, row in cells.items()
     )
     notes = [
+        *(
+            line.replace("* best", "Bold: best").replace("+ no", "+: no")
+            for line in marks_explained(cells)
+        ),
         "nDCL: how high in the lists dislikes stand, from 0 to 1, the worst possible order. "
-        "Both: NDCG of likes minus NDCG of dislikes, over users who have both"
+        "Both: NDCG of likes minus NDCG of dislikes, over users who have both",
     ]
     if intervals:
         notes.append("±: half the width of the 95 % confidence interval over users, by bootstrap")
@@ -155,7 +167,8 @@ def _results_html(
         f'<table><thead><tr><th rowspan="2" scope="col">model</th>{groups}</tr>'
         f"<tr>{labels}</tr></thead><tbody>{body}</tbody></table>"
         + "".join(
-            f'<p class="note">{line}.</p>' for line in [*notes, *coverage(list(summaries.values()))]
+            f'<p class="note">{html.escape(line)}.</p>'
+            for line in [*notes, *coverage(list(summaries.values())), *more_notes]
         )
     )
 

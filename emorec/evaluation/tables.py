@@ -28,6 +28,8 @@ __all__ = [
     "best_marked",
     "comparison_markdown",
     "coverage",
+    "mark_of",
+    "marks_explained",
     "predictions_table",
     "results_table",
     "summary_of",
@@ -55,10 +57,19 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure as it is printed."""
+    """A figure as it is printed.
+
+    Attributes:
+        text: The figure.
+        is_best: Whether no other model has a better one, and some list hit anything. Dislikes have
+            no best: lists that nobody wants have fewest. Of dNDCG, such lists do not count.
+        is_on_front: Of dislikes: whether every model with fewer has fewer likes (NDCG), too, among
+            those with at least half of the best's.
+    """
 
     text: str
-    is_best: bool
+    is_best: bool = False
+    is_on_front: bool = False
 
 
 PREDICTIONS = {
@@ -89,18 +100,30 @@ _COMPARISON_NOTE = (
     "test (share: t-test), Holm-corrected over all models and columns; "
     r"\* p &lt; .05, \*\* p &lt; .01, \*\*\* p &lt; .001."
 )
+_MARKS = {
+    "*": "* best of its column",
+    "+": "+ no model with at least half of the best NDCG of likes has as many likes and fewer "
+    "dislikes",
+}
+_LIKES_ENOUGH = 0.5  # of the best NDCG of likes
 _GAP = "  "
 
 
-def results_table(rows: Mapping[str, Evaluation | Summary], k: int) -> str:
-    """Aligned text, one line per model; ``*`` marks the best value of each column.
+def results_table(
+    rows: Mapping[str, Evaluation | Summary], k: int, notes: Sequence[str] = ()
+) -> str:
+    """Aligned text, one line per model.
+
+    ``*`` marks the best value of each column; ``+``, in the columns of dislikes, the front of likes
+    against dislikes: few dislikes alone are no merit, as lists that nobody wants have none.
 
     Args:
         rows: Evaluation or its summary by model name, in the order to print.
         k: Length of the lists, for the heading.
+        notes: Lines to print below.
 
     Returns:
-        Lines without a closing newline; undefined values are ``-``. The last line tells how many
+        Lines without a closing newline; undefined values are ``-``. One of them says how many
         users the means leave out, where the summaries say so.
 
     Raises:
@@ -108,9 +131,9 @@ def results_table(rows: Mapping[str, Evaluation | Summary], k: int) -> str:
     """
     cells = best_marked(rows, k)
     header = ["model", *(f"{column.label} " for column in COLUMNS)]
-    # The star's place is kept free in every cell so that digits stand below one another.
+    # The mark's place is kept free in every cell so that digits stand below one another.
     body = [
-        [_one_line(name), *(cell.text + ("*" if cell.is_best else " ") for cell in row)]
+        [_one_line(name), *(cell.text + (mark_of(cell) or " ") for cell in row)]
         for name, row in cells.items()
     ]
     widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
@@ -126,10 +149,20 @@ def results_table(rows: Mapping[str, Evaluation | Summary], k: int) -> str:
         )
         for row in (header, *body)
     ]
-    if len(rows) > 1:
-        lines.append("* best of its column")
+    lines += marks_explained(cells)
     lines += coverage([summary_of(row, k, name) for name, row in rows.items()])
-    return "\n".join(line.rstrip() for line in (_GAP.join(groups), *lines))
+    return "\n".join(line.rstrip() for line in (_GAP.join(groups), *lines, *notes))
+
+
+def mark_of(cell: Cell) -> str:
+    """The mark behind a figure."""
+    return "*" if cell.is_best else "+" if cell.is_on_front else ""
+
+
+def marks_explained(cells: Mapping[str, Sequence[Cell]]) -> list[str]:
+    """A line for each mark that occurs."""
+    present = {mark_of(cell) for row in cells.values() for cell in row}
+    return [line for mark, line in _MARKS.items() if mark in present]
 
 
 def predictions_table(rows: Mapping[str, Summary]) -> str:
@@ -143,7 +176,7 @@ def predictions_table(rows: Mapping[str, Summary]) -> str:
 
 
 def to_markdown(rows: Mapping[str, Evaluation | Summary], k: int) -> str:
-    """The same table as Markdown; the best value of each column is bold.
+    """The same table as Markdown; bold stands for ``*``.
 
     Args:
         rows: Evaluation or its summary by model name, in the order to print.
@@ -156,7 +189,7 @@ def to_markdown(rows: Mapping[str, Evaluation | Summary], k: int) -> str:
         ValueError: If a summary lacks a column or an evaluation has another k.
     """
     body = [
-        [_markdown_text(name)] + [f"**{cell.text}**" if cell.is_best else cell.text for cell in row]
+        [_markdown_text(name), *(_markdown_cell(cell) for cell in row)]
         for name, row in best_marked(rows, k).items()
     ]
     lines = [*_markdown_head(k), *body]
@@ -208,7 +241,7 @@ def comparison_markdown(
         for column, cell, interval in zip(COLUMNS, cells, intervals, strict=True):
             deviation = spread[name][column.key]
             lines[-1].append(
-                (f"**{cell.text}**" if cell.is_best else cell.text)
+                _markdown_cell(cell)
                 + ("" if math.isnan(deviation) else f" ±{_short(deviation, column.decimals)}")
                 + (f"<br><sub>{interval}</sub>" if interval else "")
             )
@@ -245,18 +278,51 @@ def summary_of(row: Evaluation | Summary, k: int, name: str) -> Summary:
 
 
 def best_marked(rows: Mapping[str, Evaluation | Summary], k: int) -> dict[str, list[Cell]]:
-    """Every row's cells, the best of each column marked."""
+    """Every row's cells, with the best of each column and the front of dislikes marked."""
     summaries = {name: summary_of(row, k, name) for name, row in rows.items()}
     cells: dict[str, list[Cell]] = {name: [] for name in summaries}
+    likes = {name: row["ndcg_likes"] for name, row in summaries.items()}
+    able = _able(likes)
     for column in COLUMNS:
         # Values that print alike are equally good.
         values = {name: round(row[column.key], column.decimals) for name, row in summaries.items()}
-        known = [value for value in values.values() if not math.isnan(value)]
-        best = (min if column.lower_is_better else max)(known, default=math.nan)
+        front: set[str] = set()
+        best = math.nan
+        if column.lower_is_better:
+            front = _front({name: likes[name] for name in able}, values)
+        else:
+            rivals = able if column.key == "delta_ndcg" else values
+            best = _best([values[name] for name in rivals])
         for name, value in values.items():
             text = "-" if math.isnan(value) else f"{value:.{column.decimals}f}"
-            cells[name].append(Cell(text, is_best=value == best and len(summaries) > 1))
+            is_best = value == best and len(rows) > 1
+            cells[name].append(Cell(text, is_best, name in front and len(rows) > 1))
     return cells
+
+
+def _able(likes: Mapping[str, float]) -> list[str]:
+    """Models whose lists hold likes enough for few dislikes to be a merit."""
+    most = max((value for value in likes.values() if not math.isnan(value)), default=0.0)
+    return [name for name, value in likes.items() if most and value >= _LIKES_ENOUGH * most]
+
+
+def _best(values: Sequence[float]) -> float:
+    """The largest value; NaN where all are 0, as no list hit anything then."""
+    known = [value for value in values if not math.isnan(value)]
+    return max(known) if any(known) else math.nan
+
+
+def _front(likes: Mapping[str, float], dislikes: Mapping[str, float]) -> set[str]:
+    """Names of the models that none beats at likes and dislikes at once; see `Cell`."""
+    known = [name for name in likes if not math.isnan(dislikes[name])]
+    if not any(dislikes[name] for name in known):
+        return set()
+
+    def beats(one: str, other: str) -> bool:
+        more, fewer = likes[one] - likes[other], dislikes[other] - dislikes[one]
+        return more >= 0 and fewer >= 0 and more + fewer > 0
+
+    return {name for name in known if not any(beats(other, name) for other in known)}
 
 
 def _interval_texts(row: Evaluation) -> list[str]:
@@ -293,7 +359,7 @@ def coverage(summaries: Sequence[Summary]) -> list[str]:
     keys = ("num_users", *(f"left_out_{kind}" for kind in kinds))
     counts = {tuple(row[key] for key in keys) for row in summaries if all(k in row for k in keys)}
     return [
-        f"{users:,} users; left out of means for want of such items: "
+        f"{users:,} users; without such held-out items, and so not in the means: "
         + ", ".join(f"{kind} {count:,}" for kind, count in zip(kinds, left_out, strict=True))
         for users, *left_out in sorted(counts)
     ]
@@ -309,6 +375,10 @@ def _column_title(column: Column, k: int) -> str:
         return "disliked share"
     own_name = column.key in ("ndcl", "delta_ndcg")
     return f"{column.label}@{k}" + ("" if own_name else f" {column.group}")
+
+
+def _markdown_cell(cell: Cell) -> str:
+    return f"**{cell.text}**" if cell.is_best else cell.text + mark_of(cell)
 
 
 def _one_line(text: str) -> str:

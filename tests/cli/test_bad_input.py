@@ -30,8 +30,8 @@ def with_column(column, value):
 WHOLE = "\n".join([HEADER, *log_lines()])
 BAD_DATA = {
     "missing column": (WHOLE.replace("rating", "stars", 1), "no column 'rating'.*'stars'"),
-    "unparsable time": (edited(3, "soon"), "line 6 of .*'timestamp': 'soon' is no time"),
-    "infinite rating": (edited(2, "inf"), "line 6 of .*'rating': inf is no finite number"),
+    "unparsable time": (edited(3, "soon"), "line 6 of .*'timestamp': 'soon' is not a time"),
+    "infinite rating": (edited(2, "inf"), "line 6 of .*'rating': inf is not a finite number"),
     "negative time": (edited(3, "-5"), "line 6 of .*'timestamp': -5 is negative"),
     "empty file": ("", "log.csv is empty"),
     "header alone": (HEADER, "log.csv has a header and no rows"),
@@ -164,6 +164,16 @@ class TestBadInput:
         self.fails(
             tmp_path, "--dataset", log, "--device", "cuda", message="PyTorch finds no CUDA device"
         )
+
+    @pytest.mark.parametrize("preset", ["emorec", "diff-gat"])
+    def test_no_dgl_unless_it_is_asked_for(self, log, tmp_path, monkeypatch, preset):
+        monkeypatch.setitem(sys.modules, "dgl", None)
+        arguments = ["--dataset", log, "--epochs", 1, "--preset", preset, "--set", "split.n=3"]
+        result = call(cli.train, *arguments, "--run-dir", tmp_path / "auto")
+        assert result.exit_code == 0, result.output
+        said = "Sums over the graph's edges are by PyTorch, as DGL cannot be imported"
+        assert result.stdout.count(said) == 1
+        assert 'backend = "auto"' in (tmp_path / "auto" / "config.toml").read_text()
 
     def test_no_dgl(self, log, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "dgl", None)

@@ -9,6 +9,7 @@ import pytest
 
 from emorec import EmoRec, Interactions, cli
 from emorec.run_folder import load_split, save_split
+from emorec.tuned_baselines import names_for
 from tests.cli.commands import assert_fails, call
 from tests.small import small_config
 
@@ -24,7 +25,8 @@ class TestEvaluate:
         folder, _ = trained
         result = call(cli.evaluate, folder, "--json", "-k", 3)
         found = json.loads(result.stdout)
-        assert set(found) == {"emorec", "MostPop", "ItemKNN", "MeanReaction"}
+        assert set(found) == {"emorec", *names_for(8), "MeanReaction"}
+        assert found["ItemKNN"]["settings"].keys() == {"neighbours", "shrink"}
         assert 0 < found["MeanReaction"]["brier_score"] < 1
         assert 0 <= found["emorec"]["recall_any"] <= 1
         assert 0 < found["emorec"]["brier_score"] < 1
@@ -101,9 +103,11 @@ class TestEvaluate:
         alone = call(cli.evaluate, trained[0]).stdout.splitlines()
         names = ["run", "again", "MostPop", "ItemKNN"]
         assert [row[0] for row in rows[2:6]] == names
-        assert [row[1:] for row in rows[4:6]] == [line.split()[1:] for line in alone[3:5]]
+        figures = [[cell.rstrip("*+") for cell in row[1:]] for row in rows[4:6]]
+        assert figures == [[cell.rstrip("*+") for cell in line.split()[1:]] for line in alone[3:5]]
         assert rows[2][1:] == rows[3][1:]  # of one model
         assert result.stdout.count("MostPop") == 1 + 3
+        assert result.stdout.count("ItemKNN: neighbours") == 1
         assert "run against every other model, on the same users" in result.stdout
         for metric in ("any", "likes", "dislikes"):
             line = next(row for row in rows if row[:3] == ["NDCG", metric, "again"])
@@ -118,9 +122,9 @@ class TestEvaluate:
         alone = json.loads(call(cli.evaluate, trained[0], "--json").stdout)
         assert found["models"] == {
             "run": alone["emorec"], "again": alone["emorec"],
-            **{name: alone[name] for name in ("MostPop", "ItemKNN", "MeanReaction")},
+            **{name: alone[name] for name in (*names_for(8), "MeanReaction")},
         }  # fmt: skip
-        assert len(found["differences"]) == 9
+        assert len(found["differences"]) == 3 * (1 + len(names_for(8)))
         assert found["differences"][0] == {
             "metric": "ndcg_any", "peer": "again", "users": 6, "difference": 0.0, "p": 1.0,
             "ours": pytest.approx(alone["emorec"]["ndcg_any"]),

@@ -14,7 +14,7 @@ def test_help(command):
     result = call(command, "--help")
     assert result.exit_code == 0
     assert "Usage:" in result.stdout
-    assert "--backend [dgl|torch]" in result.stdout
+    assert "--backend [auto|dgl|torch]" in result.stdout
     assert "\\b" not in result.stdout
 
 

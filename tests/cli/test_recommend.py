@@ -4,10 +4,14 @@ import csv
 import io
 import json
 
+import pandas as pd
 import pytest
 
+import emorec
 from emorec import cli
+from emorec.recommender import EmoRec
 from tests.cli.commands import assert_fails, call, log_lines, write_log
+from tests.small import small_config
 
 
 class TestRecommend:
@@ -53,11 +57,32 @@ class TestRecommend:
         result = call(cli.recommend, trained[0], *arguments)
         assert result.exit_code == 0
         assert (
-            "note: 1 of 2 users are unknown to the model, such as 'nobody'; they get the most"
-            in result.stderr
+            "note: the model has no events of 1 of 2 users, such as 'nobody', who get the most "
+            "popular items" in result.stderr
         )
         found = json.loads(result.stdout)  # the note is not in the way
         assert [row["source"] for row in found] == ["popular", "model"]
+        assert found[0]["score"] is None and found[1]["score"] is not None
+        rows = call(cli.recommend, trained[0], *arguments[:-1], "csv").stdout.splitlines()
+        assert rows[1].split(",")[3] == ""
+
+    def test_seen_items_on_request(self, trained):
+        arguments = ["--user", "Zoë 3", "-k", 50, "--format", "json"]
+        without, with_seen, again = (
+            {row["item"] for row in json.loads(call(cli.recommend, trained[0], *options).stdout)}
+            for options in (
+                arguments,
+                [*arguments, "--allow-seen"],
+                [*arguments, "--no-allow-seen"],
+            )
+        )
+        assert without == again < with_seen
+
+    @pytest.mark.parametrize(
+        "command", [cli.train, cli.evaluate, cli.recommend, cli.main], ids=lambda c: c.name
+    )
+    def test_version(self, command):
+        assert call(command, "--version").stdout.split()[-1] == emorec.__version__
 
     def test_nothing_already_met(self, trained):
         known = {line.split(",")[1] for line in log_lines() if line.startswith("Zoë 3,")}
@@ -90,7 +115,7 @@ class TestRecommend:
         assert result.exit_code == 0
         assert result.stdout == ""
         assert result.stderr == (
-            "note: user 'eve' has met every item; there is nothing left to recommend\n"
+            "note: user 'eve' has seen every item; there is nothing left to recommend\n"
         )
 
     def test_events_that_cannot_be_read(self, trained, tmp_path):
@@ -109,3 +134,46 @@ class TestRecommend:
     def test_no_run_there(self, tmp_path):
         message = "gone: no such run folder"
         assert_fails(cli.recommend, tmp_path / "gone", "--user", "a", message=message)
+
+
+class TestIds:
+    IDS = ("\x1b[31mred\x07", "=1+1", "a\rb", '"c",d', "\u202eright", "\x9bH")
+
+    @pytest.fixture(scope="class")
+    def run(self, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("ids")
+        log = pd.DataFrame(
+            [
+                {"user_id": user, "item_id": f"{user}{n}", "rating": 5, "timestamp": n}
+                for user in self.IDS
+                for n in range(3)
+            ]
+        )
+        config = small_config("", "training.epochs=1")
+        EmoRec(config=config).fit(log, progress=False).save(folder / "run")
+        return folder / "run"
+
+    def test_come_out_as_they_went_in(self, run):
+        for output in ("csv", "json"):
+            text = call(cli.recommend, run, "--all-users", "-k", 50, "--format", output).stdout
+            if output == "csv":
+                rows = list(csv.DictReader(io.StringIO(text, newline="")))
+            else:
+                rows = json.loads(text)
+                assert not set(text) & {"\x1b", "\x07", "\x9b", "\u202e"}
+            assert {row["user"] for row in rows} == set(self.IDS)
+            assert {row["item"] for row in rows} == {f"{u}{n}" for u in self.IDS for n in range(3)}
+
+    def test_are_visible_in_tables(self, run):
+        text = call(
+            cli.recommend, run, "--user", self.IDS[0], "--user", self.IDS[4], "-k", 50
+        ).stdout
+        assert not set(text) & {"\x1b", "\x07", "\x9b", "\u202e", "\r"}
+        assert "\\u001b[31mred\\u0007" in text and "\\u202eright" in text
+
+    def test_that_spreadsheets_take_for_formulas_are_told(self, run):
+        result = call(cli.recommend, run, "--user", self.IDS[0], "-k", 50, "--format", "csv")
+        assert (
+            "note: 3 ids in column item, such as '=1+10', may be taken for formulas"
+            in result.stderr
+        )

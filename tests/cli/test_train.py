@@ -104,7 +104,7 @@ class TestTrain:
     def test_no_folder_is_left_where_nothing_can_be_read(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         data = write_log(tmp_path / "log.csv", ["a,b,five,1000"])
-        assert_fails(cli.train, "--dataset", data, message="'five' is no finite number")
+        assert_fails(cli.train, "--dataset", data, message="'five' is not a finite number")
         assert not any((tmp_path / "runs").iterdir())
 
     @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ class TestTrain:
 
         arguments = ["--dataset", log, "--epochs", 1, "--run-dir", tmp_path / "run", *TINY]
         with monkeypatch.context() as patch:
-            patch.setattr(training, "judge_run", stop)
+            patch.setattr(training, "compare_runs", stop)
             result = call(cli.train, *arguments)
         assert result.exit_code == code
         assert f"emorec-train --resume {tmp_path / 'run'}" in result.stderr

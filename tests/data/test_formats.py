@@ -169,4 +169,9 @@ def test_recbole_atomic_file(tmp_path: Path) -> None:
         "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
         "196\t242\t3\t881250949\n186\t302\t3.0\t891717742.0\n"
     )
-    assert rows(read_recbole(path)[0]) == [(196, 242, 2, 881250949), (186, 302, 2, 891717742)]
+    with pytest.raises(DataError, match="all ratings are 3, but the rules 'ratings' are for stars"):
+        read_recbole(path)
+    assert rows(read_recbole(path, rules="ratings")[0]) == [
+        (196, 242, 2, 881250949),
+        (186, 302, 2, 891717742),
+    ]

@@ -43,7 +43,7 @@ def test_columns_get_their_types_and_indices() -> None:
         ({"time": ["1", "2"]}, "column 'time' holds <U1, must hold whole numbers"),
         ({"time": [[1, 2]]}, r"column 'time' has shape \(1, 2\)"),
         ({"time": [1]}, "column 'time' has 1 rows, user has 2"),
-        ({"time_unit": "h"}, "time_unit must be 's' or 'ms', got 'h'"),
+        ({"time_unit": "h"}, "time_unit must be one of 'none', 's', .*, got 'h'"),
     ],
 )
 def test_wrong_columns_are_refused(change: dict[str, Any], message: str) -> None:
@@ -137,7 +137,7 @@ class TestFollowedBy:
     def test_ids_match_over_types(self) -> None:
         both = self.followed_by(("7", "b", 0, 40), ("eve", "b", 0, 50))
         assert both.user.tolist() == [0, 0, 1, 0, 2]
-        assert both.users.ids == ["7", "4", "eve"]
+        assert both.users.ids == [7, 4, "eve"]
 
     def test_unknown_items_are_left_out_and_their_users_with_them(self) -> None:
         both = self.followed_by((9, "z", 0, 40), (4, "z", 0, 40), (4, "b", 0, 50))
@@ -156,20 +156,38 @@ class TestFollowedBy:
         assert twice.followed_by(self.LOG).time.tolist() == [10, 10, 20, 30]
 
     @pytest.mark.parametrize(
-        ("own", "other", "time"),
+        ("own", "other", "unit", "times"),
         [
-            ("s", "s", 1_700_000_000_999),
-            ("ms", "ms", 1_700_000_000_999),
-            ("s", "ms", 1_700_000_000),
-            ("ms", "s", 1_700_000_000_999_000),
+            ("s", "s", "s", [10, 20, 30, 1_700_000_000_999]),
+            ("ms", "ms", "ms", [10, 20, 30, 1_700_000_000_999]),
+            ("s", "ms", "ms", [10_000, 20_000, 30_000, 1_700_000_000_999]),
+            ("ms", "s", "ms", [10, 20, 30, 1_700_000_000_999_000]),
+            ("s", "us", "us", [10**7, 2 * 10**7, 3 * 10**7, 1_700_000_000_999]),
+            ("ns", "ms", "ns", [10, 20, 30, 1_700_000_000_999_000_000]),
+            ("none", "ms", "none", [0, 0, 0, 0]),
         ],
     )
-    def test_times_take_the_unit_of_the_first_log(self, own: Any, other: Any, time: int) -> None:
-        log = replace(self.LOG, time_unit=own)
+    def test_times_take_the_finer_unit(
+        self, own: Any, other: Any, unit: str, times: list[int]
+    ) -> None:
+        log = replace(self.LOG, time=self.LOG.time * (own != "none"), time_unit=own)
         later = Interactions.from_columns([7], ["b"], [0], [1_700_000_000_999], time_unit=other)
         both = log.followed_by(later)
-        assert both.time_unit == own
-        assert both.time.tolist() == [10, 20, 30, time]
+        assert both.time_unit == unit
+        assert both.time.tolist() == times
+
+    def test_times_that_the_finer_unit_cannot_hold(self) -> None:
+        log = replace(self.LOG, time=self.LOG.time * 10**10)
+        later = Interactions.from_columns([7], ["b"], [0], [5], time_unit="ns")
+        with pytest.raises(ValueError, match="time 300000000000 s is too late to be counted in ns"):
+            log.followed_by(later)
+
+    def test_rows_follow_a_log_without_times_oldest_first(self) -> None:
+        log = replace(self.LOG, time=np.zeros(3), time_unit="none")
+        later = Interactions.from_columns([7, 7, 9], ["b", "a", "b"], [0, 1, 2], [50, 40, 45])
+        assert log.followed_by(later).feedback.tolist() == [0, 3, 1, 1, 2, 0]
+        with pytest.raises(ValueError, match="the events have no times, but the log has"):
+            later.followed_by(log)
 
     def test_nothing_follows(self) -> None:
         both = self.LOG.followed_by(self.LOG.select(np.zeros(0, dtype=np.int64)))

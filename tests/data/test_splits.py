@@ -190,7 +190,10 @@ def test_report_of_leave_last_out() -> None:
     assert (report.cold_users, report.cold_items, report.dropped) == (0, 1, 2)
     text = str(report)
     assert "leave-1-last-out" in text
-    assert "2 test rows dropped (0 cold users, 1 cold items)" in text
+    assert (
+        "2 test rows are dropped, as nothing before the test part is of their user (0 users) or "
+        "their item (1 items)"
+    ) in text
 
 
 def test_report_of_the_time_split_counts_rows_at_the_cut() -> None:

@@ -1,3 +1,4 @@
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emorec.data.vocabulary import Vocabulary
+from emorec.data.vocabulary import IdError, Vocabulary
 
 
 def test_fit_numbers_ids_by_first_appearance() -> None:
@@ -20,14 +21,13 @@ def test_fit_numbers_ids_by_first_appearance() -> None:
     ("column", "ids"),
     [
         ([1.0, 2.0], [1, 2]),
-        ([1.5, 2.0], ["1.5", "2.0"]),
-        ([1, "a"], ["1", "a"]),
+        ([1, "a"], [1, "a"]),
+        ([1.0, "a", np.int64(7)], [1, "a", 7]),
         (np.array([2, 1], dtype=object), [2, 1]),
         (pd.Categorical([3, 1]), [3, 1]),
         (pd.array([1, 2], dtype="Int64"), [1, 2]),
-        (np.array([2**63], dtype=np.uint64), ["9223372036854775808"]),
-        ([2**70], ["1180591620717411303424"]),
-        ([float("inf")], ["inf"]),
+        (np.array([2**63], dtype=np.uint64), [2**63]),
+        ([2**70, 1], [2**70, 1]),
         (["Anna Müller", " 日本 ", "nan", "007"], ["Anna Müller", " 日本 ", "nan", "007"]),
         ((letter for letter in "ab"), ["a", "b"]),
         ([], []),
@@ -39,11 +39,67 @@ def test_ids_are_integers_or_strings(column: Any, ids: list[Any]) -> None:
     assert [type(value) for value in found] == [type(value) for value in ids]
 
 
+@pytest.mark.parametrize(
+    ("column", "row", "value"),
+    [
+        ([2.0, 1.5], 1, "1.5"),
+        ([float("inf")], 0, "inf"),
+        (["a", True], 1, "True"),
+        ([True, False], 0, "True"),
+        ([b"a", b"b"], 0, "b'a'"),
+        ([1, Decimal("2")], 1, r"Decimal\('2'\)"),
+        (pd.to_datetime(["2020-01-01"]), 0, "2020-01-01"),
+        ([["a"], ["b"]], 0, r"\['a'\]"),
+    ],
+)
+def test_ids_that_are_neither_text_nor_whole_numbers_are_refused(
+    column: Any, row: int, value: str
+) -> None:
+    with pytest.raises(IdError, match=f"row {row}: the id .*{value}.* is neither text nor a whole"):
+        Vocabulary.fit(column)
+
+
+def test_floats_that_may_have_been_rounded_are_refused() -> None:
+    assert Vocabulary([2.0**53 - 1]).ids == [2**53 - 1]
+    with pytest.raises(IdError, match="too large for a float to tell it from its neighbours"):
+        Vocabulary.fit([1.0, 2.0**53])
+
+
+def test_an_id_is_not_both_a_number_and_a_text() -> None:
+    with pytest.raises(ValueError, match="id 17 occurs as '17' too"):
+        Vocabulary.fit([17, "a", "17"])
+
+
+def test_half_characters_are_refused() -> None:
+    with pytest.raises(IdError, match="row 1: .* holds half of a character"):
+        Vocabulary.fit(["ä", "\ud800"])
+
+
+def test_mixed_ids_are_found_by_number_and_by_text() -> None:
+    vocabulary = Vocabulary([17, "a", 2**70])
+    assert vocabulary.indices([17, "17", "a", str(2**70), 2**70, "b", 1.5]).tolist() == [
+        *(0, 0, 1, 2, 2, -1, -1)
+    ]
+
+
+@given(st.lists(st.text(min_size=1) | st.integers(), unique_by=str))
+def test_ids_come_out_as_they_went_in(ids: list[Any]) -> None:
+    try:
+        vocabulary, index = Vocabulary.fit(ids)
+    except IdError:
+        assert any("\ud800" <= c <= "\udfff" for each in ids for c in str(each))
+        return
+    assert vocabulary.lookup(index) == ids
+    assert vocabulary.indices(ids).tolist() == list(range(len(ids)))
+
+
 @pytest.mark.parametrize("column", [[1, None], ["a", float("nan")], [pd.NA, "b"]])
 def test_missing_ids_are_refused_by_row(column: list[Any]) -> None:
     row = next(i for i, value in enumerate(column) if pd.isna(value))
-    with pytest.raises(ValueError, match=f"row {row}: an id is missing"):
+    with pytest.raises(IdError, match=f"row {row}: an id is missing"):
         Vocabulary.fit(column)
+    with pytest.raises(IdError, match="row 1: an id is empty"):
+        Vocabulary.fit(["a", ""])
 
 
 def test_an_id_that_occurs_twice_is_refused() -> None:

@@ -18,10 +18,11 @@ from tests.evaluation.rows import ROWS
 TEXT = """
 @10          --------- any ----------   ---- likes ----   ------- dislikes ------   - both
 model        Recall     NDCG      MAP   Recall     NDCG   Recall     nDCL   share     dNDCG
-MostPop      0.0410   0.0444   0.0172   0.0505   0.0361   0.0271*  0.0200   0.217*   0.0250*
-ItemKNN      0.0621*  0.0669*  0.0266*  0.0763*  0.0514*  0.0426   0.0300   0.262   -0.0310
-nothing hit  0.0000   0.0000   0.0000   0.0000   0.0000   0.0500   0.0000*      -    0.0000
+MostPop      0.0410   0.0444   0.0172   0.0505   0.0361   0.0271+  0.0200+  0.217+   0.0250*
+ItemKNN      0.0621*  0.0669*  0.0266*  0.0763*  0.0514*  0.0426+  0.0300+  0.262+  -0.0310
+nothing hit  0.0000   0.0000   0.0000   0.0000   0.0000   0.0000   0.0000       -    0.0000
 * best of its column
++ no model with at least half of the best NDCG of likes has as many likes and fewer dislikes
 """
 
 
@@ -47,10 +48,10 @@ class TestTables:
         )
         assert lines[1] == "| --- |" + " ---: |" * 9
         assert lines[3] == (
-            "| ItemKNN | **0.0621** | **0.0669** | **0.0266** | **0.0763** | **0.0514** | 0.0426 "
-            "| 0.0300 | 0.262 | -0.0310 |"
+            "| ItemKNN | **0.0621** | **0.0669** | **0.0266** | **0.0763** | **0.0514** | 0.0426+ "
+            "| 0.0300+ | 0.262+ | -0.0310 |"
         )
-        assert lines[4].endswith("| 0.0500 | **0.0000** | - | 0.0000 |")
+        assert lines[4].endswith("| 0.0000 | 0.0000 | - | 0.0000 |")
 
     def test_names_cannot_break_the_table(self):
         name = "a|b *c* <d>\n&"
@@ -62,6 +63,28 @@ class TestTables:
         rows = {"a": dict(ROWS["MostPop"]), "b": dict(ROWS["MostPop"], recall_any=0.04101)}
         for line in results_table(rows, 10).splitlines()[2:4]:
             assert line.split()[1] == "0.0410*"
+
+    def test_nothing_is_best_where_no_list_hits_anything(self):
+        rows = {name: dict(ROWS["nothing hit"]) for name in "ab"}
+        assert not {"*", "+"} & set(results_table(rows, 10))
+
+    def test_few_dislikes_are_no_merit_without_likes(self):
+        likes, dislikes = "ndcg_likes", "recall_dislikes"
+        rows = {
+            "best": dict(ROWS["ItemKNN"], **{likes: 0.20, dislikes: 0.10}),
+            "beaten": dict(ROWS["ItemKNN"], **{likes: 0.19, dislikes: 0.11}),
+            "careful": dict(ROWS["ItemKNN"], **{likes: 0.10, dislikes: 0.03}),
+            "random": dict(ROWS["ItemKNN"], **{likes: 0.09, dislikes: 0.01, "delta_ndcg": 0.5}),
+        }
+        lines = [line.split() for line in results_table(rows, 10).splitlines()]
+        shown = {cells[0]: cells[6] for cells in lines[2:6]}
+        assert shown == {
+            "best": "0.1000+", "beaten": "0.1100", "careful": "0.0300+", "random": "0.0100"
+        }  # fmt: skip
+        assert lines[5][-1] == "0.5000"  # neither is it the best difference
+
+    def test_notes_come_last(self):
+        assert results_table(ROWS, 10, ["one", "two"]).endswith("\none\ntwo")
 
     def test_a_single_row_is_not_best_of_anything(self):
         assert "*" not in results_table({"alone": ROWS["MostPop"]}, 10)
@@ -77,7 +100,8 @@ class TestTables:
         *_, line, users = results_table({"model": found}, 2).splitlines()
         assert line.split() == "model 1.0000 0.6131 1.0000 1.0000 0.6131 - - 0.000 -".split()
         assert users == (
-            "1 users; left out of means for want of such items: any 0, likes 0, dislikes 1, both 1"
+            "1 users; without such held-out items, and so not in the means: "
+            "any 0, likes 0, dislikes 1, both 1"
         )
         with pytest.raises(ValueError, match="'model' was evaluated at k = 2, .* k = 10"):
             results_table({"model": found}, 10)
