@@ -40,7 +40,7 @@ def zipped(path: Path, method: int = zipfile.ZIP_STORED, text: str = "1::2::5::3
 class TestNumbers:
     @pytest.mark.parametrize("number", ["9" * 400, "-" + "9" * 400])
     def test_ratings_of_400_digits(self, tmp_path, number):
-        message = "column 'rating': 'a number of 1329 bits' is no finite number"
+        message = "column 'rating': 'a number of 1329 bits' is not a finite number"
         path = tmp_path / "log.csv"
         path.write_text(f"{HEADER}{ROWS}u,i,{number},1000\n")
         refused(read_interactions, path, message=f"line 11 of .*{message}")
@@ -214,7 +214,7 @@ class TestColumns:
     def test_long_values_are_shortened(self, tmp_path):
         path = tmp_path / "log.csv"
         path.write_text(f"{HEADER}u,i,{'x' * 10**5},1000\n")
-        refused(read_interactions, path, message=re.escape(f"'{'x' * 100}...' is no finite"))
+        refused(read_interactions, path, message=re.escape(f"'{'x' * 100}...' is not a finite"))
         path.write_text(f"user_id,item_id,kind,timestamp\nu,i,{'x' * 10**5},1000\n")
         message = re.escape(f"unknown kind of feedback '{'x' * 100}...'")
         refused(read_interactions, path, feedback="kind", message=message)
