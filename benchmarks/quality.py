@@ -40,12 +40,13 @@ from emorec.evaluation.ranking import evaluate, recommend_top_k
 from emorec.evaluation.responsiveness import judge_responsiveness
 from emorec.evaluation.scores import Scorer
 from emorec.experiment import judge, train_run
-from emorec.files import load_tensors, write_text
+from emorec.files import write_text
 from emorec.memory import peak_memory_gib
 from emorec.nn.model import Recommender
 from emorec.recommender import EmoRec
 from emorec.run_folder import read_config, save_split
 from emorec.scoring import ModelScorer
+from emorec.tensors import load_tensors
 from emorec.tuned_baselines import BASELINES, tuned_baselines
 
 FIRST_SEED = 1

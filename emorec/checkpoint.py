@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from emorec.averaging import ParameterAverage
-from emorec.files import FileError, load_tensors, one_line, save_tensors
+from emorec.files import FileError, one_line
+from emorec.tensors import load_tensors, save_tensors
 
 __all__ = ["EpochRecord", "Progress", "load_parameters"]
 

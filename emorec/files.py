@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -13,20 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
-
 __all__ = [
     "FileError",
     "atomic_path",
-    "load_tensors",
     "one_line",
     "read_json",
     "read_text",
     "require_regular_file",
-    "save_tensors",
     "sync_folder",
     "to_json",
     "write_text",
@@ -60,7 +52,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # mkstemp made it private
         temporary.replace(path)
-    except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
+    except OSError as error:
         raise OSError(f"{path} cannot be written: {error}; what was there before stays") from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -153,50 +145,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Writes tensors and a JSON-able description into one safetensors file, with a digest."""
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    description = json.dumps(about)
-    metadata = {"about": description, "sha256": _sha256(whole, description)}
-    with atomic_path(path) as temporary:
-        save_file(whole, temporary, metadata=metadata)
-
-
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads what `save_tensors` wrote; the digest is checked where there is one.
-
-    Raises:
-        FileError: If the file is missing, cut short, changed or something else.
-    """
-    if not path.exists():
-        raise FileError(f"{path}: no such file")
-    require_regular_file(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}
-            metadata = file.metadata() or {}
-        about = json.loads(metadata["about"])
-        if not isinstance(about, dict):
-            raise TypeError("the description is not a JSON object")
-    except (
-        SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError
-    ) as error:  # fmt: skip
-        # RuntimeError: also json's for deep nesting, and torch's for a shape that cannot be
-        raise FileError(
-            f"{path}: is damaged or was not written by emorec ({one_line(error)})"
-        ) from error
-    if "sha256" in metadata and metadata["sha256"] != _sha256(tensors, metadata["about"]):
-        raise FileError(f"{path}: is damaged: its content does not have the SHA-256 that it states")
-    return tensors, about
-
-
-def _sha256(tensors: dict[str, Tensor], description: str) -> str:
-    """A digest of names, types, shapes and values, and of the description."""
-    digest = hashlib.sha256(description.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        flat = tensor.contiguous().as_strided((tensor.numel(),), (1,))
-        digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()

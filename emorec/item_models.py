@@ -21,7 +21,6 @@ from typing import Self
 import numpy as np
 import torch
 from scipy import sparse
-from scipy.linalg import lapack
 from tqdm import tqdm
 
 from emorec.data.interactions import Interactions
@@ -315,6 +314,8 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
     """The inverse, float32, of a symmetric positive definite float64 ``[N, N]``, overwritten."""
     if not len(matrix):
         return matrix.astype(np.float32)
+    from scipy.linalg import lapack  # late: a model that only answers has no need of it
+
     # LAPACK stores columns first: the transpose is its own view of the memory. Each step keeps
     # to one triangle and leaves zeros in the other.
     triangle, failed = lapack.dpotrf(matrix.T, lower=True, overwrite_a=True)

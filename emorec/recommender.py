@@ -22,7 +22,7 @@ from emorec.data.rules import NoRuleMatches
 from emorec.data.splits import Split, hold_out_validation
 from emorec.data.tables import as_frame
 from emorec.data.vocabulary import Vocabulary
-from emorec.files import FileError, load_tensors, save_tensors
+from emorec.files import FileError
 from emorec.folders import MANIFEST, checked_file, only_writer, read_manifest
 from emorec.lists import make_lists
 from emorec.nn.model import Recommender
@@ -36,9 +36,9 @@ from emorec.run_folder import (
     save_split,
 )
 from emorec.scoring import ModelScorer
+from emorec.tensors import load_tensors, save_tensors
 from emorec.texts import count, plain
 from emorec.threads import threads
-from emorec.training import most_epochs, train
 
 __all__ = ["EmoRec", "NotFittedError"]
 
@@ -110,6 +110,8 @@ class EmoRec:
                 checkpoint's folder.
             TrainingError: If training fails.
         """
+        from emorec.training import most_epochs, train  # late: a saved model answers without it
+
         if not isinstance(data, Split):
             data, core, options = self._log_of(data), self.config.data, self.config.split
             data = k_core(data, core.min_user_events, core.min_item_events)
@@ -147,6 +149,8 @@ class EmoRec:
         progress: bool,
     ) -> list[EpochRecord]:
         """Goes on with train and valid together; where it ends is known, so nothing validates."""
+        from emorec.training import train
+
         chosen = max(self.records, key=lambda record: record.valid[self.config.evaluation.select])
         epochs = math.ceil(round(self.config.training.refit * chosen.epoch, 6))  # 1.1 * 50 is 55
         return train(

@@ -271,14 +271,18 @@ class TestErrors:
 
     def test_a_model_that_is_larger_than_the_memory(self, monkeypatch):
         config = load_config("emo-sage-thp", settings=("model.backend=torch",))
-        tensors = build_model(config, 20, 30).state_dict().values()
+        tensors = build_model(config, 20_000, 30_000).state_dict().values()
         size = sum(each.numel() * each.element_size() for each in tensors)
         monkeypatch.setattr("emorec.building.machine_memory", lambda: size)
-        check_memory(config, 20, 30)
-        message = "parameters take .* GiB, more than the .* of this.* model.embedding_size .now 64"
-        for sizes, copies in (((20, 31), 1), ((21, 30), 1), ((20, 30), 2)):
+        check_memory(config, 20_000, 30_000)  # what is counted is less than the whole
+        message = "parameters take at least .* GiB, more than the .* of this.* model.embedding_size .now 64"
+        for users, items, copies in (
+            (20_000, 200_000, 1),
+            (200_000, 30_000, 1),
+            (20_000, 30_000, 4),
+        ):
             with pytest.raises(ConfigError, match=message):
-                check_memory(config, *sizes, copies=copies)
+                check_memory(config, users, items, copies=copies)
 
     def test_a_model_without_an_encoder(self, tmp_path):
         with pytest.raises(ConfigError, match="a model needs one of the two encoders"):

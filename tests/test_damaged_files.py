@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from emorec import EmoRec, files
 from emorec.checkpoint import Progress
 from emorec.data.synthetic import generate
-from emorec.files import load_tensors
 from emorec.run_folder import existing_file, load_split
+from emorec.tensors import load_tensors
 from tests.small import small_config
 
 LOG = generate(num_users=20, num_items=45, num_topics=8, events_per_user=10).interactions

@@ -7,9 +7,10 @@ import stat
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
-from emorec import files
-from emorec.files import FileError, atomic_path, load_tensors, save_tensors, write_text
+from emorec.files import FileError, atomic_path, write_text
+from emorec.tensors import load_tensors, save_tensors
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ class TestTensors:
             assert tensors[name].dtype == tensor.dtype
 
     def test_a_full_disk_leaves_the_old_file(self, path, monkeypatch):
-        monkeypatch.setattr(files, "save_file", no_space)
+        monkeypatch.setattr("emorec.tensors.save_file", no_space)
         with pytest.raises(OSError, match="No space left"):
             save_tensors(path, self.TENSORS, {})
         assert_untouched(path)
@@ -115,7 +116,7 @@ class TestTensors:
 
     def test_of_another_program(self, tmp_path):
         path = tmp_path / "foreign.safetensors"
-        files.save_file({"a": torch.zeros(1)}, path)
+        save_file({"a": torch.zeros(1)}, path)
         with pytest.raises(FileError, match="foreign.safetensors: .* was not written by emorec"):
             load_tensors(path)
 
@@ -124,7 +125,7 @@ def test_a_disk_full_inside_safetensors_is_an_os_error_that_names_the_file(tmp_p
     def full(*_, **__):
         raise SafetensorError("Error while serializing: I/O error: No space left on device")
 
-    monkeypatch.setattr("emorec.files.save_file", full)
+    monkeypatch.setattr("emorec.tensors.save_file", full)
     with pytest.raises(OSError, match=r"model\.safetensors cannot be written: .*No space left"):
         save_tensors(tmp_path / "model.safetensors", {"x": torch.zeros(1)}, {})
     assert list(tmp_path.iterdir()) == []

@@ -21,6 +21,7 @@ LEVELS = {
     "emorec.ops": 0,
     "emorec.presets": 0,
     "emorec.suggestions": 0,
+    "emorec.tensors": 0,
     "emorec.texts": 0,
     "emorec.threads": 0,
     "emorec.data": 1,

@@ -20,8 +20,9 @@ from emorec import EmoRec, recommender
 from emorec.config import ConfigError
 from emorec.data.splits import Split, split_interactions
 from emorec.data.synthetic import generate
-from emorec.files import FileError, load_tensors, save_tensors
+from emorec.files import FileError
 from emorec.recommender import NotFittedError
+from emorec.tensors import load_tensors, save_tensors
 from emorec.training import train
 from tests.small import held, small_config, small_log
 
@@ -282,7 +283,7 @@ class TestSaveAndLoad:
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-            patch.setattr("emorec.files.save_file", no_space)
+            patch.setattr("emorec.tensors.save_file", no_space)
             fitted.save(folder)
         assert not [path for path in folder.iterdir() if path.suffix == ".tmp"]
         pd.testing.assert_frame_equal(EmoRec.load(folder).recommend(USERS), before)
@@ -301,7 +302,7 @@ class TestSaveAndLoad:
             return save_file(*args, **options)
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="No space left"):
-            patch.setattr("emorec.files.save_file", fails)
+            patch.setattr("emorec.tensors.save_file", fails)
             other.save(tmp_path)
         loaded = EmoRec.load(tmp_path)
         assert np.array_equal(loaded.split.train.item, fitted.split.train.item)

@@ -17,9 +17,10 @@ from emorec.data.sequences import EventSequences
 from emorec.data.splits import split_interactions
 from emorec.data.synthetic import generate, shuffled
 from emorec.evaluation.ranking import evaluate, recommend_top_k
-from emorec.files import FileError, load_tensors, save_tensors
+from emorec.files import FileError
 from emorec.nn.polarity import ItemPolarity
 from emorec.scoring import ModelScorer
+from emorec.tensors import load_tensors, save_tensors
 from emorec.training import TrainingError, most_epochs, train
 from tests.small import interrupt_training, small_config, small_log
 
@@ -276,7 +277,7 @@ class TestResume:
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-            patch.setattr("emorec.files.save_file", no_space)
+            patch.setattr("emorec.tensors.save_file", no_space)
             run(config, checkpoint=checkpoint)
         assert checkpoint.read_bytes() == before
         assert [path.name for path in tmp_path.iterdir()] == [checkpoint.name]

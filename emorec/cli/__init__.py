@@ -1,4 +1,8 @@
-"""The commands: emorec-train, emorec-evaluate, emorec-recommend, emorec doctor, emorec settings."""
+"""The commands: emorec-train, emorec-evaluate, emorec-recommend, emorec doctor, emorec settings.
+
+Modules of commands import what computes within functions, so that --help and wrong options are
+answered at once: PyTorch and pandas take over a second.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,6 @@ from emorec.cli.evaluating import evaluate
 from emorec.cli.recommending import recommend
 from emorec.cli.training import train
 from emorec.config import load_config, preset_names
-from emorec.doctor import report
-from emorec.ops.build import build_in_cache
 
 __all__ = ["evaluate", "main", "recommend", "train"]
 
@@ -26,6 +28,9 @@ def main() -> None:
 @user_errors
 def doctor(build: bool) -> None:
     """Say which parts work here, and how to mend those that do not."""
+    from emorec.doctor import report
+    from emorec.ops.build import build_in_cache
+
     if build:
         click.echo("Compiling the operators; this takes a minute or two.")
         try:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import torch
 
-from emorec.building import backend_for, check_device
 from emorec.config import Config
-from emorec.evaluation.differences import differences_table
-from emorec.evaluation.tables import predictions_table, results_table
-from emorec.experiment import Comparison
 from emorec.files import one_line
-from emorec.recommender import EmoRec
-from emorec.threads import use_threads
-from emorec.training import TrainingError
+
+if TYPE_CHECKING:
+    from emorec.experiment import Comparison
+    from emorec.recommender import EmoRec
 
 __all__ = [
     "RUN",
     "how_to_run",
     "load_run",
     "print_results",
+    "quick_imports",
     "ready_machine",
     "user_errors",
 ]
@@ -68,9 +68,11 @@ def user_errors(function: Callable[..., None]) -> Callable[..., None]:
                 function(**options)
             except BrokenPipeError:  # whoever read the output has gone; click ends quietly
                 raise
-            except (ValueError, TrainingError, ImportError, OSError) as error:
+            except (ValueError, ImportError, OSError) as error:
                 raise click.ClickException(str(error)) from error
             except (MemoryError, RuntimeError) as error:
+                if _is_of_training(error):
+                    raise click.ClickException(str(error)) from error
                 if not _is_out_of_memory(error):
                     raise
                 raise click.ClickException(
@@ -81,10 +83,32 @@ def user_errors(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _is_of_training(error: Exception) -> bool:
+    training = sys.modules.get("emorec.training")  # where it is not imported, nothing was trained
+    return training is not None and isinstance(error, training.TrainingError)
+
+
 def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return "can't allocate memory" in str(error)  # PyTorch's on the CPU is a mere RuntimeError
+    # PyTorch's on the CPU is a mere RuntimeError.
+    names = {"OutOfMemoryError", "MemoryError"}
+    return type(error).__name__ in names or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """Keeps the garbage collector from looking at what modules consist of, now and at the end.
+
+    Modules live as long as the process. Looking at those of PyTorch and pandas while they are
+    imported, and once more at exit, would take a fourth of the time of a short command.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -93,6 +117,9 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def ready_machine(config: Config) -> None:
     """Fails before any long work if the device or the backend cannot be had."""
+    from emorec.building import backend_for, check_device
+    from emorec.threads import use_threads
+
     check_device(config)
     if config.graph.conv != "none":
         backend_for(config)
@@ -107,6 +134,9 @@ def print_results(comparison: Comparison, k: int, ours: str | None = None) -> No
         k: Length of the lists.
         ours: A model whose differences to the others are printed too.
     """
+    from emorec.evaluation.differences import differences_table
+    from emorec.evaluation.tables import predictions_table, results_table
+
     results, predictions = comparison.results, comparison.predictions
     click.echo(results_table(results, k, comparison.notes))
     if ours is not None:
@@ -116,7 +146,17 @@ def print_results(comparison: Comparison, k: int, ours: str | None = None) -> No
 
 
 def load_run(run: Path, backend: str | None, aversion: float | None, device: str | None) -> EmoRec:
-    """What a run folder holds, ready to compute here."""
+    """What a run folder holds, ready to compute here.
+
+    Where the run leaves the backend to the machine, answers are computed by PyTorch: importing DGL
+    takes longer than they do, and the results are the same.
+    """
+    with quick_imports():
+        from emorec.recommender import EmoRec
+        from emorec.run_folder import read_config
+
+    if backend is None and read_config(run).model.backend == "auto":
+        backend = "torch"
     recommender = EmoRec.load(run, backend, aversion, device)
     ready_machine(recommender.config)
     return recommender

@@ -14,13 +14,11 @@ from emorec.cli.common import (
     how_to_run,
     load_run,
     print_results,
+    quick_imports,
     user_errors,
 )
 from emorec.config import ConfigError
-from emorec.evaluation.differences import differences
-from emorec.experiment import compare_runs
 from emorec.files import to_json
-from emorec.tuned_baselines import BASELINES
 
 __all__ = ["evaluate"]
 
@@ -70,6 +68,10 @@ def evaluate(
     of the same user (PolAUC) or of anybody (ROC-AUC), the mean squared error (Brier), and how far
     probabilities are from what happened (ECE).
     """  # noqa: D301
+    with quick_imports():
+        from emorec.evaluation.differences import differences
+        from emorec.experiment import compare_runs
+
     names = _names(runs)
     recommenders = {}
     for name, run in zip(names, runs, strict=True):
@@ -108,6 +110,8 @@ def _names(paths: Sequence[Path]) -> list[str]:
     Raises:
         click.UsageError: If a path is given twice.
     """
+    from emorec.tuned_baselines import BASELINES
+
     parts = [Path(os.path.abspath(path)).parts for path in paths]
     twice = [path for path, own in zip(paths, parts, strict=True) if parts.count(own) > 1]
     if twice:

@@ -6,12 +6,15 @@ import csv
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import pandas as pd
 
 from emorec.cli.common import RUN, how_to_run, load_run, user_errors
 from emorec.texts import count, visible
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["recommend"]
 
@@ -127,12 +130,12 @@ def _visible_ids(lists: pd.DataFrame) -> pd.DataFrame:
 def _warn_of_formulas(lists: pd.DataFrame) -> None:
     """Says so where a spreadsheet would take an id for a formula."""
     for column in _IDS:
-        ids = pd.Series([v for v in lists[column].unique() if isinstance(v, str)], dtype=object)
-        risky = ids[ids.str.match(r"[=+\-@\t\r]")] if len(ids) else ids
-        if len(risky):
+        ids = lists[column].unique()
+        risky = [each for each in ids if isinstance(each, str) and each[0] in "=+-@\t\r"]
+        if risky:
             _note(
-                f"{count(len(risky), 'id')} in column {column}, such as {risky.iloc[0]!r}, may be "
-                "taken for formulas by a spreadsheet; import this column as text"
+                f"{count(len(risky), 'id')} in column {column}, such as {risky[0]!r}, may be taken "
+                "for formulas by a spreadsheet; import this column as text"
             )
 
 

@@ -6,19 +6,18 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from emorec.building import backend_for
-from emorec.checkpoint import EpochRecord
-from emorec.cli.common import RUN, print_results, ready_machine, user_errors
+from emorec.cli.common import RUN, print_results, quick_imports, ready_machine, user_errors
 from emorec.config import Config, load_config, parse_setting, preset_names
-from emorec.data.datasets import DATASETS
-from emorec.data.splits import Split
-from emorec.experiment import compare_runs, data_card, prepare, train_run, write_results
+from emorec.data.registry import DATASETS
 from emorec.folders import is_unused, only_writer
-from emorec.run_folder import existing_file, load_split, read_config
+
+if TYPE_CHECKING:
+    from emorec.checkpoint import EpochRecord
+    from emorec.data.splits import Split
 
 __all__ = ["train"]
 
@@ -116,6 +115,9 @@ def train(
                 "--resume goes on with the run's own settings; of the others only "
                 "--epochs and --threads may be given with it, and --device"
             )
+        with quick_imports():
+            from emorec.run_folder import existing_file, load_split, read_config
+
         existing_file(resume, "config.toml")  # else the lock would make the folder
         with only_writer(resume):
             config = _with_options(read_config(resume), flags)
@@ -154,6 +156,8 @@ def train(
 
 
 def _train_or_stop(config: Config, split: Split, folder: Path, progress: bool) -> None:
+    from emorec.building import backend_for
+
     if config.graph.conv != "none" and config.model.backend == "auto":
         names = {
             "dgl": "DGL",
@@ -174,6 +178,8 @@ def _train_or_stop(config: Config, split: Split, folder: Path, progress: bool) -
 
 
 def _train_and_judge(config: Config, split: Split, folder: Path, progress: bool) -> None:
+    from emorec.experiment import compare_runs, train_run, write_results
+
     started = time.perf_counter()
     recommender = train_run(config, split, folder, _print_epoch, progress)
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
@@ -229,6 +235,8 @@ def _new_folder(config: Config) -> Path:
 
 
 def _prepared(config: Config, folder: Path, data_dir: Path | None, progress: bool) -> Split:
+    from emorec.experiment import data_card, prepare
+
     split, report = prepare(config, folder, data_dir, progress)
     card = data_card(split)
     if report is not None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import emorec.files
-from emorec import cli
+import emorec.tensors
+from emorec import cli, experiment
 from emorec.cli import training
 from tests.cli.commands import TINY, assert_fails, call, log_lines, write_log
 
@@ -116,7 +116,7 @@ class TestTrain:
 
         arguments = ["--dataset", log, "--epochs", 1, "--run-dir", tmp_path / "run", *TINY]
         with monkeypatch.context() as patch:
-            patch.setattr(training, "compare_runs", stop)
+            patch.setattr(experiment, "compare_runs", stop)
             result = call(cli.train, *arguments)
         assert result.exit_code == code
         assert f"emorec-train --resume {tmp_path / 'run'}" in result.stderr
@@ -181,7 +181,7 @@ class TestTrain:
 class TestFullDisk:
     @pytest.mark.parametrize("number", [1, 2, 3])  # interactions, checkpoint, the next file
     def test_says_so_and_loses_nothing(self, log, tmp_path, monkeypatch, number):
-        save, calls = emorec.files.save_file, []
+        save, calls = emorec.tensors.save_file, []
 
         def full_at_last(*args, **options):
             calls.append(args)
@@ -191,7 +191,7 @@ class TestFullDisk:
 
         folder = tmp_path / "run"
         with monkeypatch.context() as patch:
-            patch.setattr(emorec.files, "save_file", full_at_last)
+            patch.setattr(emorec.tensors, "save_file", full_at_last)
             assert_fails(
                 cli.train, "--dataset", log, "--epochs", 2, "--run-dir", folder, *TINY,
                 message="No space left on device",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emorec.data import datasets
+from emorec.data import registry
 from emorec.data.datasets import (
     DATASETS,
     DataError,
@@ -285,7 +285,7 @@ def test_where_data_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_the_standard_logs_of_kuairand_are_read_in_order(tmp_path: Path) -> None:
     header = "user_id,video_id,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,"
     header += "long_view,play_time_ms\n"
-    for user, name in enumerate(reversed(datasets._KUAIRAND_LOGS)):
+    for user, name in enumerate(reversed(registry.KUAIRAND_LOGS)):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(header + f"{user},1,1649390000123,0,0,0,0,0,0,0,0\n")
