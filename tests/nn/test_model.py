@@ -177,6 +177,17 @@ class TestNear:
         assert near[0].nonzero()[:, 0].tolist() == [0, 1]
         assert near[1].nonzero()[:, 0].tolist() == [2, 3]
 
+    def test_by_the_direction_from_the_mean(self):
+        # From the origin item 0 is nearest to item 2, from the mean (0, 7) to item 1.
+        model = make_model()
+        around = torch.tensor([[0.1, 0.0], [5.0, 0.1], [-0.1, 0.0], [-5.0, -0.1]])
+        with torch.no_grad():
+            model.item_embedding.weight.zero_()
+            model.item_embedding.weight[:, 1] = 7
+            model.item_embedding.weight[:4, :2] += around
+        model.NUM_NEAREST = 2
+        assert model.is_near(torch.tensor([0]))[0].nonzero()[:, 0].tolist() == [0, 1]
+
     def test_of_no_item_and_in_a_small_catalogue(self):
         model = make_model()
         assert model.is_near(torch.zeros(0, dtype=torch.int64)).shape == (0, NUM_ITEMS)
