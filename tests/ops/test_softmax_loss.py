@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -194,3 +195,10 @@ class TestOperator:
         case = dict(zip(("state", "items", "target", "wanted"), inputs(), strict=True)) | changed
         with pytest.raises(RuntimeError, match=message):
             torch.ops.emorec.softmax_loss(*(each.detach() for each in case.values()))
+
+
+def test_no_states_are_refused_by_every_backend(backend: str) -> None:
+    arrays = np.zeros((0, 4), np.float32), np.zeros((0, 1), np.int64), np.zeros((0, 1), bool)
+    state, target, wanted = (torch.from_numpy(array) for array in arrays)
+    with pytest.raises(ValueError, match="at least one row: the mean over no target is undefined"):
+        softmax_loss(state, torch.ones(5, 4), target, wanted, backend)
