@@ -274,3 +274,21 @@ class TestLayer:
             x = torch.randn(len(batch.item), SIZE)
             added = layer(x, batch) - x
         assert (added == 0).float().mean() == pytest.approx(0.75, abs=0.1)
+
+
+def test_what_tokens_enter_with():
+    """Items times the root of D, [CLS], positions, kinds, and the log of hours since the last."""
+    encoder = SequenceEncoder(SIZE, 20, num_heads=2, feedback_input=True, num_layers=1).eval()
+    entered = []
+    encoder.layers[0].register_forward_pre_hook(lambda _, arguments: entered.append(arguments[0]))
+    day = 86_400
+    rows = [(0, 3, 0, 5 * day), (0, 1, 2, 5 * day), (0, 7, 3, 8 * day), (1, 2, 1, 2 * day)]
+    events = EventSequences.build(small_log(rows, 2, NUM_ITEMS))
+    last_states(encoder, [0, 1], events)
+    gap = np.log1p([0, 0, 0, 72, 0, 0])[:, None]  # of three days
+    expected = torch.from_numpy(gap).float() @ encoder.gap.weight.T + encoder.gap.bias
+    expected += encoder.position.weight[[0, 1, 2, 3, 0, 1]]
+    expected[[0, 4]] += encoder.cls
+    expected[[1, 2, 3, 5]] += SIZE**0.5 * ITEMS[[3, 1, 7, 2]]
+    expected[[1, 2, 3, 5]] += encoder.feedback.weight[[0, 2, 3, 1]]
+    torch.testing.assert_close(entered[0], expected)
