@@ -71,6 +71,8 @@ const std::vector<Case> kCases = {
     {"gaps-1-ms", {70}, 1, 32, 32, {.decay = Decay::additive, .time_unit = 1e-3, .rate = 30.0}},
     {"integer-times", {33, 64}, 2, 32, 32, {.integer_times = true}},
     {"unsorted-times", {68}, 2, 32, 32, {.causal = false, .sorted = false}},
+    {"unsorted-integer-times", {68}, 2, 32, 32,
+     {.causal = false, .integer_times = true, .sorted = false}},
     {"equal-times", {68}, 2, 32, 32, {.time_unit = 0.0}},
     {"no-decay", {68}, 1, 32, 32, {.window = kInf, .rate = 0.0}},
     {"huge-scores", {68}, 1, 32, 32, {.key_is_query = false, .score = 100.0}},

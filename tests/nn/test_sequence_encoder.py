@@ -292,3 +292,12 @@ def test_what_tokens_enter_with():
     expected[[1, 2, 3, 5]] += SIZE**0.5 * ITEMS[[3, 1, 7, 2]]
     expected[[1, 2, 3, 5]] += encoder.feedback.weight[[0, 2, 3, 1]]
     torch.testing.assert_close(entered[0], expected)
+
+
+def test_what_tokens_enter_with_is_dropped_in_training():
+    torch.manual_seed(0)
+    encoder = SequenceEncoder(SIZE, 20, num_heads=2, dropout=0.75).train()
+    entered = []
+    encoder.layers[0].register_forward_pre_hook(lambda _, arguments: entered.append(arguments[0]))
+    last_states(encoder, np.arange(12))
+    assert (entered[0] == 0).float().mean() == pytest.approx(0.75, abs=0.1)
