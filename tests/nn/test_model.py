@@ -163,6 +163,12 @@ def test_models_without_a_polarity_head_have_no_parameters_for_it():
     assert not any("polarity" in name for name in make_model().state_dict())
 
 
+def test_items_start_small():
+    encoder = SequenceEncoder(SIZE, 20, num_heads=1)
+    weight = Recommender(2000, SIZE, None, encoder).item_embedding.weight
+    assert weight.detach().std().item() == pytest.approx(0.1, rel=0.05)
+
+
 class TestNear:
     def test_by_hand(self):
         model = make_model()
