@@ -202,3 +202,16 @@ def test_no_states_are_refused_by_every_backend(backend: str) -> None:
     state, target, wanted = (torch.from_numpy(array) for array in arrays)
     with pytest.raises(ValueError, match="at least one row: the mean over no target is undefined"):
         softmax_loss(state, torch.ones(5, 4), target, wanted, backend)
+
+
+def test_more_scores_than_a_chunk_holds(backend: str) -> None:
+    num_states, num_items = 1200, 2000
+    state, items, target, wanted = inputs(num_states, num_items, size=4)
+    losses = (
+        softmax_loss(state, items, target, wanted, backend),
+        F.cross_entropy(state @ items.T, target[:, 0]),
+    )
+    found, expected = (torch.autograd.grad(loss, [state, items]) for loss in losses)
+    torch.testing.assert_close(*losses)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
