@@ -71,7 +71,7 @@ struct HawkesForwardParams {
   ConstVectors value;            // [T, H, Dv]
   const int64_t* time_int64;     // [T], or null if times are float64
   const double* time_float64;    // [T], or null if times are int64
-  const int32_t* position;       // [T]
+  const int32_t* position;       // [T], to be subtracted by position_difference
   const int64_t* cu_seqlens;     // [B + 1]
   const double* decay_rate;      // [H], >= 0
   const double* inverse_window;  // [H], >= 0, 0 for an infinite window
@@ -101,6 +101,12 @@ struct HawkesBackwardParams : HawkesForwardParams {
   Vectors grad_value;        // [T, H, Dv]
   double* grad_decay_rate;   // [B, H]: what each sequence adds, summed by the caller in order
 };
+
+// Positions are int64 modulo 2^32, and so is their difference: exact within a sequence that spans
+// less than 2^31.
+HAWKES_INLINE int32_t position_difference(int32_t a, int32_t b) {
+  return static_cast<int32_t>(static_cast<uint32_t>(a) - static_cast<uint32_t>(b));
+}
 
 // Dropout mask. The mask is a function of (seed, token, head, place of the key in its sequence)
 // alone, so that the backward pass, another device or another tiling finds the same one.

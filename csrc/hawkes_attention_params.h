@@ -55,8 +55,9 @@ inline void check_vectors(const char* name, const Tensor& tensor, const Tensor& 
                       tensor.size(2) == size,
                   "hawkes_attention: ", name, " must be [", value.size(0), ", ", heads, ", ", size,
                   "]");
-  STD_TORCH_CHECK(tensor.stride(2) == 1 || size <= 1, "hawkes_attention: ", name,
-                  " must be contiguous in its last dimension");
+  // Without elements strides may be anything: 0 for arrays of NumPy.
+  STD_TORCH_CHECK(tensor.stride(2) == 1 || size <= 1 || tensor.numel() == 0,
+                  "hawkes_attention: ", name, " must be contiguous in its last dimension");
 }
 
 inline void check_vector(const char* name, const Tensor& tensor, ScalarType type, int64_t size,

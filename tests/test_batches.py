@@ -8,7 +8,8 @@ import torch
 
 from emorec.batches import GraphSource, num_batches, training_batches
 from emorec.data.feedback import Feedback
-from tests.small import random_events
+from emorec.data.sequences import EventSequences
+from tests.small import random_events, small_log
 
 NUM_USERS, NUM_ITEMS, MAX_LENGTH, BATCH_SIZE = 23, 50, 4, 3
 EVENTS = random_events(NUM_USERS, NUM_ITEMS, most_events=15)
@@ -138,3 +139,41 @@ def test_moves_to_a_device(device):
     bare = epoch()[0].to(device)
     assert bare.graph is None
     assert bare.targets.item.device.type == device.type
+
+
+def windows_of(batch):
+    """User and last place of each of a batch's windows."""
+    users, place = batch.sequences.user.tolist(), batch.targets.place.tolist()
+    return frozenset(
+        zip(users, (place[last] for last in batch.sequences.last.tolist()), strict=True)
+    )
+
+
+class TestLengths:
+    """Forty users with 1 to 40 events: every window has a length of its own."""
+
+    EVENTS = EventSequences.build(
+        small_log([(u, i % 9, 0, i) for u in range(40) for i in range(u + 1)], 40, 9)
+    )
+
+    def epoch(self, seed=0, batch_size=2):
+        rng = np.random.default_rng(seed)
+        return list(training_batches(self.EVENTS, None, 100, batch_size, rng))
+
+    def lengths(self, batches):
+        return [np.bincount(batch.sequences.row.numpy()) for batch in batches]
+
+    def test_similar_ones_share_a_batch(self):
+        # Two at random of forty are 14 apart; neighbours among sixteen at random are 2.4 apart.
+        apart = [np.ptp(each) for seed in range(5) for each in self.lengths(self.epoch(seed))]
+        assert np.mean(apart) < 5
+
+    def test_batches_do_not_come_by_length(self):
+        means = [each.mean() for each in self.lengths(self.epoch())]
+        assert abs(np.corrcoef(means[:8], np.arange(8))[0, 1]) < 0.9  # the first group alone
+        steps = np.diff(means)
+        assert (steps > 0).any() and (steps < 0).sum() > 4
+
+    def test_other_epochs_put_others_together(self):
+        one, other = ({windows_of(batch) for batch in self.epoch(seed)} for seed in (1, 2))
+        assert len(one & other) < len(one) / 2

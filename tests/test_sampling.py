@@ -67,6 +67,13 @@ class TestDislikes:
         items, _ = draw([0], observed_share=1.0)
         assert set(items[0]) == {2, 3}
 
+    def test_are_valid_even_where_nothing_is_unobserved(self):
+        rows = [(0, item, 3 if item in (1, 4) else 0, item) for item in range(6)]
+        sampler = ItemSampler(EventSequences.build(small_log(rows, 1, 6)), ALL, 6, 0.5)
+        items, valid = sampler.sample(np.zeros(1, int), 4000, np.random.default_rng(0))
+        assert set(items[valid]) == {1, 4}
+        assert valid.mean() == pytest.approx(0.5, abs=0.05)  # the draws that were to be unobserved
+
     def test_users_without_any_get_unobserved_items(self):
         items, valid = draw([1, 3, 2], observed_share=1.0)
         assert set(items[0, valid[0]]) == {5}

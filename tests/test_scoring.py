@@ -153,6 +153,17 @@ class TestAnswers:
         assert near.sum() >= len(refused) * 7
         torch.testing.assert_close(taken[0], 2.0 * near, atol=1e-5, rtol=0)
 
+    def test_more_refusals_than_a_window_holds(self):
+        # [CLS] is among the tokens since, and no item: as an index it would be the last one.
+        config = small_config("", "model.aversion=2", "graph.conv=none", "sequence.max_length=4")
+        model, user = build_model(config, 1, 50), torch.tensor([0])
+        scorer = ModelScorer(model, small_log([(0, item, 3, item) for item in range(6)], 1, 50))
+        with torch.inference_mode():
+            taken = model.ranking(scorer.states(user)) - scorer(user)
+        near = model.is_near(torch.tensor([3, 4, 5])).any(0)
+        assert not near[49]
+        torch.testing.assert_close(taken[0], 2.0 * near, atol=1e-5, rtol=0)
+
     def test_a_user_who_only_refused(self, model):
         log = small_log([(0, 3, 3, 1)], 1, 50)
         assert torch.isfinite(ModelScorer(model, log)(torch.tensor([0]))).all()

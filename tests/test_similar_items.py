@@ -40,3 +40,13 @@ def test_an_empty_log():
     assert none.shape == (3, 3)
     assert none.nnz == 0
     assert isinstance(none, sparse.csr_matrix)
+
+
+def test_items_without_events_count_in_the_means():
+    rows = [(0, 0, 0, 1), (0, 1, 0, 2), (1, 1, 0, 1), (1, 2, 0, 2), (2, 0, 0, 1), (2, 2, 0, 3)]
+    log = small_log(rows, 3, 6)  # half of the items: a is 1/2
+    cosine = ItemKNN(6).fit(log).similarity.toarray()
+    weights = RidgeKNN(5).fit(log).weights.toarray()
+    assert cosine.max(1).mean() == 0.5
+    expected = 2 * cosine + weights / weights.max(1).mean()
+    np.testing.assert_allclose(similar_items(log, 5).toarray(), expected, rtol=1e-5, atol=1e-7)

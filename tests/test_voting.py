@@ -57,3 +57,19 @@ def test_keep_weight_and_memory_where_nothing_chooses():
     model = trained(split, "training.epochs=1")
     assert (model.neighbours.weight, model.neighbours.memory) == (1, 20)
     assert model.neighbours.similarity.sum() > 0
+
+
+def test_is_chosen_on_lists_of_the_items_of_the_log_alone(monkeypatch):
+    ranked = []
+
+    def noted(scorer, users, seen, k, candidates, size):
+        ranked.append(candidates)
+        return recommend_top_k(scorer, users, seen, k, candidates, size)
+
+    monkeypatch.setattr(voting, "recommend_top_k", noted)
+    known = SPLIT.train.item < 45
+    split = replace(SPLIT, train=SPLIT.train.select(known))
+    trained(split, "training.epochs=1")
+    expected = np.isin(np.arange(LOG.num_items), split.train.item)
+    assert ranked and not expected[45:].any()
+    assert all(np.array_equal(each, expected) for each in ranked)

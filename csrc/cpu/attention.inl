@@ -41,7 +41,7 @@ static C largest_norm(Rows<const C> rows, int64_t n, int64_t width, double scale
       sum += x * x;
     }
     const C norm = static_cast<C>(scale * __builtin_sqrt(static_cast<double>(sum_lanes<C>(sum))));
-    if (!(norm <= largest)) largest = norm;  // NaN too
+    if (norm > largest || norm != norm) largest = norm;  // NaN stays
     norms[i] = running ? largest : norm;
   }
   return largest;
@@ -50,6 +50,20 @@ static C largest_norm(Rows<const C> rows, int64_t n, int64_t width, double scale
 // Up to this bound of the scores exp is shifted by the bound, beyond by a row's largest score: the
 // shift costs accuracy in proportion, and later exp would underflow.
 constexpr double kBoundedScore = 28.0;  // 20 in powers of e
+
+// The score of a key that is not seen, below all others. Not infinite: its difference from itself
+// would be NaN.
+template <typename C>
+constexpr C kLowest = sizeof(C) == 4 ? C(-3e38) : C(-1e308);
+
+// Beyond this a score's rounding may come near what exp can hold.
+template <typename C>
+constexpr C kRoundedScore = sizeof(C) == 4 ? C(1 << 18) : C(int64_t{1} << 40);
+
+// Share of one key from which the weights of a row are taken from its largest score. The others'
+// share is then that of the rounding.
+template <typename C>
+constexpr C kNearlyAll = C(1) - C(1) / 4096;
 
 // Multiplies the weights of a row by their dropout mask and writes the mask, if asked for.
 template <typename C>
@@ -111,7 +125,7 @@ struct Scores {
       const C q = largest_norm(query[h], length, width, scale < 0 ? -scale : scale,
                                query_norm + h * length, false);
       const C k = largest_norm(key[h], length, width, 1, key_norm + h * length, true);
-      if (!(q * k <= bound)) bound = q * k;
+      if (q * k > bound || q * k != q * k) bound = q * k;
     }
   }
 
@@ -229,7 +243,7 @@ static int64_t forward_rows(const HawkesForwardParams& p, Task task, char* scrat
                 store(weight + j, e);
               });
         } else {
-          const Real<C> lowest = broadcast(C(-1e30));
+          const Real<C> lowest = broadcast(kLowest<C>);
           Real<C> most = lowest;
           decay.for_keys(r, keys.low, high, n, p.causal, p.mask_self,
                          [&](int64_t j, Real<C> d, Real<C>, auto visible)
@@ -382,34 +396,67 @@ static int64_t backward_sequence(const HawkesBackwardParams& p, Task task, char*
           C* dgr = dg + r * stride;
           const int64_t high = minimum(keys.high, block.end_of(r));
           if (p.dropout > 0) drop<C>(p, token, h, keys.low, high, c, mask);
-          const C log_sum =
-              static_cast<C>(kLog2E) * static_cast<const C*>(p.log_sum)[token * num_heads + h];
-          const Real<C> shift = broadcast(log_sum);
-          Real<C> sum = Real<C>{}, delta = Real<C>{};
-          decay.for_keys(
-              r, keys.low, high, n, p.causal, p.mask_self,
-              [&](int64_t j, Real<C> d, Real<C>, auto visible) __attribute__((always_inline)) {
-                const Real<C> e =
-                    visible(power_of_2(decay.score(load(gr + j), d) - shift), Real<C>{});
-                sum += e;
-                delta += e * load(c + j);
-                store(weight + j, e);
-                if (!kAdditive) store(factors + j, d);
-              });
-          // exp(s - log_sum) carries the rounding of log_sum; dividing by the sum takes it out.
-          const C of_far = num_far ? power_of_2_of(-log_sum) : C(0);
-          const C total = sum_lanes<C>(sum) + of_far * static_cast<C>(num_far);
+          C shift, of_far, total, mean, most;
+          // Weights from scores, which are g and the decay or, once rounded, where weights will be.
+          const auto weigh = [&](auto score) __attribute__((always_inline)) {
+            const Real<C> m = broadcast(shift);
+            Real<C> sum = Real<C>{}, delta = Real<C>{}, top = Real<C>{};
+            decay.for_keys(
+                r, keys.low, high, n, p.causal, p.mask_self,
+                [&](int64_t j, Real<C> d, Real<C>, auto visible) __attribute__((always_inline)) {
+                  const Real<C> e = visible(power_of_2(score(j, d) - m), Real<C>{});
+                  sum += e;
+                  top = larger(e, top);
+                  delta += e * load(c + j);
+                  store(weight + j, e);
+                  if (!kAdditive) store(factors + j, d);
+                });
+            of_far = num_far ? power_of_2_of(-shift) : C(0);
+            total = sum_lanes<C>(sum) + of_far * static_cast<C>(num_far);
+            mean = sum_lanes<C>(delta);
+            most = largest_lane<C>(top);
+          };
+          // exp(s - log_sum) carries the rounding of log_sum; dividing by the sum takes it out. Two
+          // kinds of rows need their largest score instead: those whose scores are so large that
+          // exp of the rounding may overflow, and those with nearly all weight on one key, which
+          // must be 1 exactly lest c - mean be the rounding of c.
+          const C bound = scores.query_norm[score_head * n + row + r] *
+                          scores.key_norm[score_head * n + n - 1];
+          shift = static_cast<C>(kLog2E) * static_cast<const C*>(p.log_sum)[token * num_heads + h];
+          bool good_enough =
+              bound < kRoundedScore<C> && shift < kRoundedScore<C> && shift > -kRoundedScore<C>;
+          if (good_enough) {
+            weigh([&](int64_t j, Real<C> d) __attribute__((always_inline)) {
+              return decay.score(load(gr + j), d);
+            });
+            good_enough = most < kNearlyAll<C> * total;
+          }
+          if (!good_enough) {
+            const Real<C> lowest = broadcast(kLowest<C>);
+            Real<C> top = lowest;
+            decay.for_keys(
+                r, keys.low, high, n, p.causal, p.mask_self,
+                [&](int64_t j, Real<C> d, Real<C>, auto visible) __attribute__((always_inline)) {
+                  const Real<C> s = visible(decay.score(load(gr + j), d), lowest);
+                  top = larger(s, top);
+                  store(weight + j, s);
+                });
+            shift = largest_lane<C>(top);
+            weigh([&](int64_t j, Real<C>) __attribute__((always_inline)) {
+              return load(weight + j);
+            });
+          }
           const C inverse = total == 0 ? C(0) : 1 / total;
           far_weight[r] = of_far * inverse;
-          C mean = sum_lanes<C>(delta) * inverse;
+          mean *= inverse;
           if (num_far) mean += far_weight[r] * far.dot(h, keys, block, u[r]);
           const Real<C> scale = broadcast(inverse), shared = broadcast(mean);
           Real<C> rate = Real<C>{};
           decay.for_keys(r, keys.low, high, n, p.causal, p.mask_self,
-                         [&](int64_t j, Real<C>, Real<C> elapsed, auto)
+                         [&](int64_t j, Real<C>, Real<C> elapsed, auto visible)
                              __attribute__((always_inline)) {
                                const Real<C> a = load(weight + j) * scale;
-                               Real<C> ds = a * (load(c + j) - shared);
+                               Real<C> ds = visible(a * (load(c + j) - shared), Real<C>{});
                                store(weight + j, a);
                                if (!kAdditive) ds *= load(factors + j);
                                rate += (kAdditive ? ds : ds * load(gr + j)) * elapsed;

@@ -15,18 +15,20 @@
 template <typename C>
 struct Timeline {
   double* time;
-  C* position;
+  IntScalar<C>* position;
   bool sorted;
 
   Timeline(Arena& arena, int64_t padded)
-      : time(arena.take<double>(padded)), position(arena.take<C>(padded)), sorted(true) {}
+      : time(arena.take<double>(padded)),
+        position(arena.take<IntScalar<C>>(padded)),
+        sorted(true) {}
 
   void read(const HawkesForwardParams& p, int64_t first, int64_t n, int64_t padded) {
     sorted = true;
     for (int64_t i = 0; i < n; i++) {
       time[i] = p.time_int64 ? static_cast<double>(p.time_int64[first + i] - p.time_int64[first])
                              : p.time_float64[first + i] - p.time_float64[first];
-      position[i] = static_cast<C>(static_cast<int64_t>(p.position[first + i]) - p.position[first]);
+      position[i] = position_difference(p.position[first + i], p.position[first]);
       if (i > 0 && !(time[i] >= time[i - 1] && position[i] >= position[i - 1])) sorted = false;
     }
     for (int64_t i = n; i < padded; i++) time[i] = time[n - 1], position[i] = position[n - 1];
@@ -101,7 +103,7 @@ struct DecayFactors {
       row_elapsed[r] = static_cast<C>(line.time[i] - t_first);
       for (int64_t j = 0; j < pairs; j += kLanes<C>) {
         const Real<C> t = -narrow(line.time + block.left + j, line.time[i], C());
-        const Real<C> p = line.position[i] - load(line.position + block.left + j);
+        const Real<C> p = to_real<C>(line.position[i] - load<C>(line.position + block.left + j));
         store(elapsed + r * pairs + j, larger(Real<C>{}, t));
         store(distance + r * pairs + j, larger(p, -p));
       }
@@ -112,18 +114,21 @@ struct DecayFactors {
                   int64_t high) {
     rate = static_cast<C>(p.decay_rate[head] * kLog2E);
     inverse_window = static_cast<C>(p.inverse_window[head] * kLog2E);
-    const C p_first = line.position[block.first];
-    const C p_last = line.position[block.first + block.rows - 1];
+    const IntScalar<C> p_first = line.position[block.first];
+    const IntScalar<C> p_last = line.position[block.first + block.rows - 1];
     for (int64_t j = low; j < block.left; j += kLanes<C>)
       store(key_factor + j,
-            factor(load(since + j) * rate + (p_first - load(line.position + j)) * inverse_window));
+            factor(load(since + j) * rate +
+                   to_real<C>(p_first - load<C>(line.position + j)) * inverse_window));
     for (int64_t j = block.right; j < high; j += kLanes<C>)
-      store(key_factor + j, factor((load(line.position + j) - p_last) * inverse_window));
+      store(key_factor + j,
+            factor(to_real<C>(load<C>(line.position + j) - p_last) * inverse_window));
     for (int64_t r = 0; r < block.rows; r++) {
-      const C position = line.position[block.first + r];
-      row_before[r] =
-          factor(broadcast(row_elapsed[r] * rate + (position - p_first) * inverse_window))[0];
-      row_after[r] = factor(broadcast((p_last - position) * inverse_window))[0];
+      const IntScalar<C> position = line.position[block.first + r];
+      const C before = static_cast<C>(position - p_first);
+      const C after = static_cast<C>(p_last - position);
+      row_before[r] = factor(broadcast(row_elapsed[r] * rate + before * inverse_window))[0];
+      row_after[r] = factor(broadcast(after * inverse_window))[0];
     }
   }
 

@@ -157,13 +157,14 @@ struct FarField {
     while (j + kPanel<C> <= first) {
       const int64_t newest = j + kPanel<C> - 1;  // the nearest key of the panel
       const C x = rate * static_cast<C>(line.time[first] - line.time[newest]) +
-                  inverse_window * (line.position[first] - line.position[newest]);
+                  inverse_window * static_cast<C>(line.position[first] - line.position[newest]);
       if (!(x > threshold)) break;
       j += kPanel<C>;
     }
     low[h] = j;
     j = maximum(high[h], round_up(last + 1, kPanel<C>));
-    while (j < block.end && inverse_window * (line.position[j] - line.position[last]) <= threshold)
+    while (j < block.end &&
+           inverse_window * static_cast<C>(line.position[j] - line.position[last]) <= threshold)
       j += kPanel<C>;
     high[h] = minimum(j, block.end);
   }

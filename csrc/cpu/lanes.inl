@@ -30,6 +30,8 @@ template <typename C>
 using Int = typename LaneTypes<C>::Int;
 template <typename C>
 using Bits = typename LaneTypes<C>::Bits;
+template <typename C>
+using IntScalar = typename LaneTypes<C>::IntScalar;
 
 template <typename C>
 constexpr int kLanes = EMOREC_VECTOR_BYTES / sizeof(C);
@@ -62,6 +64,18 @@ EMOREC_LANES_INLINE V larger(V a, V b) {
   return a > b ? a : b;
 }
 
+template <typename C>
+EMOREC_LANES_INLINE Int<C> load(const IntScalar<C>* p) {
+  Int<C> v;
+  __builtin_memcpy(&v, p, sizeof(v));
+  return v;
+}
+
+template <typename C>
+EMOREC_LANES_INLINE Real<C> to_real(Int<C> v) {
+  return __builtin_convertvector(v, Real<C>);
+}
+
 // {0, 1, 2, ...}
 template <typename C>
 EMOREC_LANES_INLINE Int<C> iota() {
@@ -72,7 +86,7 @@ EMOREC_LANES_INLINE Int<C> iota() {
 
 template <typename C>
 EMOREC_LANES_INLINE Int<C> broadcast_int(int64_t a) {
-  return static_cast<typename LaneTypes<C>::IntScalar>(a) - Int<C>{};
+  return static_cast<IntScalar<C>>(a) - Int<C>{};
 }
 
 // Sum and largest of the lanes, in an order that depends on nothing.
@@ -97,7 +111,8 @@ constexpr double kLog2E = 1.4426950408889634074;
 constexpr double kLn2 = 0.69314718055994530942;
 
 // 2^x for -125 <= x < 128 to about 1.5 ulp: 2^n times a polynomial in the rest. Adding 1.5 * 2^23
-// rounds to an integer, which is then in the low bits. NaN stays NaN.
+// rounds to an integer, which is then in the low bits. NaN stays NaN. Of other x the result may be
+// anything, but Bits have no undefined overflow: keys that are not seen may have any score.
 EMOREC_LANES_INLINE Real<float> bounded_power_of_2(Real<float> x) {
   const Real<float> round = broadcast(12582912.f);
   const Real<float> shifted = x + round;
@@ -109,7 +124,7 @@ EMOREC_LANES_INLINE Real<float> bounded_power_of_2(Real<float> x) {
   p = p * r + 2.402264791363012e-1f;
   p = p * r + 6.931472028550421e-1f;
   p = p * r + 1.0f;
-  return (Real<float>)((Int<float>)p + ((Int<float>)shifted << 23));
+  return (Real<float>)((Bits<float>)p + ((Bits<float>)shifted << 23));
 }
 
 // The same for any x < 128, 0 below -125.
@@ -137,7 +152,7 @@ EMOREC_LANES_INLINE Real<double> bounded_power_of_2(Real<double> x) {
   p = p * r + 1.0 / 6.0;
   p = p * r + 0.5;
   p = p * (r * r) + r + 1.0;
-  return (Real<double>)((Int<double>)p + ((Int<double>)shifted << 52));
+  return (Real<double>)((Bits<double>)p + ((Bits<double>)shifted << 52));
 }
 
 EMOREC_LANES_INLINE Real<double> power_of_2(Real<double> x) {

@@ -44,6 +44,9 @@ __global__ void __launch_bounds__(TileShape<Math, kHeadSize, true>::kThreads,
     hawkes_attention_bwd_kernel(const __grid_constant__ HawkesBackwardArguments arguments) {
   using Shape = TileShape<Math, kHeadSize, true>;
   constexpr int kRows = Shape::kRows, kCols = Shape::kCols, kChunk = Shape::kChunk;
+  // Whether NaN of a query is kept from the keys of the tile that it does not see. Kernels of wider
+  // heads have no register left for it.
+  constexpr bool kConfined = !kOwnQueries && kHeadSize < 128;
   const HawkesBackwardParams& p = arguments.params;
   const HawkesBackwardWorkspace& workspace = arguments.workspace;
   static_assert(sizeof(BackwardMemory<Math, Shape>) <= kSharedBytes, "tiles too large");
@@ -145,7 +148,7 @@ __global__ void __launch_bounds__(TileShape<Math, kHeadSize, true>::kThreads,
               a *= query.inverse_sum;
               const float grad_score = a * (c[n][e] - query.delta);
               grad_rate[r] -= grad_score * score.elapsed;
-              s[n][e] = grad_score * score.weight;
+              s[n][e] = kConfined && a == 0.0f ? 0.0f : grad_score * score.weight;
               c[n][e] = a * kept;
             }
           }

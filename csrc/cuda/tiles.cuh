@@ -168,11 +168,15 @@ __device__ __forceinline__ Score decayed_score(const HawkesForwardParams& p, flo
                                                float inverse_window, const Token& query,
                                                const Token& key, float score) {
   const float elapsed = elapsed_time(p, query, key);
-  const float distance = fabsf(static_cast<float>(query.position - key.position));
-  const float exponent = rate * elapsed + distance * inverse_window;
-  if (p.decay == Decay::additive) return {score - exponent, 1.0f, elapsed};
+  const float distance =
+      fabsf(static_cast<float>(position_difference(query.position, key.position)));
+  // Products are rounded, not fused with what the caller subtracts: the backward must find the
+  // forward's scores again, to the last bit where one key has all the weight.
+  const float exponent = fmaf(rate, elapsed, __fmul_rn(distance, inverse_window));
+  if (p.decay == Decay::additive) return {__fsub_rn(score, exponent), 1.0f, elapsed};
   const float weight = Math::exp(-exponent);
-  return {score * weight, weight, elapsed * score * weight};
+  const float value = __fmul_rn(score, weight);
+  return {value, weight, elapsed * value};
 }
 
 // Whether the query at a place of its sequence sees the key at another.

@@ -9,6 +9,9 @@ from torch import Tensor
 
 __all__ = ["Arguments"]
 
+MOST_APART = 2**31
+"""Of two positions of a sequence: the kernels' differences are int32."""
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -92,3 +95,19 @@ class Arguments:
             )
         if isinstance(self.window, Tensor) and not (self.window > 0).all():
             raise ValueError(f"window must be positive, got {self.window.min().item():g}")
+        if num_tokens:
+            self._check_positions()
+
+    def _check_positions(self) -> None:
+        lowest, highest = (int(each) for each in self.position.aminmax())
+        if highest - lowest < MOST_APART:
+            return
+        row = torch.repeat_interleave(self.cu_seqlens.diff())
+        ends = self.position.new_zeros(2, len(self.cu_seqlens) - 1, dtype=torch.int64)
+        for end, which in zip(ends, ("amin", "amax"), strict=True):
+            end.scatter_reduce_(0, row, self.position.long(), which, include_self=False)
+        for low, high in ends.T.tolist():
+            if high - low >= MOST_APART:
+                raise ValueError(
+                    f"positions of a sequence must be less than 2^31 apart, got {low} and {high}"
+                )

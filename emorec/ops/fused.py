@@ -76,7 +76,7 @@ def hawkes_attention(a: Arguments) -> Tensor:
         None if key is None else _rows(key, compute),
         _rows(value, compute),
         a.time.contiguous(),
-        a.position.to(torch.int32).contiguous(),
+        a.position.to(torch.int32).contiguous(),  # modulo 2^32, see position_difference in csrc
         a.cu_seqlens.to(torch.int64).contiguous(),
         a.decay_rate.double().expand(value.shape[1]).contiguous(),
         inverse_window.expand(value.shape[1]).contiguous(),

@@ -69,7 +69,8 @@ def hawkes_attention(
         value: ``[T, H, Dv]``.
         time: ``[T]``, int64 or float64, in the unit of ``1 / decay_rate``. Differences are taken
             before rounding to the working precision.
-        position: ``[T]``, int32 or int64.
+        position: ``[T]``, int32 or int64, less than 2^31 apart within a sequence (checked on a CPU
+            alone). Differences are taken before rounding.
         cu_seqlens: Sequence ``b`` holds the tokens ``cu_seqlens[b] : cu_seqlens[b + 1]``,
             int ``[B + 1]``, from 0 to ``T``.
         decay_rate: ``[H]``, or ``[1]`` for all heads alike, at least 0; 0 never forgets. Heads

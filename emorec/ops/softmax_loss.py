@@ -46,9 +46,11 @@ def softmax_loss(
         A scalar, the mean over the targets that count; differentiable once.
 
     Raises:
-        ValueError: If there is no such backend.
+        ValueError: If there is no such backend, or no state.
         RuntimeError: If ``backend="fused"`` is asked for and not there.
     """
+    if not len(state):
+        raise ValueError("state must have at least one row: the mean over no target is undefined")
     return _SoftmaxLoss.apply(
         state, items, target, wanted, runs_fused_on_cpu(backend, "loss", state)
     )

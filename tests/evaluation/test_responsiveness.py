@@ -65,6 +65,13 @@ class TestResponsiveness:
         found = self.values([1, 4, 2, 5, 6])
         assert (found["responsiveness"], found["locality"]) == (0, 1)
 
+    def test_the_end_of_a_short_list_is_nobodys_neighbour(self):
+        near = neighbourhoods([(0, 8), (4, 1)], 9)  # 8 is the last item, as -1 would be
+        short = lists([[0, 1, 8], [4, 1, -1]])
+        found = responsiveness(short, lists([[1, 2], [1, -1]]), [0, 4], near, 2)
+        assert found["neighbours"].tolist() == [1, 1]
+        assert found["left"].tolist() == [1, 0]
+
     def test_another_order_is_the_same_list(self):
         assert self.values([6, 5, 2, 4, 1])["responsiveness"] == 0
 

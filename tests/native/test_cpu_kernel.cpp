@@ -31,12 +31,14 @@ struct Results {
 template <typename C>
 Results run(Dtype dtype, const std::vector<double>& query, const std::vector<double>& value,
             const std::vector<double>& time, const std::vector<double>& rate,
-            const std::vector<double>& upstream, bool causal) {
+            const std::vector<double>& upstream, bool causal,
+            const double* inverse_window = kInverseWindow, bool mask_self = false) {
   std::vector<C> q = converted<C>(query), v = converted<C>(value), u = converted<C>(upstream);
   std::vector<C> output(v.size()), log_sum(kTokens * kHeads), grad_q(q.size()), grad_v(v.size());
   std::vector<double> grad_rate(kHeads);
   std::vector<int32_t> position(kTokens);
-  for (int i = 0; i < kTokens; i++) position[i] = i;
+  const int64_t first = 2147483600;  // so that positions pass the end of int32
+  for (int i = 0; i < kTokens; i++) position[i] = static_cast<int32_t>(first + i);
   const int64_t cu_seqlens[] = {0, kTokens};
   HawkesBackwardParams p{};
   p.num_tokens = kTokens, p.num_sequences = 1, p.num_heads = kHeads;
@@ -45,9 +47,11 @@ Results run(Dtype dtype, const std::vector<double>& query, const std::vector<dou
   p.query = p.key = {q.data(), kSize, 0};
   p.value = {v.data(), kHeads * kSize, kSize};
   p.time_float64 = time.data(), p.position = position.data(), p.cu_seqlens = cu_seqlens;
-  p.decay_rate = rate.data(), p.inverse_window = kInverseWindow;
+  p.decay_rate = rate.data(), p.inverse_window = inverse_window;
   p.key_is_query = p.shared_scores = true;
   p.causal = causal;
+  p.mask_self = mask_self;
+  p.decay = mask_self ? Decay::additive : Decay::multiplicative;
   p.scale = kScale;
   p.output = {output.data(), kHeads * kSize, kSize};
   p.log_sum = log_sum.data();
@@ -418,6 +422,17 @@ int main() {
     good &= close("grad_value", narrow.grad_value, wide.grad_value, 1e-5);
     good &= close("grad_rate", narrow.grad_rate, wide.grad_rate, 1e-5);
   }
+  // Exponents of 10^12: the key before has all the weight, and a score of -10^12.
+  const double huge[kHeads] = {1e12, 2e12};
+  std::vector<double> shifted(value.size());
+  std::copy(value.begin(), value.end() - kHeads * kSize, shifted.begin() + kHeads * kSize);
+  std::vector<double> shifted_back(value.size());
+  std::copy(upstream.begin() + kHeads * kSize, upstream.end(), shifted_back.begin());
+  const Results far =
+      run<float>(Dtype::float32, query, value, time, rate, upstream, true, huge, true);
+  good &= close("output", far.output, shifted, 0.0);
+  good &= close("grad_value", far.grad_value, shifted_back, 0.0);
+  good &= close("grad_query", far.grad_query, std::vector<double>(query.size()), 0.0);
   const std::vector<double> state = draw(kStates * kSize), items = draw(kItems * kSize);
   std::vector<int64_t> target(kStates * kTargets);
   bool wanted[kStates * kTargets];

@@ -70,14 +70,14 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def test_values_and_gradients(build: Callable[..., Path]) -> None:
     result = toolchain.run([build("plain"), "all", IN_ORDER, REVERSED, RANDOM])
     assert result.returncode == 0, result.stdout[-8000:]
-    assert "0 of 90 runs failed" in result.stdout
+    assert "0 of 111 runs failed" in result.stdout
 
 
 @pytest.mark.parametrize("variant", ["asan", "tsan"])
 def test_sanitizers_are_silent(build: Callable[..., Path], variant: str) -> None:
     result = toolchain.run([build(variant), "few", RANDOM])
     assert result.returncode == 0, result.stdout[-8000:]
-    assert "0 of 8 runs failed" in result.stdout
+    assert "0 of 9 runs failed" in result.stdout
 
 
 FORWARD, BACKWARD = "hawkes_attention_fwd", "hawkes_attention_bwd"
@@ -97,6 +97,22 @@ MUTATIONS = {
         BACKWARD,
         ("hawkes_attention_bwd.cuh", "__syncthreads();  // the tiles before are used up", ""),
         "data race",
+    ),
+    "barrier between heads missing": (
+        "tsan",
+        BACKWARD,
+        (
+            "hawkes_attention_bwd.cuh",
+            "__syncthreads();  // the tiles of the head before are used up",
+            "",
+        ),
+        "data race",
+    ),
+    "weights not divided by their sum": (
+        "plain",
+        BACKWARD,
+        ("hawkes_attention_bwd.cuh", "              a *= query.inverse_sum;\n", ""),
+        "FAIL",
     ),
     "warp barrier missing": (
         "tsan",

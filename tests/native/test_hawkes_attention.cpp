@@ -1,10 +1,9 @@
 // Runs the CUDA launchers of csrc/cuda on the CPU (cuda_on_cpu/) and compares the output and every
 // gradient with loops in float64 that spell out the formula of csrc/hawkes_attention.h.
 //
-//   test_hawkes_attention all|few SCHEDULE...
+//   test_hawkes_attention all|few|CASE SCHEDULE...
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <limits>
 #include <map>
 #include <random>
@@ -18,8 +17,13 @@ using namespace emorec;
 
 namespace {
 
+enum class Nan { none, query, grad_output };
+
+constexpr int kNanToken = 70;
+
 struct Options {
   bool few = false;  // also where a sanitizer makes everything slow
+  Nan nan = Nan::none;  // what is NaN at kNanToken
   Dtype dtype = Dtype::float32;
   bool tf32 = false;
   Decay decay = Decay::multiplicative;
@@ -36,6 +40,7 @@ struct Options {
   double rate = 0.3;    // of head 0; later heads forget more slowly
   double score = 1.0;   // size of scores
   int spare = 0;        // unused elements between tokens
+  int64_t first_position = 3;
 };
 
 struct Case {
@@ -66,9 +71,22 @@ const std::vector<Case> kCases = {
     {"gaps-1-ms", {70}, 1, 32, 32, {.decay = Decay::additive, .time_unit = 1e-3, .rate = 30.0}},
     {"integer-times", {33, 64}, 2, 32, 32, {.integer_times = true}},
     {"unsorted-times", {68}, 2, 32, 32, {.causal = false, .sorted = false}},
+    {"unsorted-integer-times", {68}, 2, 32, 32,
+     {.causal = false, .integer_times = true, .sorted = false}},
     {"equal-times", {68}, 2, 32, 32, {.time_unit = 0.0}},
     {"no-decay", {68}, 1, 32, 32, {.window = kInf, .rate = 0.0}},
     {"huge-scores", {68}, 1, 32, 32, {.key_is_query = false, .score = 100.0}},
+    {"huge-exponents-mask-self", {68}, 2, 32, 32,
+     {.decay = Decay::additive, .mask_self = true, .window = 1e-12}},
+    // Two keys share the weight, at scores of -3001: log_sum is off by up to 1e-4.
+    {"rounded-log-sum", {66}, 2, 8, 8,
+     {.few = true, .decay = Decay::additive, .causal = false, .mask_self = true,
+      .key_is_query = false, .window = 1.0 / 3001, .rate = 0.0, .score = 0.0}},
+    {"positions-wrap", {66}, 2, 32, 32, {.first_position = 2147483600}},
+    {"nan-query", {130}, 2, 32, 32, {.nan = Nan::query, .key_is_query = false}},
+    {"nan-upstream", {130}, 2, 32, 32, {.nan = Nan::grad_output, .key_is_query = false}},
+    {"bf16-nan-upstream", {130}, 1, 64, 64,
+     {.nan = Nan::grad_output, .dtype = Dtype::bfloat16, .key_is_query = false}},
     {"size-64-not-aligned", {66}, 1, 50, 37, {}},
     {"size-128", {66}, 1, 128, 100, {}},
     {"size-256", {34}, 1, 256, 200, {.causal = false}},
@@ -122,6 +140,19 @@ struct Array {
   ConstVectors const_vectors() { return {data(), stride, heads == 1 ? 0 : size}; }
 };
 
+// Whether a row holds NaN at kNanToken, and before it only if `before`, and not after it.
+bool confined(const Array& array, bool before) {
+  bool good = false;
+  for (int i = 0; i < array.tokens; ++i)
+    for (int h = 0; h < array.heads; ++h)
+      for (int d = 0; d < array.size; ++d) {
+        const bool nan = std::isnan(array.get(i, h, d));
+        if (i == kNanToken) good = good || nan;
+        if (nan && (i > kNanToken || (i < kNanToken && !before))) return false;
+      }
+  return good;
+}
+
 // Same shape, in float64.
 struct Exact {
   const Array& like;
@@ -166,6 +197,7 @@ bool run(const Case& c) {
   value.randomize(random, 1.0);
   grad_output.randomize(random, 1.0);
   if (o.key_is_query) key = query;
+  if (o.nan != Nan::none) (o.nan == Nan::query ? query : grad_output).set(kNanToken, 0, 0, NAN);
   std::vector<double> time(T), rate(H), inverse_window(H);
   std::vector<int64_t> time_int64(T);
   std::vector<int32_t> position(T);
@@ -177,7 +209,7 @@ bool run(const Case& c) {
       time[i] = o.sorted ? now : 1.7e9 + o.time_unit * 10.0 * gap(random);
       time_int64[i] = static_cast<int64_t>(time[i]);
       if (o.integer_times) time[i] = static_cast<double>(time_int64[i]);
-      position[i] = static_cast<int32_t>(i - starts[b]) + 3;
+      position[i] = static_cast<int32_t>(i - starts[b] + o.first_position);  // modulo 2^32
     }
   }
   for (int h = 0; h < H; ++h) {
@@ -231,6 +263,13 @@ bool run(const Case& c) {
     return false;
   }
 
+  if (o.nan != Nan::none) {
+    const bool good = confined(grad_query, false) &&
+                      (o.nan == Nan::query ? confined(output, false) : confined(grad_key, true));
+    std::printf("%-26s %s NaN of one token\n", c.name, good ? "ok  " : "FAIL");
+    return good;
+  }
+
   // Sums have one order, whatever the order of threads and blocks.
   static std::map<std::string, std::vector<double>> first_results;
   std::vector<double> results(grad_rate);
@@ -261,7 +300,7 @@ bool run(const Case& c) {
           for (int d = 0; d < D; ++d) dot += query.get(i, h, d) * key.get(j, h, d);
           elapsed[k] = std::max(0.0, time[i] - time[j]);
           const double x =
-              rate[h] * elapsed[k] + std::abs(position[i] - position[j]) * inverse_window[h];
+              rate[h] * elapsed[k] + std::abs(i - j) * inverse_window[h];
           w[k] = o.decay == Decay::multiplicative ? std::exp(-x) : 1.0;
           s[k] = o.decay == Decay::multiplicative ? scale * dot * w[k] : scale * dot - x;
           maximum = std::max(maximum, s[k]);
@@ -336,7 +375,8 @@ int main(int argc, char** argv) {
   for (int i = 2; i < argc; ++i) {
     cuda_on_cpu::schedule = std::atoi(argv[i]);
     for (const Case& c : kCases) {
-      if (std::strcmp(argv[1], "few") == 0 && !c.options.few) continue;
+      const std::string which = argv[1];
+      if (which != "all" && which != c.name && !(which == "few" && c.options.few)) continue;
       failures += !run(c);
       ++runs;
     }

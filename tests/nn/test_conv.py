@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from emorec.nn.aggregate import adjacencies
-from emorec.nn.conv import GATConv, SAGEConv
+from emorec.nn.conv import GATConv, KindLinear, SAGEConv
 from tests.nn.test_aggregate import NUM_KINDS, edge_lists, graph_of, slow_attend, slow_mean
 
 SIZE = 4
@@ -117,3 +117,9 @@ class TestGAT:
 def test_heads_must_divide_the_size():
     with pytest.raises(ValueError, match="embedding size 10 is not a multiple of 3 heads"):
         GATConv(1, 10, 3)
+
+
+@pytest.mark.parametrize("parameter", ["weight", "bias"])
+def test_linear_maps_start_as_those_of_pytorch(parameter):
+    start = getattr(KindLinear(3, 64, bias=True), parameter)
+    assert 0.9 / 8 < start.abs().max() <= 1 / 8

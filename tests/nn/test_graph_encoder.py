@@ -194,6 +194,12 @@ def test_nothing_is_computed_that_nothing_needs(feedback_nodes, conv, num_layers
     assert learned == {name for name, _ in encoder.named_parameters()}
 
 
+def test_tables_start_small_beside_the_items():
+    encoder = GraphEncoder(schema(), 500, SIZE, backend="torch")
+    for table in encoder.tables.values():
+        assert table.weight.detach().std().item() == pytest.approx(0.01, rel=0.05)
+
+
 def test_tables_with_gat():
     assert list(make_encoder(conv="gat").tables) == ["feedback"]
     assert list(make_encoder(conv="sage").tables) == ["feedback", "user"]

@@ -163,6 +163,12 @@ def test_models_without_a_polarity_head_have_no_parameters_for_it():
     assert not any("polarity" in name for name in make_model().state_dict())
 
 
+def test_items_start_small():
+    encoder = SequenceEncoder(SIZE, 20, num_heads=1)
+    weight = Recommender(2000, SIZE, None, encoder).item_embedding.weight
+    assert weight.detach().std().item() == pytest.approx(0.1, rel=0.05)
+
+
 class TestNear:
     def test_by_hand(self):
         model = make_model()
@@ -176,6 +182,17 @@ class TestNear:
         assert near.sum(1).tolist() == [2, 2, 2]
         assert near[0].nonzero()[:, 0].tolist() == [0, 1]
         assert near[1].nonzero()[:, 0].tolist() == [2, 3]
+
+    def test_by_the_direction_from_the_mean(self):
+        # From the origin item 0 is nearest to item 2, from the mean (0, 7) to item 1.
+        model = make_model()
+        around = torch.tensor([[0.1, 0.0], [5.0, 0.1], [-0.1, 0.0], [-5.0, -0.1]])
+        with torch.no_grad():
+            model.item_embedding.weight.zero_()
+            model.item_embedding.weight[:, 1] = 7
+            model.item_embedding.weight[:4, :2] += around
+        model.NUM_NEAREST = 2
+        assert model.is_near(torch.tensor([0]))[0].nonzero()[:, 0].tolist() == [0, 1]
 
     def test_of_no_item_and_in_a_small_catalogue(self):
         model = make_model()

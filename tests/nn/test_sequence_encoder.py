@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from emorec.data.sequences import CLS, EventSequences
+from emorec.nn import sequence_encoder
 from emorec.nn.sequence_encoder import SequenceEncoder
 from tests.small import random_events, small_log
 
@@ -231,3 +232,72 @@ def test_half_lives_start_spread_on_a_logarithmic_scale_and_one_head_in_their_mi
 
     torch.testing.assert_close(half_lives(3), torch.tensor([1.0, 10.0, 100.0]))
     torch.testing.assert_close(half_lives(1), torch.tensor([10.0]))
+
+
+class TestLayer:
+    """What of a layer no other test would miss."""
+
+    def test_queries_and_keys_share_the_temperature(self, monkeypatch):
+        encoder = SequenceEncoder(SIZE, 20, num_heads=2).eval()
+        layer = encoder.layers[0]
+        asked, normed = [], []
+        attention = sequence_encoder.hawkes_attention
+
+        def noted(query, key, *arguments, **options):
+            asked.append((query, key))
+            return attention(query, key, *arguments, **options)
+
+        monkeypatch.setattr(sequence_encoder, "hawkes_attention", noted)
+        layer.attention_norm.register_forward_hook(lambda *a: normed.append(a[2]))
+        last_states(encoder, np.arange(12))
+        (query, key), x = asked[0], normed[0]
+        assert key is None
+        # <q, k> = temperature <x, x>, which is 1 / sqrt(D) at the start
+        torch.testing.assert_close((query * query).sum(1), (x * x).sum(1) / SIZE**0.5)
+
+    def test_the_window_is_that_asked_for(self):
+        states = []
+        for window in (1.0, 5.0):
+            torch.manual_seed(0)
+            encoder = SequenceEncoder(SIZE, 20, num_heads=2, window=window).eval()
+            states.append(last_states(encoder, np.arange(12)))
+        assert not torch.allclose(*states)
+
+    def test_what_is_attended_to_is_dropped_too(self):
+        torch.manual_seed(0)
+        encoder = SequenceEncoder(SIZE, 20, num_heads=2, dropout=0.75).train()
+        layer = encoder.layers[0]
+        with torch.no_grad():
+            for parameter in layer.feed_forward.parameters():
+                parameter.zero_()
+            batch = EVENTS.inference_batch(np.arange(12), 20)
+            x = torch.randn(len(batch.item), SIZE)
+            added = layer(x, batch) - x
+        assert (added == 0).float().mean() == pytest.approx(0.75, abs=0.1)
+
+
+def test_what_tokens_enter_with():
+    """Items times the root of D, [CLS], positions, kinds, and the log of hours since the last."""
+    encoder = SequenceEncoder(SIZE, 20, num_heads=2, feedback_input=True, num_layers=1).eval()
+    entered = []
+    encoder.layers[0].register_forward_pre_hook(lambda _, arguments: entered.append(arguments[0]))
+    day = 86_400
+    rows = [(0, 3, 0, 5 * day), (0, 1, 2, 5 * day), (0, 7, 3, 8 * day), (1, 2, 1, 2 * day)]
+    events = EventSequences.build(small_log(rows, 2, NUM_ITEMS))
+    last_states(encoder, [0, 1], events)
+    gap = np.log1p([0, 0, 0, 72, 0, 0])[:, None]  # of three days
+    expected = torch.from_numpy(gap).float() @ encoder.gap.weight.T + encoder.gap.bias
+    expected += encoder.position.weight[[0, 1, 2, 3, 0, 1]]
+    expected[[0, 4]] += encoder.cls
+    expected[[1, 2, 3, 5]] += SIZE**0.5 * ITEMS[[3, 1, 7, 2]]
+    expected[[1, 2, 3, 5]] += encoder.feedback.weight[[0, 2, 3, 1]]
+    torch.testing.assert_close(entered[0], expected)
+
+
+def test_what_tokens_enter_with_is_dropped_in_training():
+    torch.manual_seed(0)
+    encoder = SequenceEncoder(SIZE, 20, num_heads=2, dropout=0.75).train()
+    entered = []
+    encoder.layers[0].register_forward_pre_hook(lambda _, arguments: entered.append(arguments[0]))
+    last_states(encoder, np.arange(12))
+    assert (entered[0] == 0).float().mean() == pytest.approx(0.75, abs=0.1)

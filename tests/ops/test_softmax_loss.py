@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -194,3 +195,23 @@ class TestOperator:
         case = dict(zip(("state", "items", "target", "wanted"), inputs(), strict=True)) | changed
         with pytest.raises(RuntimeError, match=message):
             torch.ops.emorec.softmax_loss(*(each.detach() for each in case.values()))
+
+
+def test_no_states_are_refused_by_every_backend(backend: str) -> None:
+    arrays = np.zeros((0, 4), np.float32), np.zeros((0, 1), np.int64), np.zeros((0, 1), bool)
+    state, target, wanted = (torch.from_numpy(array) for array in arrays)
+    with pytest.raises(ValueError, match="at least one row: the mean over no target is undefined"):
+        softmax_loss(state, torch.ones(5, 4), target, wanted, backend)
+
+
+def test_more_scores_than_a_chunk_holds(backend: str) -> None:
+    num_states, num_items = 1200, 2000
+    state, items, target, wanted = inputs(num_states, num_items, size=4)
+    losses = (
+        softmax_loss(state, items, target, wanted, backend),
+        F.cross_entropy(state @ items.T, target[:, 0]),
+    )
+    found, expected = (torch.autograd.grad(loss, [state, items]) for loss in losses)
+    torch.testing.assert_close(*losses)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)

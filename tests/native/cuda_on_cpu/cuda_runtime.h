@@ -73,6 +73,8 @@ inline float shuffle_xor(unsigned mask, float value, int other, int line) {
   cuda_on_cpu::shuffle_xor(mask, value, other, __LINE__)
 
 inline float __expf(float x) { return std::exp(x); }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __uint_as_float(std::uint32_t bits) { return std::bit_cast<float>(bits); }
 inline double __longlong_as_double(std::int64_t bits) { return std::bit_cast<double>(bits); }
 using std::max;

@@ -6,11 +6,17 @@
 
 inline void* dynamic_shared_memory() { return cuda_on_cpu::shared_memory(); }
 
+// 16 bytes word by word: ThreadSanitizer does not see what memset and memcpy write in place.
+inline void write_16(void* target, std::array<std::uint32_t, 4> words) {
+  typedef std::uint32_t __attribute__((may_alias)) Word;
+  for (int i = 0; i < 4; ++i) static_cast<Word*>(target)[i] = words[i];
+}
+
 inline void cp_async_16(void* target, const void* source, int bytes) {
   const auto misaligned = reinterpret_cast<std::uintptr_t>(target) % 16 |
                           (bytes ? reinterpret_cast<std::uintptr_t>(source) % 16 : 0);
   if (misaligned || bytes < 0 || bytes > 16) cuda_on_cpu::fail("bad asynchronous copy", __LINE__);
-  std::memset(target, 0xff, 16);
+  write_16(target, {~0u, ~0u, ~0u, ~0u});
   cuda_on_cpu::open_copies().push_back({target, source, bytes});
 }
 
@@ -19,8 +25,9 @@ inline void cp_async_commit() { cuda_on_cpu::commit_copies(); }
 template <int kGroupsLeft>
 void cp_async_wait() {
   for (const auto& [target, source, bytes] : cuda_on_cpu::due_copies(kGroupsLeft)) {
-    std::memset(target, 0, 16);
-    std::memcpy(target, source, bytes);
+    std::array<std::uint32_t, 4> words = {};
+    std::memcpy(words.data(), source, bytes);
+    write_16(target, words);
   }
 }
 
