@@ -276,7 +276,9 @@ def _match(
     try:
         return rules.match(frame), rated
     except NoRuleMatches as error:
-        raise NoRuleMatches(f"{table.source}: {error}") from error
+        number, unrated = len(frame), int((~rated).sum())
+        counts = f"{count(number, 'row')}, {unrated:,} of them not rated"
+        raise NoRuleMatches(f"{table.source} ({counts}): {error}") from error
     except ValueError as error:
         raise DataError(f"{table.source}: {error}") from error
 
