@@ -275,7 +275,7 @@ class TestErrors:
         size = sum(each.numel() * each.element_size() for each in tensors)
         monkeypatch.setattr("emorec.building.machine_memory", lambda: size)
         check_memory(config, 20_000, 30_000)  # what is counted is less than the whole
-        message = "parameters take at least .* GiB, more than the .* of this.* size .now 64"
+        message = "parameters take at least .* GiB, more than the .* of this.* .now 64"
         for users, items, copies in (
             (20_000, 200_000, 1),
             (200_000, 30_000, 1),
