@@ -298,7 +298,8 @@ def test_times_of_a_frame_may_be_datetimes() -> None:
         (
             HEADER + "1,2,0,3\n1,4,,3\n",
             {},
-            r"log.csv .2 rows, 2 of them not rated.: rules 'ratings': no rule matches any of the 2 rows[\s\S]*0\.0\s+NaN",
+            r"log.csv .2 rows, 2 of them not rated.: rules 'ratings': no rule matches any of the "
+            r"2 rows[\s\S]*0\.0\s+NaN",
         ),
         (
             "user_id,item_id,kind,timestamp\n1,2,explicit_positive,3\n1,2,meh,4\n",
