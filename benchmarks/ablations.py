@@ -25,23 +25,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emorec import scoring, training
 from emorec.baselines import MostPop
-from emorec.batches import GraphSource
 from emorec.building import build_model
 from emorec.config import Config, load_config
 from emorec.data.datasets import load_dataset
 from emorec.data.sequences import EventSequences
 from emorec.data.splits import Split, split_interactions
-from emorec.evaluation.polarity import judge_predictions, polarity_auc
-from emorec.evaluation.ranking import evaluate, recommend_top_k
+from emorec.evaluation.predictions import evaluate_predictions, polarity_auc
 from emorec.evaluation.scores import Scorer
 from emorec.evaluation.smoothing import dirichlet_energy, mean_average_distance
-from emorec.files import write_text
+from emorec.evaluation.top_k import evaluate, recommend_top_k
+from emorec.inference.ranking import ModelScorer
 from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity
-from emorec.scoring import ModelScorer, graph_source
-from emorec.training import train
+from emorec.storage.files import write_text
+from emorec.training.batches import GraphSource
+from emorec.training.loop import train
 
 HERE = Path(__file__).parent
 K = 10
@@ -192,15 +191,14 @@ def measured(config: Config, split: Split, shuffled: bool) -> dict[str, float]:
     """Trains on the train part and judges the best epoch on validation."""
     started = time.perf_counter()
     with ExitStack() as stack:
-        if shuffled:  # where training and scoring look for the graph; targets stay as they are
-            stack.enter_context(patch.object(training, "graph_source", shuffled_source))
-            stack.enter_context(patch.object(scoring, "graph_source", shuffled_source))
+        if shuffled:  # in the graph alone; targets stay as they are
+            stack.enter_context(patch.object(Recommender, "graph_source", shuffled_source))
         model = build_model(config, split.train.num_users, split.train.num_items)
         records = train(model, config, split.train, split.valid_targets, progress=False)
         scorer = ModelScorer(model, split.train)
         figures = judged(scorer, split)
         if isinstance(model.polarity, ItemPolarity):
-            predicted = judge_predictions(scorer.polarity, split.valid_targets)
+            predicted = evaluate_predictions(scorer.polarity, split.valid_targets)
             figures[PREDICTED] = predicted["polarity_auc"]
     best = max(records, key=lambda record: record.valid[config.evaluation.select])
     return {
@@ -211,12 +209,15 @@ def measured(config: Config, split: Split, shuffled: bool) -> dict[str, float]:
     }
 
 
+GRAPH_SOURCE = Recommender.graph_source
+
+
 def shuffled_source(
     model: Recommender, events: EventSequences, num_items: int
 ) -> GraphSource | None:
     """A graph in which kinds of feedback are as frequent as they were, and mean nothing."""
     feedback = np.random.default_rng(0).permutation(events.feedback)
-    return graph_source(model, replace(events, feedback=feedback), num_items)
+    return GRAPH_SOURCE(model, replace(events, feedback=feedback), num_items)
 
 
 def judged(scorer: Scorer, split: Split) -> dict[str, float]:
@@ -287,7 +288,7 @@ def likeness(model: Recommender, split: Split) -> dict[str, float]:
     encoder = model.graph_encoder
     assert encoder is not None
     events = EventSequences.build(split.train)
-    source = graph_source(model, events, split.train.num_items)
+    source = model.graph_source(events, split.train.num_items)
     assert source is not None
     graph = source.graph(np.arange(split.train.num_users), events.lengths)
     inputs: dict[str, Tensor] = {}

@@ -35,8 +35,8 @@ from peers.exchange import Lists, Settings, Task
 from emorec.data.datasets import load_dataset
 from emorec.data.interactions import Interactions
 from emorec.data.splits import Split, split_interactions
-from emorec.evaluation.ranking import Evaluation, TopK, evaluate
-from emorec.files import atomic_path, write_text
+from emorec.evaluation.top_k import Evaluation, TopK, evaluate
+from emorec.storage.files import atomic_path, write_text
 
 HERE = Path(__file__).parent
 PEERS: dict[str, dict[str, Any]] = tomllib.loads((HERE / "peers" / "peers.toml").read_text())

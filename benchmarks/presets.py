@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from emorec.config import preset_names
-from emorec.files import write_text
+from emorec.storage.files import write_text
 
 HERE = Path(__file__).parent
 BASELINES = ("MostPop", "ItemKNN")

@@ -28,26 +28,26 @@ from peer_lists import read_top_k
 from quality_report import CAREFUL, NEIGHBOURS, Holdout, K, Results, write
 
 from emorec.baselines import ItemKNN, MeanReaction
+from emorec.baselines.tuned import BASELINES, tuned_baselines
 from emorec.building import build_model
-from emorec.checkpoint import EpochRecord
 from emorec.config import Config, load_config
 from emorec.data.datasets import load_dataset
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import SequenceBatch
 from emorec.data.splits import Split
-from emorec.evaluation.polarity import judge_predictions, polarity_auc
-from emorec.evaluation.ranking import evaluate, recommend_top_k
+from emorec.evaluation.predictions import evaluate_predictions, polarity_auc
 from emorec.evaluation.responsiveness import judge_responsiveness
 from emorec.evaluation.scores import Scorer
+from emorec.evaluation.top_k import evaluate, recommend_top_k
 from emorec.experiment import judge, train_run
-from emorec.files import write_text
+from emorec.inference.ranking import ModelScorer, UserStates
 from emorec.memory import peak_memory_gib
 from emorec.nn.model import Recommender
 from emorec.recommender import EmoRec
 from emorec.run_folder import read_config, save_split
-from emorec.scoring import ModelScorer
-from emorec.tensors import load_tensors
-from emorec.tuned_baselines import BASELINES, tuned_baselines
+from emorec.storage.files import write_text
+from emorec.storage.tensors import load_tensors
+from emorec.training.checkpoint import EpochRecord
 
 FIRST_SEED = 1
 AVERSIONS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)  # those that validation chooses from
@@ -198,24 +198,24 @@ def add_peer(results: Results, split: Split, path: Path, name: str) -> None:
         results.reached[name] = max(one["score"] for one in facts["tries"])
 
 
-class Remembering(ModelScorer):
+class CachingScorer(ModelScorer):
     """Encodes users once, for rankings at several aversions."""
 
     def __init__(self, model: Recommender, history: Interactions) -> None:
         super().__init__(model, history)
-        self._seen: dict[bytes, Any] = {}
+        self._cached: dict[tuple[bytes, bool], UserStates] = {}
 
-    def _known(self, users: torch.Tensor, batch: SequenceBatch) -> Any:
-        key = users.numpy().tobytes()
-        if key not in self._seen:
-            self._seen[key] = super()._known(users, batch)
-        return self._seen[key]
+    def _states(self, users: torch.Tensor, batch: SequenceBatch) -> UserStates:
+        key = users.numpy().tobytes(), self._model.aversion > 0
+        if key not in self._cached:
+            self._cached[key] = super()._states(users, batch)
+        return self._cached[key]
 
 
 def add_flagship(results: Results, split: Split, folders: list[Path]) -> None:
     """Judges the flagship's runs, the first seed's at each aversion; validation names a second."""
     models = [EmoRec.load(folder).model for folder in folders]
-    scorers = [Remembering(model, split.history) for model in models]
+    scorers = [CachingScorer(model, split.history) for model in models]
     own = models[0].aversion
     results.curve = learning_curve(folders[0])
     results.predictions = predictions(split, scorers)
@@ -233,11 +233,11 @@ def add_flagship(results: Results, split: Split, folders: list[Path]) -> None:
             results.facts[name] = flagship_facts(split, models[0], folders, aversion)
 
 
-def predictions(split: Split, scorers: list[Remembering]) -> dict[str, dict[str, float]]:
+def predictions(split: Split, scorers: list[CachingScorer]) -> dict[str, dict[str, float]]:
     """How well the flagship's heads predict polarities, a mean over seeds, beside counting."""
-    judged = [judge_predictions(scorer.polarity, split.test) for scorer in scorers]
+    judged = [evaluate_predictions(scorer.polarity, split.test) for scorer in scorers]
     return {
-        "MeanReaction": judge_predictions(MeanReaction().fit(split.history), split.test),
+        "MeanReaction": evaluate_predictions(MeanReaction().fit(split.history), split.test),
         "emorec": {key: float(np.mean([one[key] for one in judged])) for key in judged[0]},
     }
 
@@ -251,9 +251,9 @@ def least_careful(split: Split, folder: Path, refitted: Recommender) -> float:
     model = validated_model(split, folder)
     if model.neighbours is not None and refitted.neighbours is not None:
         model.neighbours.weight.copy_(refitted.neighbours.weight)  # chosen by then
-        model.neighbours.memory.copy_(refitted.neighbours.memory)
+        model.neighbours.decay_length.copy_(refitted.neighbours.decay_length)
     users = np.unique(split.valid_targets.user)
-    scorer = Remembering(model, split.train)
+    scorer = CachingScorer(model, split.train)
 
     def judged(aversion: float) -> dict[str, float]:
         model.aversion = aversion
@@ -301,9 +301,9 @@ def flagship_facts(
     cost = json.loads((folders[0] / "cost.json").read_text())
     vote: dict[str, float | None] = {}
     if model.neighbours is not None:
-        memory = model.neighbours.memory.item()
+        decay_length = model.neighbours.decay_length.item()
         vote["neighbours"] = model.neighbours.weight.item()
-        vote["memory"] = memory if math.isfinite(memory) else None
+        vote["decay_length"] = decay_length if math.isfinite(decay_length) else None
     return {
         "settings": {"aversion": aversion, **vote},
         "seeds": len(folders),

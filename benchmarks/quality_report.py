@@ -14,10 +14,10 @@ import numpy as np
 
 from emorec.data.interactions import Interactions
 from emorec.data.splits import Split, split_interactions
-from emorec.evaluation.plots import plane_svg
-from emorec.evaluation.ranking import Evaluation
-from emorec.evaluation.tables import PREDICTIONS, comparison_markdown
-from emorec.files import to_json, write_text
+from emorec.evaluation.top_k import Evaluation
+from emorec.reports.plots import plane_svg
+from emorec.reports.tables import PREDICTIONS, comparison_markdown
+from emorec.storage.files import to_json, write_text
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"

@@ -33,11 +33,11 @@ from emorec.config import load_config
 from emorec.data.datasets import load_dataset
 from emorec.data.interactions import Interactions
 from emorec.data.splits import split_interactions
-from emorec.files import write_text
 from emorec.memory import peak_memory_gib
 from emorec.ops.library import Backend
 from emorec.ops.softmax_loss import softmax_loss
-from emorec.training import train
+from emorec.storage.files import write_text
+from emorec.training.loop import train
 
 OURS = {
     "emorec": (),
@@ -145,7 +145,7 @@ def one(
     model = build_model(config, log.num_users, log.num_items)
     nothing = log.select(np.zeros(0, dtype=np.int64))
     started, wall_started = time.process_time(), time.perf_counter()
-    with patch("emorec.training.softmax_loss", partial(softmax_loss, backend=loss)):
+    with patch("emorec.training.loop.softmax_loss", partial(softmax_loss, backend=loss)):
         records = train(model, config, log, nothing, progress=False)
     seconds, wall_seconds = time.process_time() - started, time.perf_counter() - wall_started
     facts = {

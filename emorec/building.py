@@ -8,10 +8,10 @@ import torch
 
 from emorec.config import Config, ConfigError
 from emorec.data.graph import import_dgl, schema
+from emorec.inference.neighbours import Neighbours
 from emorec.memory import machine_memory
 from emorec.nn.graph_encoder import GraphEncoder
 from emorec.nn.model import Recommender
-from emorec.nn.neighbours import Neighbours
 from emorec.nn.polarity import ItemPolarity, NextPolarity
 from emorec.nn.sequence_encoder import SequenceEncoder
 

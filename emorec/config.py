@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import tomli_w
 
-from emorec.files import FileError, one_line, read_text
+from emorec.storage.files import FileError, one_line, read_text
 from emorec.suggestions import suggestion
 from emorec.texts import shortened
 
@@ -206,7 +206,7 @@ class EvaluationConfig:
 
     @property
     def measure(self) -> str:
-        """The figure of `emorec.evaluation.ranking.Evaluation.summary` that ``select`` names."""
+        """The figure of `emorec.evaluation.top_k.Evaluation.summary` that ``select`` names."""
         return {"ndcg": "ndcg_any", "ndcg_likes": "ndcg_likes"}[self.select]
 
 

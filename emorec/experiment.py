@@ -15,15 +15,15 @@ import torch
 from tqdm import tqdm
 
 from emorec.baselines import MeanReaction
+from emorec.baselines.tuned import names_for, tuned_baselines
 from emorec.building import build_model, check_memory
-from emorec.checkpoint import EpochRecord
 from emorec.config import Config, ConfigError, DataConfig
 from emorec.data.datasets import DATASETS, read_dataset
 from emorec.data.interactions import Interactions, k_core, require_choice
 from emorec.data.readers import ReadReport, read_interactions
 from emorec.data.splits import Split, how_tests_differ, is_repeat, split_interactions
-from emorec.evaluation.polarity import judge_predictions
-from emorec.evaluation.ranking import (
+from emorec.evaluation.predictions import evaluate_predictions
+from emorec.evaluation.top_k import (
     Evaluation,
     Scorer,
     SeenItems,
@@ -31,15 +31,15 @@ from emorec.evaluation.ranking import (
     left_out,
     recommend_top_k,
 )
-from emorec.evaluation.report import write_report
-from emorec.files import to_json, write_text
-from emorec.folders import only_writer
 from emorec.memory import peak_memory_gib
 from emorec.nn.polarity import ItemPolarity
 from emorec.recommender import EmoRec
+from emorec.reports.report import write_report
 from emorec.run_folder import CHECKPOINT, new_files, save_config, save_split
+from emorec.storage.files import to_json, write_text
+from emorec.storage.folders import only_writer
 from emorec.suggestions import suggestion
-from emorec.tuned_baselines import names_for, tuned_baselines
+from emorec.training.checkpoint import EpochRecord
 
 __all__ = [
     "Comparison",
@@ -225,7 +225,7 @@ def judge_polarity(runs: Mapping[str, EmoRec]) -> dict[str, dict[str, float]]:
         runs: Recommenders of one test part, by name.
 
     Returns:
-        What `judge_predictions` returns, by name, of those that judge items; nothing if none does.
+        What `evaluate_predictions` returns, by name, of those that predict the polarity of items.
     """
     judging = {n: run for n, run in runs.items() if isinstance(run.model.polarity, ItemPolarity)}
     if not judging:
@@ -233,7 +233,7 @@ def judge_polarity(runs: Mapping[str, EmoRec]) -> dict[str, dict[str, float]]:
     split = next(iter(judging.values())).split
     predictors: dict[str, Scorer] = {name: run.scorer().polarity for name, run in judging.items()}
     predictors["MeanReaction"] = MeanReaction().fit(split.history)
-    return {name: judge_predictions(each, split.test) for name, each in predictors.items()}
+    return {name: evaluate_predictions(each, split.test) for name, each in predictors.items()}
 
 
 def _require_same_test(runs: Mapping[str, EmoRec]) -> None:

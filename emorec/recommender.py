@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from emorec.building import build_model, check_device, check_memory
-from emorec.checkpoint import EpochRecord, load_parameters
 from emorec.config import Config, SplitConfig, load_config
 from emorec.data.datasets import DATASETS
 from emorec.data.interactions import Interactions, k_core, require_choice
@@ -22,9 +21,8 @@ from emorec.data.rules import NoRuleMatches
 from emorec.data.splits import Split, hold_out_validation
 from emorec.data.tables import as_frame
 from emorec.data.vocabulary import Vocabulary
-from emorec.files import FileError
-from emorec.folders import MANIFEST, checked_file, only_writer, read_manifest
-from emorec.lists import make_lists
+from emorec.inference.lists import make_lists
+from emorec.inference.ranking import ModelScorer
 from emorec.nn.model import Recommender
 from emorec.run_folder import (
     CHECKPOINT,
@@ -35,10 +33,12 @@ from emorec.run_folder import (
     save_config,
     save_split,
 )
-from emorec.scoring import ModelScorer
-from emorec.tensors import load_tensors, save_tensors
+from emorec.storage.files import FileError
+from emorec.storage.folders import MANIFEST, checked_file, only_writer, read_manifest
+from emorec.storage.tensors import load_tensors, save_tensors
 from emorec.texts import count, plain
 from emorec.threads import threads
+from emorec.training.checkpoint import EpochRecord, load_parameters
 
 __all__ = ["EmoRec", "NotFittedError"]
 
@@ -110,7 +110,10 @@ class EmoRec:
                 checkpoint's folder.
             TrainingError: If training fails.
         """
-        from emorec.training import most_epochs, train  # late: a saved model answers without it
+        from emorec.training.loop import (  # late: a saved model answers without it
+            most_epochs,
+            train,
+        )
 
         if not isinstance(data, Split):
             data, core, options = self._log_of(data), self.config.data, self.config.split
@@ -149,7 +152,7 @@ class EmoRec:
         progress: bool,
     ) -> list[EpochRecord]:
         """Goes on with train and valid together; where it ends is known, so nothing validates."""
-        from emorec.training import train
+        from emorec.training.loop import train
 
         chosen = max(self.records, key=lambda record: record.valid[self.config.evaluation.select])
         epochs = math.ceil(round(self.config.training.refit * chosen.epoch, 6))  # 1.1 * 50 is 55

@@ -27,9 +27,9 @@ from emorec.data.interactions import Interactions
 from emorec.data.rules import shipped_rules
 from emorec.data.splits import Split
 from emorec.data.vocabulary import Vocabulary
-from emorec.files import FileError, one_line, read_json, read_text, write_text
-from emorec.folders import checked_file, read_manifest, replace_files
-from emorec.tensors import load_tensors, save_tensors
+from emorec.storage.files import FileError, one_line, read_json, read_text, write_text
+from emorec.storage.folders import checked_file, read_manifest, replace_files
+from emorec.storage.tensors import load_tensors, save_tensors
 
 __all__ = [
     "CHECKPOINT",

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from emorec import training
 from emorec.config import Config, load_config
 from emorec.data.interactions import Interactions, TimeUnit
 from emorec.data.sequences import EventSequences
 from emorec.data.vocabulary import Vocabulary
-from emorec.folders import only_writer
+from emorec.storage.folders import only_writer
+from emorec.training import loop as training
 
 Row = tuple[int, int, int, int]
 """User, item, kind of feedback, time."""

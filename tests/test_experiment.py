@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from emorec.baselines import MeanReaction
+from emorec.baselines.tuned import names_for
 from emorec.config import ConfigError, DataConfig, load_config
 from emorec.data.feedback import Feedback
 from emorec.data.splits import split_interactions
 from emorec.data.synthetic import generate
-from emorec.evaluation.polarity import judge_predictions
+from emorec.evaluation.predictions import evaluate_predictions
 from emorec.experiment import (
     compare_runs,
     data_card,
@@ -24,10 +25,9 @@ from emorec.experiment import (
     train_run,
     write_results,
 )
+from emorec.inference.ranking import ModelScorer
 from emorec.recommender import EmoRec
 from emorec.run_folder import load_split, read_config
-from emorec.scoring import ModelScorer
-from emorec.tuned_baselines import names_for
 from tests.small import small_config, small_log
 
 LOG = generate(num_users=30, num_items=50, num_topics=8, events_per_user=12).interactions
@@ -236,8 +236,8 @@ class TestJudgePolarity:
         counted = MeanReaction().fit(split.history)
         scorer = ModelScorer(recommender.model, split.history)
         assert found == {
-            recommender.config.preset: judge_predictions(scorer.polarity, split.test),
-            "MeanReaction": judge_predictions(counted, split.test),
+            recommender.config.preset: evaluate_predictions(scorer.polarity, split.test),
+            "MeanReaction": evaluate_predictions(counted, split.test),
         }
 
     def test_nothing_of_a_model_that_does_not_judge_items(self):

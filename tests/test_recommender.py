@@ -20,10 +20,10 @@ from emorec import EmoRec, recommender
 from emorec.config import ConfigError
 from emorec.data.splits import Split, split_interactions
 from emorec.data.synthetic import generate
-from emorec.files import FileError
 from emorec.recommender import NotFittedError
-from emorec.tensors import load_tensors, save_tensors
-from emorec.training import train
+from emorec.storage.files import FileError
+from emorec.storage.tensors import load_tensors, save_tensors
+from emorec.training.loop import train
 from tests.small import held, small_config, small_log
 
 LOG = generate(num_users=40, num_items=50, num_topics=8, events_per_user=12).interactions
@@ -283,7 +283,7 @@ class TestSaveAndLoad:
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-            patch.setattr("emorec.tensors.save_file", no_space)
+            patch.setattr("emorec.storage.tensors.save_file", no_space)
             fitted.save(folder)
         assert not [path for path in folder.iterdir() if path.suffix == ".tmp"]
         pd.testing.assert_frame_equal(EmoRec.load(folder).recommend(USERS), before)
@@ -302,7 +302,7 @@ class TestSaveAndLoad:
             return save_file(*args, **options)
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="No space left"):
-            patch.setattr("emorec.tensors.save_file", fails)
+            patch.setattr("emorec.storage.tensors.save_file", fails)
             other.save(tmp_path)
         loaded = EmoRec.load(tmp_path)
         assert np.array_equal(loaded.split.train.item, fitted.split.train.item)

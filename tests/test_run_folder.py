@@ -9,9 +9,15 @@ import pytest
 from emorec.config import ConfigError, load_config
 from emorec.data.interactions import Interactions
 from emorec.data.splits import split_interactions
-from emorec.files import FileError, write_text
-from emorec.run_folder import existing_file, load_split, read_config, save_config, save_split
-from emorec.tensors import save_tensors
+from emorec.run_folder import (
+    existing_file,
+    load_split,
+    read_config,
+    save_config,
+    save_split,
+)
+from emorec.storage.files import FileError, write_text
+from emorec.storage.tensors import save_tensors
 
 USERS = ["Zoë", "bo b", "東京", '"q"', "\\"]
 LOG = Interactions.from_columns(

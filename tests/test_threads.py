@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from emorec.item_models import RidgeKNN
+from emorec.baselines.item_models import RidgeKNN
 from emorec.threads import one_blas_thread, threads, use_threads
 from tests.small import small_log
 

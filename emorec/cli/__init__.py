@@ -28,7 +28,7 @@ def main() -> None:
 @user_errors
 def doctor(build: bool) -> None:
     """Say which parts work here, and how to mend those that do not."""
-    from emorec.doctor import report
+    from emorec.cli.doctor import report
     from emorec.ops.build import build_in_cache
 
     if build:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emorec.config import Config
-from emorec.files import one_line
+from emorec.storage.files import one_line
 
 if TYPE_CHECKING:
     from emorec.experiment import Comparison
@@ -84,7 +84,9 @@ def user_errors(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _is_of_training(error: Exception) -> bool:
-    training = sys.modules.get("emorec.training")  # where it is not imported, nothing was trained
+    training = sys.modules.get(
+        "emorec.training.loop"
+    )  # where it is not imported, nothing was trained
     return training is not None and isinstance(error, training.TrainingError)
 
 
@@ -134,8 +136,8 @@ def print_results(comparison: Comparison, k: int, ours: str | None = None) -> No
         k: Length of the lists.
         ours: A model whose differences to the others are printed too.
     """
-    from emorec.evaluation.differences import differences_table
-    from emorec.evaluation.tables import predictions_table, results_table
+    from emorec.reports.differences import differences_table
+    from emorec.reports.tables import predictions_table, results_table
 
     results, predictions = comparison.results, comparison.predictions
     click.echo(results_table(results, k, comparison.notes))

@@ -18,7 +18,7 @@ from emorec.cli.common import (
     user_errors,
 )
 from emorec.config import ConfigError
-from emorec.files import to_json
+from emorec.storage.files import to_json
 
 __all__ = ["evaluate"]
 
@@ -69,8 +69,8 @@ def evaluate(
     probabilities are from what happened (ECE).
     """  # noqa: D301
     with quick_imports():
-        from emorec.evaluation.differences import differences
         from emorec.experiment import compare_runs
+        from emorec.reports.differences import differences
 
     names = _names(runs)
     recommenders = {}
@@ -110,7 +110,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     Raises:
         click.UsageError: If a path is given twice.
     """
-    from emorec.tuned_baselines import BASELINES
+    from emorec.baselines.tuned import BASELINES
 
     parts = [Path(os.path.abspath(path)).parts for path in paths]
     twice = [path for path, own in zip(paths, parts, strict=True) if parts.count(own) > 1]

@@ -13,11 +13,11 @@ import click
 from emorec.cli.common import RUN, print_results, quick_imports, ready_machine, user_errors
 from emorec.config import Config, load_config, parse_setting, preset_names
 from emorec.data.registry import DATASETS
-from emorec.folders import is_unused, only_writer
+from emorec.storage.folders import is_unused, only_writer
 
 if TYPE_CHECKING:
-    from emorec.checkpoint import EpochRecord
     from emorec.data.splits import Split
+    from emorec.training.checkpoint import EpochRecord
 
 __all__ = ["train"]
 

@@ -17,7 +17,7 @@ from emorec.data.formats import read_amazon, read_goodreads, read_kuairand, read
 from emorec.data.interactions import Interactions
 from emorec.data.readers import ReadReport, RulesLike
 from emorec.data.registry import DATASETS, KUAIRAND_LOGS, Dataset
-from emorec.files import one_line, read_text, require_regular_file
+from emorec.storage.files import one_line, read_text, require_regular_file
 from emorec.suggestions import suggestion
 
 __all__ = [

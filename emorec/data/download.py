@@ -15,7 +15,7 @@ from typing import IO, BinaryIO
 from tqdm import tqdm
 
 from emorec.data.files import DataError
-from emorec.files import one_line, write_text
+from emorec.storage.files import one_line, write_text
 
 __all__ = ["download", "md5_of", "recorded_sha256", "sha256_of"]
 

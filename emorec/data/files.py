@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 import pandas as pd
 
-from emorec.files import FileError, one_line, require_regular_file
+from emorec.storage.files import FileError, one_line, require_regular_file
 
 __all__ = ["DataError", "open_bytes", "readable", "require_size", "tar_members"]
 

@@ -297,6 +297,30 @@ def to_dgl(events: Events) -> Any:
     )
 
 
+@dataclass(frozen=True)
+class GraphSource:
+    """Makes the graphs that a model's graph encoder asks for.
+
+    Attributes:
+        events: All users' events.
+        num_items: Size of the catalogue.
+        feedback_nodes: See `schema`.
+        full: Whether a user's vector depends on other users' events, so that a graph of the
+            batch's users alone is not enough.
+    """
+
+    events: EventSequences
+    num_items: int
+    feedback_nodes: bool
+    full: bool
+
+    def graph(self, users: np.ndarray, num_events: np.ndarray) -> FeedbackGraph:
+        """A graph with one user node per entry, of each one's oldest ``num_events`` events."""
+        return build_graph(
+            self.events, users, num_events, self.num_items, feedback_nodes=self.feedback_nodes
+        )
+
+
 def import_dgl() -> ModuleType:
     """Imports DGL without its side effects on the home folder and on warnings.
 

@@ -16,7 +16,7 @@ import pandas as pd
 from emorec.data.expressions import Expression, ExpressionError
 from emorec.data.feedback import Feedback
 from emorec.data.files import DataError
-from emorec.files import one_line, read_text
+from emorec.storage.files import one_line, read_text
 from emorec.suggestions import suggestion
 from emorec.texts import shortened
 

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from emorec.data.files import DataError, open_bytes, readable, require_size
-from emorec.files import one_line
+from emorec.storage.files import one_line
 from emorec.suggestions import suggestion
 from emorec.texts import shortened
 

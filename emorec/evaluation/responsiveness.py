@@ -12,8 +12,8 @@ from scipy import sparse
 
 from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions
-from emorec.evaluation.ranking import TopK, recommend_top_k
 from emorec.evaluation.scores import Scorer, as_user_indices
+from emorec.evaluation.top_k import TopK, recommend_top_k
 
 __all__ = ["judge_responsiveness", "responsiveness", "with_events"]
 
@@ -163,7 +163,7 @@ def with_events(
 
     Returns:
         The rows of ``history`` and then one per user, one tick of ``time_unit`` after the user's
-        last event; for a user without one, after the last event of all.
+        last event; for a user without one, after the last event of all. Without times, at the end.
 
     Raises:
         ValueError: If an index is out of range or the log is empty.
@@ -180,7 +180,7 @@ def with_events(
         user=np.concatenate([history.user, index]),
         item=np.concatenate([history.item, np.asarray(items)]),
         feedback=np.concatenate([history.feedback, np.full(len(index), feedback, np.int8)]),
-        time=np.concatenate([history.time, last[index] + 1]),
+        time=np.concatenate([history.time, last[index] + (history.time_unit != "none")]),
     )
 
 

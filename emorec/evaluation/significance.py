@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from emorec.evaluation.ranking import LOWER_IS_BETTER
+from emorec.evaluation.top_k import LOWER_IS_BETTER
 
 __all__ = [
     "PairedTest",

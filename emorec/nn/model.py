@@ -1,4 +1,4 @@
-"""The recommender: graph and sequence encoders over shared item embeddings."""
+"""The network: graph and sequence encoders over shared item embeddings."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emorec.data.graph import FeedbackGraph
-from emorec.data.sequences import SequenceBatch
+from emorec.data.graph import FeedbackGraph, GraphSource
+from emorec.data.sequences import EventSequences, SequenceBatch
 from emorec.nn.graph_encoder import GraphEncoder
-from emorec.nn.neighbours import Neighbours
 from emorec.nn.polarity import ItemPolarity, NextPolarity
 from emorec.nn.sequence_encoder import SequenceEncoder
 
@@ -21,12 +20,11 @@ Informs = Literal["everything", "polarity"]
 
 
 class States(NamedTuple):
-    """What is known of a user after each token.
+    """What the model computes for a user after each token.
 
     Attributes:
-        next: Says what comes next, ``[T, D]``.
-        taste: Says what of it will be liked: what the polarity head made of it all, or nothing
-            where there is no such head.
+        next: State from which the next item is predicted, ``[T, D]``.
+        taste: What the polarity head predicts from; None without a head.
     """
 
     next: Tensor
@@ -34,17 +32,14 @@ class States(NamedTuple):
 
 
 class Recommender(nn.Module):
-    """Scores items for a user's state.
+    """Encodes users' events into states, and scores items by them.
 
         next = sequence state + gate * graph vector of the user     (paper, 3.2.5: gate = 1)
-        score_i = <next, item embedding_i>                          (what comes next)
-        ranking_i = score_i + aversion * log P(positive | taste, item i)
+        score_i = <next, item embedding_i>
 
-    What lists are ranked by has two more terms, see `emorec.scoring.ModelScorer`. The first two
-    lines are trained for what people do next, disliked or not, since that says most about what
-    they do; the polarity head, see `emorec.nn.polarity`, knows which of it they like. With
-    ``aversion`` 1 items are ranked by the probability that they come next and are liked; more of
-    it trades such hits for fewer dislikes.
+    The scores are trained on every event, dislikes included, because any interaction helps predict
+    the next one. A polarity head, see `emorec.nn.polarity`, predicts which of the items a user will
+    like. `emorec.inference.ranking` has the formula that lists are ranked by.
 
     Args:
         num_items: Size of the catalogue.
@@ -54,17 +49,17 @@ class Recommender(nn.Module):
         polarity: Head that predicts the polarity of events to come, or None.
         gated: Whether the gate is learned, from 0.1 on, so that the graph adds to the sequence
             no more than it is good for.
-        graph_informs: "everything", or "polarity": then the graph has no part in what comes next.
+        graph_informs: "everything", or "polarity": then the graph has no part in the next item.
         aversion: Weight of the polarity in the ranking, at least 0; more than 0 needs an
             `ItemPolarity`.
-        neighbours: What adds to the ranking of users, see `emorec.scoring`, or None.
+        neighbours: Module that scores items by similar ones, see `emorec.inference.neighbours`, or
+            None. Only the ranking uses it.
 
     Raises:
-        ValueError: If there is neither encoder, ``aversion`` has no head to ask, a head has no
-            events to judge by, or nothing but the graph could say what comes next and it may not.
+        ValueError: If there is neither encoder, ``aversion`` has no head to weigh, a head has no
+            events to predict from, or nothing but the graph could predict the next item and it
+            must not.
     """
-
-    NUM_NEAREST = 16  # an item and fifteen others
 
     def __init__(
         self,
@@ -76,7 +71,7 @@ class Recommender(nn.Module):
         gated: bool = False,
         graph_informs: Informs = "everything",
         aversion: float = 0.0,
-        neighbours: Neighbours | None = None,
+        neighbours: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if graph_encoder is None and sequence_encoder is None:
@@ -88,9 +83,11 @@ class Recommender(nn.Module):
                 "encoder beside it"
             )
         if isinstance(polarity, ItemPolarity) and sequence_encoder is None:
-            raise ValueError("a polarity head that judges by events needs a sequence encoder")
+            raise ValueError("a polarity head for items needs a sequence encoder")
         if aversion and not isinstance(polarity, ItemPolarity):
-            raise ValueError(f"aversion {aversion} needs a head that knows the polarity of items")
+            raise ValueError(
+                f"aversion {aversion} needs a head that predicts the polarity of items"
+            )
         self.item_embedding = nn.Embedding(num_items, size)
         nn.init.normal_(self.item_embedding.weight, std=0.1)
         self.graph_encoder = graph_encoder
@@ -143,7 +140,7 @@ class Recommender(nn.Module):
         return vector if self.gate is None else self.gate * vector
 
     def scores(self, state: Tensor, items: Tensor) -> Tensor:
-        """How likely items come next, up to a constant per state.
+        """Scores of items as the next item.
 
         Args:
             state: ``[T, D]``.
@@ -154,28 +151,15 @@ class Recommender(nn.Module):
         """
         return torch.einsum("td,tnd->tn", state, self.item_embedding(items))
 
-    @torch.no_grad()
-    def is_near(self, items: Tensor) -> Tensor:
-        """Whether each item of the catalogue is one of the few that are nearest to a given one.
-
-        Near are items whose embeddings, less their mean, have a large cosine.
+    def graph_source(self, events: EventSequences, num_items: int) -> GraphSource | None:
+        """Where the graphs that the model takes come from; None without a graph encoder.
 
         Args:
-            items: Item indices, int64 ``[N]``.
-
-        Returns:
-            Bool ``[N, I]``: `NUM_NEAREST` items in each row, the item itself one of them.
+            events: All users' events.
+            num_items: Size of the catalogue.
         """
-        vectors = self.item_embedding.weight
-        vectors = F.normalize(vectors - vectors.mean(0), dim=1)
-        nearest = (vectors[items] @ vectors.T).topk(min(self.NUM_NEAREST, len(vectors))).indices
-        near = torch.zeros(len(items), len(vectors), dtype=torch.bool, device=items.device)
-        return near.scatter_(1, nearest, True)
-
-    def ranking(self, states: States) -> Tensor:
-        """What the whole catalogue is ranked by, ``[T, I]``."""
-        scores = states.next @ self.item_embedding.weight.T
-        if not self.aversion:
-            return scores
-        assert isinstance(self.polarity, ItemPolarity) and states.taste is not None
-        return scores + self.aversion * self.polarity.log_probability(states.taste)
+        encoder = self.graph_encoder
+        if encoder is None:
+            return None
+        feedback_nodes = any(target == "item" for _, _, target in encoder.relations)
+        return GraphSource(events, num_items, feedback_nodes, encoder.needs_full_graph)

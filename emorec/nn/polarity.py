@@ -1,4 +1,4 @@
-"""Heads that predict whether a user will like what comes next."""
+"""Polarity heads: they predict a user's feedback on the next event, or on any item."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class NextPolarity(nn.Module):
     """
 
     levels = (Feedback.IMPLICIT_POSITIVE,)
-    """Kinds at least as pleased as these have a log-odds of their own, ``M`` in all."""
+    """The head predicts the log-odds of feedback at least as positive as each, ``M`` in all."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.project = nn.Linear(size, 1)
 
     def taste(self, state: Tensor, vector: Tensor | None, batch: SequenceBatch) -> Tensor:
-        """What the head looks at: the state itself."""
+        """The input of the head: the state itself."""
         return state
 
     def logits(self, taste: Tensor, items: Tensor, feedback: Tensor | None = None) -> Tensor:
@@ -39,8 +39,8 @@ class NextPolarity(nn.Module):
 
         Args:
             taste: States ``x``, ``[T, D]``.
-            items: Items of the events, int64 ``[T, K]``; not looked at.
-            feedback: Not looked at.
+            items: Items of the events, int64 ``[T, K]``; not used.
+            feedback: Not used.
 
         Returns:
             ``[T, K, M]``.
@@ -49,13 +49,13 @@ class NextPolarity(nn.Module):
 
 
 class ItemPolarity(nn.Module):
-    """How well an event with a given item goes down, judged by all events before it.
+    """Predicts a user's feedback on an item from the user's earlier events.
 
-    A user is what the user reacted to. After ``n`` events with items ``j`` and kinds ``k_j``,
+    After ``n`` events with items ``j`` and kinds of feedback ``k_j``,
 
-        r   = sum_j w_kj / (n + 5)                                   how the user tends to react
-        p   = sum_j ((w_kj - r_j) x_j + y_j) / sqrt(n + 10) + W g
-        m_i = sum_k w_k ((n_ik + 10 f_k) / (n_i + 10) - f_k)         how others react to the item
+        r   = sum_j w_kj / (n + 5)                                       user's mean feedback
+        p   = sum_j ((w_kj - r_j) x_j + y_j) / sqrt(n + 10) + W g        taste vector
+        m_i = sum_k w_k ((n_ik + 10 f_k) / (n_i + 10) - f_k)             item prior
         s_i = a m_i + b_i + c r + <p, q_i>
         logit P(kind as positive as k or more | i) = s_i - theta_k
 
@@ -63,25 +63,24 @@ class ItemPolarity(nn.Module):
     scaled to length 1; and ``n_ik`` counts the events of kind ``k`` with item ``i`` in a log, where
     ``n_i`` is their sum over kinds and ``f_k`` the share of kind ``k`` among all events.
 
-    Each kind of feedback has a learned weight ``w``, so that what a user loved attracts its like
-    and what bored or annoyed them repels it; the sum over a kind is that of its feedback node. The
-    weights are scaled so that the largest is 1: free, they grow and undo the decay of the vectors
-    that they multiply. The four kinds are ordered, and so are the thresholds; all four teach
-    ``s``, which a single "liked or not" would teach less. An event that teaches is left out of its
-    own item's counts, or part of the answer would be known: with its kind ``k``,
+    Each kind of feedback has a learned weight ``w``: liked items attract similar ones, disliked
+    items repel them. The sum over one kind is that of the kind's feedback node. The weights are
+    scaled so that the largest is 1; otherwise they grow and undo the weight decay of the vectors
+    that they multiply. The four kinds are ordered, as in ordinal regression, and all four train
+    ``s``. A training event is left out of the counts of its own item, because they would reveal
+    its kind ``k``:
 
         m_i without it = m_i + (m_i + sum_l w_l f_l - w_k) / (n_i + 9)
 
-    Items have vectors of their own: those of the ranking say which events are likely, and people
-    also meet, in numbers, what they do not like. For the same reason the sequence encoder's state
-    is left out: with it, what is learned by heart outweighs what holds for others. And ``m`` is
-    counted, since an embedding of an item with few events is mostly noise: where items have some
-    ten events each, ``m`` is all that can be known of them.
+    The item vectors are separate from those of the next-item ranking, which encode what users
+    interact with, liked or not. The state of the sequence encoder is no input: with it the head
+    overfits. ``m`` is counted instead of learned because embeddings of items with few events are
+    mostly noise.
 
     Args:
         num_items: Size of the catalogue, ``I``.
         size: Width of the graph's vectors, ``D``.
-        rank: Width of the taste, ``R``.
+        rank: Width of the taste vector, ``R``.
 
     References:
         Y. Koren: Factorization Meets the Neighborhood: a Multifaceted Collaborative Filtering
@@ -90,10 +89,10 @@ class ItemPolarity(nn.Module):
     """
 
     levels = (Feedback.EXPLICIT_POSITIVE, Feedback.IMPLICIT_POSITIVE, Feedback.IMPLICIT_NEGATIVE)
-    FEW_REACTIONS, FEW_EVENTS = 5, 10  # fewer say little about a user
-    FEW_WITH_ITEM = 10  # fewer say little about an item
+    MEAN_SMOOTHING, TASTE_SMOOTHING = 5, 10  # in events of the user
+    PRIOR_SMOOTHING = 10  # in events with the item
 
-    reception: Tensor  # [I, 4]; what w is multiplied by in m
+    prior: Tensor  # [I, 4]; the factors of w in m
     count: Tensor  # n_i, [I]; in training only, as the next one
     share: Tensor  # f_k, [4]
 
@@ -103,8 +102,8 @@ class ItemPolarity(nn.Module):
         self.reaction = nn.Embedding(num_items, rank)  # x
         self.presence = nn.Embedding(num_items, rank)  # y
         self.weight = nn.Parameter(torch.tensor([1.0, 0.3, -0.3, -1.0]))  # w, before it is scaled
-        self.reputation = nn.Parameter(torch.tensor(1.5))  # a
-        self.tendency = nn.Parameter(torch.tensor(1.5))  # c
+        self.prior_scale = nn.Parameter(torch.tensor(1.5))  # a
+        self.mean_scale = nn.Parameter(torch.tensor(1.5))  # c
         self.threshold = nn.Parameter(torch.tensor([0.7, -0.7, -2.0]))  # theta, of each level
         self.project = nn.Linear(size, rank, bias=False)  # W
         nn.init.normal_(self.item.weight, std=0.1)
@@ -112,31 +111,31 @@ class ItemPolarity(nn.Module):
         nn.init.normal_(self.reaction.weight, std=0.1)
         nn.init.zeros_(self.presence.weight)
         nn.init.zeros_(self.project.weight)
-        self.register_buffer("reception", torch.zeros(num_items, len(Feedback)))
+        self.register_buffer("prior", torch.zeros(num_items, len(Feedback)))
         self.register_buffer("count", torch.zeros(num_items), persistent=False)
         self.register_buffer("share", torch.zeros(len(Feedback)), persistent=False)
 
-    def remember(self, log: Interactions) -> None:
-        """Counts what each item met with in a log; until then ``m`` is 0."""
+    def fit(self, log: Interactions) -> None:
+        """Counts the feedback on each item of a log; until then ``m`` is 0."""
         kinds = len(Feedback)
         cells = log.item.astype(np.int64) * kinds + log.feedback
         count = np.bincount(cells, minlength=log.num_items * kinds).reshape(-1, kinds)  # n_ik
         share = count.sum(0) / max(count.sum(), 1)  # f_k
-        few = self.FEW_WITH_ITEM
-        met = (count + few * share) / (count.sum(1, keepdims=True) + few)
-        self.reception.copy_(torch.from_numpy(met - share))
+        few = self.PRIOR_SMOOTHING
+        smoothed = (count + few * share) / (count.sum(1, keepdims=True) + few)
+        self.prior.copy_(torch.from_numpy(smoothed - share))
         self.count.copy_(torch.from_numpy(count.sum(1)))
         self.share.copy_(torch.from_numpy(share))
 
     def tables(self) -> list[Tensor]:
-        """What has many numbers and few events to learn them from."""
+        """The parameters that need weight decay: one row per item or per dimension."""
         return [table.weight for table in (self.item, self.reaction, self.presence, self.project)]
 
     def taste(self, state: Tensor | None, vector: Tensor | None, batch: SequenceBatch) -> Tensor:
-        """What the user likes after each token.
+        """Mean feedback and taste vector of the user after each token.
 
         Args:
-            state: Not looked at.
+            state: Not used.
             vector: The graph's vector of the user, ``[T, D]``, or None without a graph.
             batch: Their sequences.
 
@@ -147,13 +146,13 @@ class ItemPolarity(nn.Module):
         count = batch.position[:, None].to(self.weight.dtype)
         item = batch.item.clamp(min=0)
         weight = self._weight_of(batch.feedback.clamp(min=0)) * is_event
-        tendency = _sums_so_far(weight[:, None], batch) / (count + self.FEW_REACTIONS)
-        pull = (weight[:, None] - tendency) * F.embedding(item, self.reaction.weight)
+        mean = _sums_so_far(weight[:, None], batch) / (count + self.MEAN_SMOOTHING)
+        pull = (weight[:, None] - mean) * F.embedding(item, self.reaction.weight)
         pull = (pull + F.embedding(item, self.presence.weight)) * is_event[:, None]
-        p = _sums_so_far(pull, batch) / (count + self.FEW_EVENTS).sqrt()
+        p = _sums_so_far(pull, batch) / (count + self.TASTE_SMOOTHING).sqrt()
         if vector is not None:
             p = p + self.project(F.normalize(vector, dim=1))
-        return torch.cat([self.tendency * tendency, p], dim=1)
+        return torch.cat([self.mean_scale * mean, p], dim=1)
 
     def logits(self, taste: Tensor, items: Tensor, feedback: Tensor | None = None) -> Tensor:
         """Log-odds that an event is at least as positive as each level, see `NextPolarity`.
@@ -162,7 +161,7 @@ class ItemPolarity(nn.Module):
             taste: What `taste` returned, ``[T, 1 + R]``.
             items: Item indices, int64 ``[T, K]``.
             feedback: What kinds of feedback the events are, int64 ``[T, K]``, if they are in the
-                log of `remember`; each is then left out of what is counted for it.
+                log of `fit`; each is then left out of what is counted for it.
 
         Returns:
             ``[T, K, M]``.
@@ -171,10 +170,10 @@ class ItemPolarity(nn.Module):
         score = torch.einsum("tr,tkr->tk", taste[:, 1:], vectors[..., 1:])
         score = score + taste[:, :1] + vectors[..., 0]
         if feedback is not None:
-            mean = F.embedding(items, (self._reception() + self._weights() @ self.share)[:, None])
+            mean = F.embedding(items, (self._item_prior() + self._weights() @ self.share)[:, None])
             own = self._weight_of(feedback)
-            others = self.count[items] + (self.FEW_WITH_ITEM - 1)
-            score = score + self.reputation * (mean[..., 0] - own) / others
+            others = self.count[items] + (self.PRIOR_SMOOTHING - 1)
+            score = score + self.prior_scale * (mean[..., 0] - own) / others
         return score[..., None] - self.threshold
 
     def log_probability(self, taste: Tensor) -> Tensor:
@@ -186,12 +185,12 @@ class ItemPolarity(nn.Module):
     def _item_vectors(self) -> Tensor:
         """``a m + b`` and ``q``, ``[I, 1 + R]``."""
         bias, q = self.item.weight[:, :1], self.item.weight[:, 1:]
-        esteem = self.reputation * self._reception()
-        return torch.cat([esteem[:, None] + bias, q], dim=1)
+        prior = self.prior_scale * self._item_prior()
+        return torch.cat([prior[:, None] + bias, q], dim=1)
 
-    def _reception(self) -> Tensor:
+    def _item_prior(self) -> Tensor:
         """``m``, ``[I]``."""
-        return self.reception @ self._weights()
+        return self.prior @ self._weights()
 
     def _weights(self) -> Tensor:
         """``w``, of each kind of feedback."""

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from emorec import EmoRec, Interactions, cli
+from emorec.baselines.tuned import names_for
 from emorec.run_folder import load_split, save_split
-from emorec.tuned_baselines import names_for
 from tests.cli.commands import assert_fails, call
 from tests.small import small_config
 

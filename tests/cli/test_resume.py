@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from emorec import EmoRec, cli
-from emorec.tensors import load_tensors
+from emorec.storage.tensors import load_tensors
 from tests.cli.commands import TINY, assert_fails, call, log_lines, write_log
 from tests.small import held, interrupt_training, small_config, small_log
 
@@ -181,7 +181,7 @@ class TestResume:
 
         arguments = "--dataset", log, "--run-dir", folder, "--epochs", 1, *TINY
         with monkeypatch.context() as patch:
-            patch.setattr("emorec.tensors.save_file", full)
+            patch.setattr("emorec.storage.tensors.save_file", full)
             assert_fails(cli.train, *arguments, message="No space left on device")
         assert not folder.exists()
         # nor does the same, if the process is killed there

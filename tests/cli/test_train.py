@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import emorec.tensors
+import emorec.storage.tensors
 from emorec import cli, experiment
 from emorec.cli import training
 from tests.cli.commands import TINY, assert_fails, call, log_lines, write_log
@@ -181,7 +181,7 @@ class TestTrain:
 class TestFullDisk:
     @pytest.mark.parametrize("number", [1, 2, 3])  # interactions, checkpoint, the next file
     def test_says_so_and_loses_nothing(self, log, tmp_path, monkeypatch, number):
-        save, calls = emorec.tensors.save_file, []
+        save, calls = emorec.storage.tensors.save_file, []
 
         def full_at_last(*args, **options):
             calls.append(args)
@@ -191,7 +191,7 @@ class TestFullDisk:
 
         folder = tmp_path / "run"
         with monkeypatch.context() as patch:
-            patch.setattr(emorec.tensors, "save_file", full_at_last)
+            patch.setattr(emorec.storage.tensors, "save_file", full_at_last)
             assert_fails(
                 cli.train, "--dataset", log, "--epochs", 2, "--run-dir", folder, *TINY,
                 message="No space left on device",

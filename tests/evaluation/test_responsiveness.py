@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions
 from emorec.data.synthetic import generate
 from emorec.data.vocabulary import Vocabulary
-from emorec.evaluation.ranking import TopK, seen_matrix
 from emorec.evaluation.responsiveness import judge_responsiveness, responsiveness, with_events
+from emorec.evaluation.top_k import TopK, seen_matrix
 
 LOVE, LIKE, SKIP, HATE = Feedback
 
@@ -182,6 +183,12 @@ class TestWithEvents:
         assert longer.feedback.tolist() == [LIKE, HATE, LIKE, HATE, HATE, HATE]
         # Each is the last of its user in time order.
         assert longer.chronological().tolist() == [1, 5, 2, 0, 3, 4]
+
+    def test_last_in_a_log_without_times(self):
+        history = replace(self.HISTORY, time=np.zeros(3), time_unit="none")
+        longer = with_events(history, np.array([1]), np.array([3]))
+        assert longer.time.tolist() == [0] * 4
+        assert longer.item[longer.chronological()].tolist() == [2, 0, 1, 3]
 
     def test_any_feedback(self):
         assert with_events(self.HISTORY, np.array([0]), np.array([0]), SKIP).feedback[-1] == SKIP

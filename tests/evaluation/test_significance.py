@@ -11,7 +11,6 @@ from scipy import stats
 
 from emorec.data.interactions import Interactions
 from emorec.evaluation import significance
-from emorec.evaluation.ranking import LOWER_IS_BETTER, TopK, evaluate
 from emorec.evaluation.significance import (
     bootstrap_intervals,
     compare,
@@ -21,6 +20,7 @@ from emorec.evaluation.significance import (
     over_seeds,
     paired_test,
 )
+from emorec.evaluation.top_k import LOWER_IS_BETTER, TopK, evaluate
 
 
 def column(values):

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from emorec.building import build_model
 from emorec.data.graph import build_graph, schema
 from emorec.nn.graph_encoder import GraphEncoder
-from emorec.nn.model import Recommender, States
+from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity, NextPolarity
 from emorec.nn.sequence_encoder import SequenceEncoder
-from tests.small import random_events
+from tests.small import random_events, small_config
 
 SIZE, NUM_USERS, NUM_ITEMS = 8, 7, 9
 EVENTS = random_events(NUM_USERS, NUM_ITEMS)
@@ -125,38 +126,30 @@ class TestState:
             make_model(graph=False, sequence=False)
 
 
-class TestRanking:
-    def test_without_aversion_is_by_dot_products_with_all_items(self):
-        model = make_model(polarity=ItemPolarity(NUM_ITEMS, SIZE))
-        with torch.no_grad():
-            model.item_embedding.weight.copy_(torch.arange(NUM_ITEMS * SIZE).view(-1, SIZE) / 10)
-        state = torch.zeros(2, SIZE)
-        state[0, 0], state[1, 1] = 1, 2
-        first = [i * SIZE / 10 for i in range(NUM_ITEMS)]
-        second = [2 * (i * SIZE + 1) / 10 for i in range(NUM_ITEMS)]
-        np.testing.assert_allclose(
-            model.ranking(States(state, state)).detach(), [first, second], rtol=1e-6
-        )
+def test_scores_are_dot_products():
+    model = make_model()
+    state = torch.randn(3, SIZE)
+    items = torch.tensor([[0, 8], [4, 4], [7, 1]])
+    expected = (state @ model.item_embedding.weight.T).gather(1, items)
+    torch.testing.assert_close(model.scores(state, items), expected)
 
-    def test_scores_of_given_items_are_the_same_numbers(self):
-        model = make_model()
-        state = torch.randn(3, SIZE)
-        items = torch.tensor([[0, 8], [4, 4], [7, 1]])
-        expected = model.ranking(States(state, state)).gather(1, items)
-        torch.testing.assert_close(model.scores(state, items), expected)
 
-    def test_aversion_adds_the_log_probability_of_liking(self):
-        state, taste = torch.randn(3, SIZE), torch.randn(3, 17)
-        model = make_model(polarity=ItemPolarity(NUM_ITEMS, SIZE), aversion=2.5)
-        everything = torch.arange(NUM_ITEMS).expand(3, -1)
-        probability = model.polarity.logits(taste, everything)[..., 1].sigmoid()
-        expected = state @ model.item_embedding.weight.T + 2.5 * probability.log()
-        torch.testing.assert_close(model.ranking(States(state, taste)), expected)
+@pytest.mark.parametrize("polarity", [None, NextPolarity(SIZE)])
+def test_aversion_needs_a_head_for_items(polarity):
+    with pytest.raises(ValueError, match="aversion 1.0 needs a head"):
+        make_model(polarity=polarity, aversion=1.0)
 
-    @pytest.mark.parametrize("polarity", [None, NextPolarity(SIZE)])
-    def test_aversion_needs_a_head_that_knows_items(self, polarity):
-        with pytest.raises(ValueError, match="aversion 1.0 needs a head"):
-            make_model(polarity=polarity, aversion=1.0)
+
+def test_graph_source():
+    assert make_model(graph=False).graph_source(None, 3) is None
+    for preset, settings, feedback_nodes, full in [
+        ("", [], True, False),
+        ("", ["graph.layers=3"], True, True),
+        ("base-gat", [], False, False),
+    ]:
+        model = build_model(small_config(preset, *settings), 3, 3)
+        source = model.graph_source(None, 3)
+        assert (source.feedback_nodes, source.full) == (feedback_nodes, full)
 
 
 def test_models_without_a_polarity_head_have_no_parameters_for_it():
@@ -167,34 +160,3 @@ def test_items_start_small():
     encoder = SequenceEncoder(SIZE, 20, num_heads=1)
     weight = Recommender(2000, SIZE, None, encoder).item_embedding.weight
     assert weight.detach().std().item() == pytest.approx(0.1, rel=0.05)
-
-
-class TestNear:
-    def test_by_hand(self):
-        model = make_model()
-        vectors = torch.zeros(NUM_ITEMS, SIZE)
-        angle = torch.tensor([0.0, 0.1, 2.0, 2.2, 3.9, 4.0, 4.3, 5.5, 5.6])
-        vectors[:, 0], vectors[:, 1] = angle.cos(), angle.sin()
-        with torch.no_grad():
-            model.item_embedding.weight.copy_(vectors - vectors.mean(0) + 7)  # less their mean
-        model.NUM_NEAREST = 2
-        near = model.is_near(torch.tensor([0, 3, 0]))
-        assert near.sum(1).tolist() == [2, 2, 2]
-        assert near[0].nonzero()[:, 0].tolist() == [0, 1]
-        assert near[1].nonzero()[:, 0].tolist() == [2, 3]
-
-    def test_by_the_direction_from_the_mean(self):
-        # From the origin item 0 is nearest to item 2, from the mean (0, 7) to item 1.
-        model = make_model()
-        around = torch.tensor([[0.1, 0.0], [5.0, 0.1], [-0.1, 0.0], [-5.0, -0.1]])
-        with torch.no_grad():
-            model.item_embedding.weight.zero_()
-            model.item_embedding.weight[:, 1] = 7
-            model.item_embedding.weight[:4, :2] += around
-        model.NUM_NEAREST = 2
-        assert model.is_near(torch.tensor([0]))[0].nonzero()[:, 0].tolist() == [0, 1]
-
-    def test_of_no_item_and_in_a_small_catalogue(self):
-        model = make_model()
-        assert model.is_near(torch.zeros(0, dtype=torch.int64)).shape == (0, NUM_ITEMS)
-        assert model.is_near(torch.tensor([5])).all()  # 9 items, fewer than NUM_NEAREST

@@ -43,11 +43,11 @@ def test_item_polarity_by_hand():
         head.reaction.weight.copy_(torch.tensor([[2.0], [3.0]]))
         head.presence.weight.copy_(torch.tensor([[0.1], [0.2]]))
         head.weight.copy_(torch.tensor([1.0, 0.0, 0.0, -2.0]))  # w: 0.5, 0, 0, -1
-        head.reputation.fill_(8.0)
-        head.tendency.fill_(4.0)
+        head.prior_scale.fill_(8.0)
+        head.mean_scale.fill_(4.0)
         head.threshold.copy_(torch.tensor([1.0, 0.0, -1.0]))
         head.project.weight.fill_(10.0)
-    head.remember(log)
+    head.fit(log)
     vector = torch.tensor([[0.0], [0.0], [0.5]])
     r = [0.0, 0.5 / 6, -0.5 / 7]
     after_first = (0.5 - 0.5 / 6) * 2 + 0.1
@@ -67,14 +67,14 @@ def test_item_polarity_by_hand():
 def test_what_others_made_of_an_item_is_counted_against_the_log():
     rows = [(user, 0, 0, 0) for user in range(3)] + [(0, 1, 2, 1), (1, 1, 3, 1)]
     head = ItemPolarity(num_items=3, size=1)
-    head.remember(small_log(rows, num_users=3, num_items=3))
+    head.fit(small_log(rows, num_users=3, num_items=3))
     share = np.array([3, 0, 1, 1]) / 5
     expected = [
         (np.array([3, 0, 0, 0]) + 10 * share) / 13 - share,
         (np.array([0, 0, 1, 1]) + 10 * share) / 12 - share,
         np.zeros(4),  # of an item without events nothing is known
     ]
-    np.testing.assert_allclose(head.reception, expected, atol=1e-7)
+    np.testing.assert_allclose(head.prior, expected, atol=1e-7)
     score = head.log_probability(torch.zeros(1, 17))[0]
     assert score[0] > score[2] > score[1]
 
@@ -82,7 +82,7 @@ def test_what_others_made_of_an_item_is_counted_against_the_log():
 def test_an_event_that_teaches_is_left_out_of_its_items_counts():
     rows = [(user, 0, 0, 0) for user in range(3)] + [(0, 1, 2, 1), (1, 1, 3, 1), (2, 2, 3, 1)]
     head = ItemPolarity(num_items=3, size=1)
-    head.remember(small_log(rows, num_users=3, num_items=3))
+    head.fit(small_log(rows, num_users=3, num_items=3))
     share = np.array([3, 0, 1, 2]) / 6
     others = [([2, 0, 0, 0], 2), ([0, 0, 0, 1], 1), ([0, 0, 1, 0], 1), ([0, 0, 0, 0], 0)]
     m = [(np.array(kinds) + 10 * share) / (n + 10) - share for kinds, n in others]

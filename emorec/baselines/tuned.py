@@ -1,0 +1,173 @@
+"""The baselines of every report and table: each with settings that validation chose."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from emorec.baselines.simple import EASE, ItemKNN, MostPop, Random, RidgeKNN
+from emorec.data.interactions import Interactions
+from emorec.data.splits import Split
+from emorec.evaluation.top_k import Scorer, SeenItems, evaluate, left_out, recommend_top_k
+
+__all__ = ["BASELINES", "Baseline", "names_for", "tuned_baselines"]
+
+MOST_ITEMS_OF_EASE = 8_000
+"""Above this size of the catalogue reports have RidgeKNN in place of EASE, whose fitting takes time
+that grows with the third power of it."""
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """One choice: what the weights between items are fitted with, and the recency of queries."""
+
+    weights: tuple[tuple[str, Any], ...] = ()
+    recency: float | None = None
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The settings by name, without what all choices share."""
+        own = {key: value for key, value in self.weights if key not in _LIKES}
+        return own | ({} if self.recency is None else {"recency": self.recency})
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A baseline that is ready to score.
+
+    Attributes:
+        scorer: The fitted recommender.
+        settings: What validation chose, by name.
+        choices: Number of settings that it chose from; 1 where there was nothing to choose, or
+            nothing to choose by.
+    """
+
+    scorer: Scorer
+    settings: dict[str, Any]
+    choices: int
+
+    def __str__(self) -> str:
+        if not self.settings:
+            return "no settings"
+        settings = ", ".join(f"{key} {value:g}" for key, value in self.settings.items())
+        how = (
+            f"chosen from {self.choices} on validation"
+            if self.choices > 1
+            else "not tuned, as there is no validation part"
+        )
+        return f"{settings} ({how})"
+
+
+_LIKES = {"train_on_likes": True, "query_likes": True}
+
+
+def _grid(
+    recencies: tuple[float | None, ...] = (None,),
+    fixed: dict[str, Any] | None = None,
+    **choices: Any,
+) -> list[_Settings]:
+    fixed = fixed or {}
+    return [
+        _Settings(tuple((fixed | dict(zip(choices, values, strict=True))).items()), recency)
+        for *values, recency in itertools.product(*choices.values(), recencies)
+    ]
+
+
+# Up to eight settings each. The first is taken where there is nothing to choose by.
+_RECENT = (20.0, 5.0)
+_KINDS: dict[str, tuple[Any, list[_Settings]]] = {
+    "Random": (Random, _grid()),
+    "MostPop": (MostPop, _grid()),
+    "ItemKNN": (ItemKNN, _grid(neighbours=(100, 400), shrink=(50.0, 0.0))),
+    "ItemKNN, recency": (ItemKNN, _grid(_RECENT, neighbours=(100, 400), shrink=(50.0, 0.0))),
+    "RidgeKNN, recency": (RidgeKNN, _grid(_RECENT, regularization=(500.0, 200.0))),
+    "EASE": (EASE, _grid(regularization=(500.0, 200.0, 1000.0))),
+    "EASE, likes": (EASE, _grid(fixed=_LIKES, regularization=(500.0, 200.0, 1000.0))),
+    "EASE, recency": (EASE, _grid(_RECENT, regularization=(500.0, 1000.0))),
+}
+BASELINES = tuple(_KINDS)
+"""Names of all baselines."""
+
+
+def names_for(num_items: int) -> tuple[str, ...]:
+    """The baselines of a report on a catalogue of this size."""
+    is_large = num_items > MOST_ITEMS_OF_EASE
+    left_out = ("Random", *(("EASE", "EASE, likes", "EASE, recency") if is_large else ()))
+    left_out += () if is_large else ("RidgeKNN, recency",)
+    return tuple(name for name in BASELINES if name not in left_out)
+
+
+def tuned_baselines(
+    split: Split,
+    k: int,
+    names: Collection[str] = BASELINES,
+    measure: str = "ndcg_any",
+    seen: SeenItems = "exclude",
+    progress: bool = False,
+) -> Iterator[tuple[str, Baseline]]:
+    """Chooses the settings of baselines on validation, then fits them to all that is known.
+
+    Every choice is fitted to the train part and ranks the catalogue for the users of the
+    validation part; the one with the best mean is fitted again to train and validation. Choices
+    that differ in the recency of queries alone are fitted once.
+
+    Args:
+        split: The parts of a log. Without validation targets the first choice of each is taken.
+        k: Length of the lists.
+        names: Which baselines, of `BASELINES`.
+        measure: Figure of `emorec.evaluation.top_k.Evaluation.summary` that chooses.
+        seen: Whether lists may hold items that their user has seen.
+        progress: Whether to show a progress bar.
+
+    Yields:
+        Name and baseline, one after the other, as a fitted one may be large.
+    """
+    chosen = _chosen(split, k, names, measure, seen, progress)
+    for name in names:
+        kind, grid = _KINDS[name]
+        settings = chosen.get(name, grid[0])
+        scorer = _fitted(kind, settings, split.history)
+        yield name, Baseline(scorer, settings.shown, len(grid) if name in chosen else 1)
+
+
+def _chosen(
+    split: Split, k: int, names: Collection[str], measure: str, seen: SeenItems, progress: bool
+) -> dict[str, _Settings]:
+    """The best choice of each baseline that has a choice, by name; none without validation."""
+    targets = split.valid_targets
+    if not len(targets):
+        return {}
+    users = np.unique(targets.user)
+    excluded = left_out(split.train, seen)
+    same_weights = defaultdict(list)
+    for name in names:
+        kind, grid = _KINDS[name]
+        for settings in grid if len(grid) > 1 else ():
+            same_weights[kind, settings.weights].append((name, settings))
+    scores: dict[str, dict[_Settings, float]] = defaultdict(dict)
+    bar = tqdm(same_weights.items(), "baselines", leave=False, disable=not progress)
+    for (kind, weights), members in bar:
+        model = kind(**dict(weights)).fit(split.train)
+        for name, settings in members:
+            model.ask(split.train, settings.recency)
+            topk = recommend_top_k(model, users, excluded, k)
+            summary = evaluate(topk, users, targets, k).summary()
+            scores[name][settings] = summary[measure]
+    return {
+        # A figure that is not defined, such as that of likes where none is held out, is the worst.
+        name: max(own, key=lambda settings: np.nan_to_num(own[settings], nan=-np.inf))
+        for name, own in scores.items()
+    }
+
+
+def _fitted(kind: Any, settings: _Settings, log: Interactions) -> Scorer:
+    model = kind(**dict(settings.weights))
+    if settings.recency is not None:
+        model.recency = settings.recency
+    return model.fit(log)

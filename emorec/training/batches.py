@@ -1,0 +1,103 @@
+"""Training batches: windows of histories, their targets, and the graph of what came before.
+
+The graph must not contain the events that a batch asks for. Each epoch therefore draws a moment
+in every user's history: the graph knows what came before it, and the targets from it on may look
+at the graph. Earlier targets are predicted from the sequence alone. At inference the graph knows
+the whole history, so the two situations match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emorec.data.graph import FeedbackGraph, GraphSource
+from emorec.data.sequences import EventSequences, SequenceBatch, Targets, Windows
+
+__all__ = ["TrainingBatch", "num_batches", "training_batches"]
+
+_BUCKETS = 8  # batches sorted by length together: less padding, still shuffled
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """What one step of training needs.
+
+    Attributes:
+        sequences: Input sequences, ``T`` tokens.
+        targets: The events after each token.
+        graph: Graph of what came before, or None.
+        user_node: The graph's user node of each sequence, int64 ``[B]``, or None.
+        sees_graph: Whether each token's targets may look at the graph, bool ``[T]``, or None.
+    """
+
+    sequences: SequenceBatch
+    targets: Targets
+    graph: FeedbackGraph | None
+    user_node: Tensor | None
+    sees_graph: Tensor | None
+
+    def to(self, device: torch.device | str) -> TrainingBatch:
+        """The batch on another device."""
+        parts = {name: part.to(device) for name, part in vars(self).items() if part is not None}
+        return TrainingBatch(**{**vars(self), **parts})
+
+
+def training_batches(
+    events: EventSequences,
+    source: GraphSource | None,
+    max_length: int,
+    batch_size: int,
+    rng: np.random.Generator,
+    horizon: int = 1,
+) -> Iterator[TrainingBatch]:
+    """One epoch: every event is the next one once, in random order.
+
+    Args:
+        events: The train events.
+        source: Where graphs come from; None for a model without graph encoder.
+        max_length: Events per window.
+        batch_size: Windows per batch.
+        rng: Source of the order and of the moments.
+        horizon: Targets per token.
+    """
+    windows = events.windows(max_length)
+    num_known = (rng.random(events.num_users) * events.lengths).astype(np.int64)
+    full_graph = None
+    if source is not None and source.full:
+        full_graph = source.graph(np.arange(events.num_users), num_known)
+    for rows in _shuffled_by_length(windows, batch_size, rng):
+        chosen = windows.select(rows)
+        sequences, targets = events.training_batch(chosen, horizon)
+        if source is None:
+            yield TrainingBatch(sequences, targets, None, None, None)
+            continue
+        sees_graph = targets.place >= torch.from_numpy(num_known)[sequences.user[sequences.row]]
+        if full_graph is not None:
+            graph, user_node = full_graph, sequences.user
+        else:
+            known = num_known[chosen.user]
+            needed = np.where(known < chosen.stop, known, 0)
+            graph, user_node = source.graph(chosen.user, needed), torch.arange(len(chosen))
+        yield TrainingBatch(sequences, targets, graph, user_node, sees_graph)
+
+
+def num_batches(events: EventSequences, max_length: int, batch_size: int) -> int:
+    """Batches per epoch."""
+    return -(-len(events.windows(max_length)) // batch_size)
+
+
+def _shuffled_by_length(
+    windows: Windows, batch_size: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Rows of each batch: random groups of windows, in which similar lengths share a batch."""
+    order = rng.permutation(len(windows))
+    length = windows.stop - windows.start
+    group = np.arange(len(order)) // (batch_size * _BUCKETS)
+    order = order[np.lexsort((length[order], group))]
+    batches = np.split(order, range(batch_size, len(order), batch_size))
+    return [batches[place] for place in rng.permutation(len(batches))]

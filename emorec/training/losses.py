@@ -1,0 +1,115 @@
+"""The training objective: ranking of the next items, and prediction of their polarity."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from emorec.config import LossConfig
+from emorec.data.feedback import Feedback
+from emorec.nn.model import Recommender
+from emorec.ops.softmax_loss import softmax_loss
+from emorec.training.batches import TrainingBatch
+from emorec.training.sampling import ItemSampler
+
+__all__ = ["Objective", "bpr_loss", "polarity_loss"]
+
+_TARGETS = {
+    "any": set(Feedback),
+    "positive": {Feedback.EXPLICIT_POSITIVE, Feedback.IMPLICIT_POSITIVE},
+    "explicit_positive": {Feedback.EXPLICIT_POSITIVE},
+}
+
+
+class Objective:
+    """The loss of a batch.
+
+        loss = mean over targets of the ranking loss
+               + polarity_weight * mean over events of the polarity loss
+
+    The ranking loss is `emorec.ops.softmax_loss.softmax_loss` over the catalogue, or `bpr_loss`
+    against sampled items. The second term is absent where the model has no polarity head.
+
+    Args:
+        model: The model in training.
+        options: Which losses, and which events are targets.
+        sampler: Draws the items that BPR compares a target with.
+    """
+
+    def __init__(self, model: Recommender, options: LossConfig, sampler: ItemSampler) -> None:
+        self._model, self._options, self._sampler = model, options, sampler
+        self._is_target = torch.tensor([kind in _TARGETS[options.targets] for kind in Feedback])
+
+    def __call__(self, batch: TrainingBatch, rng: np.random.Generator) -> Tensor | None:
+        """The loss, a scalar with gradient; None for a batch without a target to rank.
+
+        Args:
+            batch: On the model's device.
+            rng: Source of BPR's samples.
+        """
+        model, targets = self._model, batch.targets
+        predictable = targets.exists  # [T, K]
+        if model.sequence_encoder is None and batch.sees_graph is not None:
+            # The graph is the only input of this model.
+            predictable = predictable & batch.sees_graph[:, None]
+        wanted = predictable & self._is_target.to(targets.feedback.device)[targets.feedback]
+        ranked = wanted.any(1)
+        if not ranked.any():
+            return None
+        state, taste = model(batch.sequences, batch.graph, batch.user_node, batch.sees_graph)
+        if self._options.ranking == "softmax":
+            items = model.item_embedding.weight
+            loss = softmax_loss(state[ranked], items, targets.item[ranked], wanted[ranked])
+        else:
+            loss = self._bpr(batch, state, wanted, rng)
+        if model.polarity is not None:
+            logit = model.polarity.logits(taste, targets.item, targets.feedback)[predictable]
+            levels = torch.tensor(model.polarity.levels, device=logit.device)
+            is_reached = targets.feedback[predictable][:, None] <= levels
+            loss = loss + self._options.polarity_weight * polarity_loss(logit, is_reached).mean()
+        return loss
+
+    def _bpr(
+        self, batch: TrainingBatch, state: Tensor, wanted: Tensor, rng: np.random.Generator
+    ) -> Tensor:
+        token, item = wanted.nonzero()[:, 0], batch.targets.item[wanted]
+        user = batch.sequences.user[batch.sequences.row[token]]
+        sampled, valid = self._sampler.sample(user.cpu().numpy(), self._options.samples, rng)
+        others = torch.from_numpy(sampled).to(user.device)
+        is_valid = torch.from_numpy(valid).to(user.device)
+        scores = self._model.scores(state[token], torch.cat([item[:, None], others], dim=1))
+        # An invalid sample scores -inf, where the loss and its gradient are 0.
+        return bpr_loss(scores[:, 0], scores[:, 1:].masked_fill(~is_valid, -torch.inf)).mean()
+
+
+def bpr_loss(target: Tensor, others: Tensor) -> Tensor:
+    """Bayesian personalised ranking: ``-mean_n log sigmoid(s_target - s_n)``.
+
+    Args:
+        target: Score of the target item, ``[T]``.
+        others: Scores of the items it is compared with, ``[T, N]``; -inf leaves one out.
+
+    Returns:
+        ``[T]``.
+
+    References:
+        S. Rendle et al.: BPR: Bayesian Personalized Ranking from Implicit Feedback, UAI 2009,
+        arXiv:1205.2618.
+    """
+    return -F.logsigmoid(target[:, None] - others).mean(-1)
+
+
+def polarity_loss(logit: Tensor, is_reached: Tensor) -> Tensor:
+    """Binary cross-entropy of "the event is as positive as this, or more", summed over levels.
+
+    Args:
+        logit: Log-odds at each of ``M`` levels, ``[T, M]``.
+        is_reached: Whether the event was as positive, bool ``[T, M]``.
+
+    Returns:
+        ``[T]``.
+    """
+    loss = F.binary_cross_entropy_with_logits(logit, is_reached.to(logit.dtype), reduction="none")
+    return loss.sum(-1)

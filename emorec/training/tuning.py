@@ -1,0 +1,62 @@
+"""Weight and decay length of the neighbours: validation chooses them after training."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from emorec.config import Config
+from emorec.evaluation.top_k import TopK, evaluate
+from emorec.inference.neighbours import Neighbours
+from emorec.training.validation import Validation
+
+__all__ = ["tune_neighbours"]
+
+_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+_DECAY_LENGTHS = (20.0, math.inf)
+_USERS = 2000  # at most
+
+
+def tune_neighbours(
+    neighbours: Neighbours, config: Config, validation: Validation, progress: bool
+) -> None:
+    """Sets weight and decay length to those that rank validation best.
+
+    All combinations are tried. The other terms of the ranking are computed once, and the neighbour
+    scores once per decay length: the ranking is their weighted sum.
+
+    Args:
+        neighbours: The neighbours of the validated model.
+        config: The run; ``evaluation.select`` says by which score to choose.
+        validation: The validation of the trained model.
+        progress: Whether to show a progress bar.
+    """
+    users = validation.users[:: math.ceil(len(validation.users) / _USERS)]
+    targets = validation.targets.select(np.isin(validation.targets.user, users))
+    lists: dict[tuple[float, float], list[TopK]]
+    lists = {choice: [] for choice in itertools.product(_WEIGHTS, _DECAY_LENGTHS)}
+    chunks = users.split(config.evaluation.batch_size)
+    for chunk in tqdm(chunks, "neighbours", unit="chunk", leave=False, disable=not progress):
+        others = validation.scorer.terms(chunk)._replace(neighbours=None).total()
+        for decay_length in _DECAY_LENGTHS:
+            neighbours.decay_length.fill_(decay_length)
+            scores = validation.scorer.neighbour_scores(chunk)
+            for weight in _WEIGHTS:
+                found = validation.lists(others + weight * scores, chunk)
+                lists[weight, decay_length].append(found)
+
+    def quality(choice: tuple[float, float]) -> float:
+        parts = lists[choice]
+        topk = TopK(
+            torch.cat([part.items for part in parts]), torch.cat([part.scores for part in parts])
+        )
+        summary = evaluate(topk, users, targets, config.evaluation.k).summary()
+        return summary[config.evaluation.measure]
+
+    weight, decay_length = max(lists, key=quality)
+    neighbours.weight.fill_(weight)
+    neighbours.decay_length.fill_(decay_length)

@@ -1,0 +1,95 @@
+"""Validation: the lists of a model in training for held-out events, by the ranking of users."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emorec.config import Config
+from emorec.data.interactions import Interactions
+from emorec.data.sequences import EventSequences
+from emorec.evaluation.top_k import TopK, evaluate, left_out, recommend_top_k
+from emorec.inference.ranking import ModelScorer
+from emorec.nn.model import Recommender
+
+__all__ = ["TrainingError", "Validation", "diverged"]
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on, with the reason."""
+
+
+class Validation:
+    """Evaluates a model on validation targets; what does not change in training is built once.
+
+    Args:
+        model: The model in training.
+        config: The run.
+        fit: The events that the model is trained on, and knows.
+        events: The same as sequences.
+        targets: Validation targets, at least one.
+
+    Attributes:
+        scorer: The model's scorer, which follows its parameters.
+        targets: The targets.
+        users: Users with a target, int64 ``[U]``.
+    """
+
+    def __init__(
+        self,
+        model: Recommender,
+        config: Config,
+        fit: Interactions,
+        events: EventSequences,
+        targets: Interactions,
+    ) -> None:
+        self.scorer = ModelScorer(model, fit, config.training.device, events)
+        self.targets = targets
+        self.users = torch.from_numpy(np.unique(targets.user))
+        self._config = config
+        self._excluded = left_out(fit, config.evaluation.seen)
+        self._candidates = torch.zeros(fit.num_items, dtype=torch.bool)
+        self._candidates[np.unique(fit.item)] = True
+
+    def __call__(self) -> dict[str, float]:
+        """Scores of the model as it is.
+
+        Raises:
+            TrainingError: If a score of an item is not finite.
+        """
+        topk = recommend_top_k(
+            self._finite_scores,
+            self.users,
+            self._excluded,
+            self._config.evaluation.k,
+            self._candidates,
+            self._config.evaluation.batch_size,
+        )
+        summary = evaluate(topk, self.users, self.targets, self._config.evaluation.k).summary()
+        return {
+            "recall": summary["recall_any"],
+            "ndcg": summary["ndcg_any"],
+            "recall_likes": summary["recall_likes"],
+            "ndcg_likes": summary["ndcg_likes"],
+            "disliked_share": summary["disliked_share"],
+        }
+
+    def lists(self, scores: Tensor, users: Tensor) -> TopK:
+        """Lists by scores that are made already, ``[B, I]``, of users ``[B]``."""
+        k = self._config.evaluation.k
+        return recommend_top_k(
+            lambda _: scores, users, self._excluded, k, self._candidates, len(users)
+        )
+
+    def _finite_scores(self, users: Tensor) -> Tensor:
+        scores = self.scorer(users)
+        if not torch.isfinite(scores).all():
+            raise diverged("the scores of validation are not finite", self._config)
+        return scores
+
+
+def diverged(what: str, config: Config) -> TrainingError:
+    """The error of a training whose numbers have become useless."""
+    rate = config.training.learning_rate
+    return TrainingError(f"{what}; lower training.learning_rate (now {rate})")

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from emorec.baselines import ItemKNN
+from emorec.building import build_model
+from emorec.data.interactions import Interactions
+from emorec.data.sequences import EventSequences
+from emorec.data.synthetic import generate
+from emorec.inference import ranking
+from emorec.inference.ranking import ModelScorer, near_items
+from tests.small import small_config, small_log
+
+LOG = generate(num_users=30, num_items=50, num_topics=8, events_per_user=10).interactions
+KINDS = {
+    "both": (),
+    "graph of all users": ("", "graph.layers=3"),
+    "graph alone": ("diff-gat",),
+    "graph without feedback nodes": ("base-gat",),
+    "sequence alone": ("emorec", "graph.conv=none"),
+}
+
+
+@pytest.fixture(params=KINDS)
+def model(request):
+    config = small_config(*KINDS[request.param])
+    return build_model(config, LOG.num_users, LOG.num_items)
+
+
+def test_scores_of_all_items_for_users_in_the_order_given(model):
+    scorer = ModelScorer(model, LOG)
+    users = torch.tensor([7, 3, 7, 29])
+    scores = scorer(users)
+    assert scores.shape == (4, LOG.num_items)
+    assert scores.dtype == torch.float32
+    assert torch.isfinite(scores).all()
+    torch.testing.assert_close(scores[0], scores[2])
+    for row, user in enumerate(users):
+        torch.testing.assert_close(scorer(user[None])[0], scores[row], rtol=1e-4, atol=1e-5)
+
+
+def test_is_the_model_on_the_whole_history_without_dropout(model):
+    model.aversion = 0  # nothing is taken off, see TestAnswers
+    scorer = ModelScorer(model, LOG)
+    users = torch.arange(5)
+    model.train()
+    states = scorer.states(users)
+    assert torch.equal(scorer.states(users).next, states.next)
+    items = model.item_embedding.weight.detach()
+    torch.testing.assert_close(scorer(users), states.next @ items.T)
+    assert not states.next.requires_grad
+
+
+def test_new_events_of_a_user_change_that_users_scores_alone(model):
+    if model.graph_encoder is not None and model.graph_encoder.needs_full_graph:
+        pytest.skip("this model lets users' events reach each other")
+    last = int(LOG.time.max())
+    item = np.flatnonzero(~np.isin(np.arange(LOG.num_items), LOG.item[LOG.user == 4]))[:1]
+    more = Interactions(
+        np.append(LOG.user, 4),
+        np.append(LOG.item, item),
+        np.append(LOG.feedback, 0),
+        np.append(LOG.time, last + 60),
+        LOG.users,
+        LOG.items,
+    )
+    users = torch.arange(10)
+    change = (ModelScorer(model, more)(users) - ModelScorer(model, LOG)(users)).abs().amax(1)
+    assert change[4] > 1e-5
+    assert change[users != 4].max() < 1e-5
+
+
+def test_users_without_events_get_finite_scores(model):
+    rows = LOG.user != 4
+    scores = ModelScorer(model, LOG.select(rows))(torch.tensor([4, 5]))
+    assert torch.isfinite(scores).all()
+    nothing = LOG.select(np.zeros(len(LOG), dtype=bool))
+    assert torch.isfinite(ModelScorer(model, nothing)(torch.tensor([4, 5]))).all()
+
+
+class TestTerms:
+    def test_sum_to_the_scores(self):
+        model = build_model(small_config("emorec"), LOG.num_users, LOG.num_items)
+        model.neighbours.fit(ItemKNN(6).fit(LOG).similarity)
+        scorer, users = ModelScorer(model, LOG), torch.arange(9)
+        terms = scorer.terms(users)
+        assert all(term.shape == (9, LOG.num_items) for term in terms)
+        assert all(
+            term.abs().max() > 0 for term in (terms.next_item, terms.liked, terms.neighbours)
+        )
+        assert torch.equal(scorer(users), sum(terms[1:], terms.next_item))
+
+    def test_that_a_model_lacks_are_none(self):
+        model = build_model(small_config("emo-sage-thp"), LOG.num_users, LOG.num_items)
+        assert ModelScorer(model, LOG).terms(torch.arange(3))[1:] == (None, None, None)
+
+    def test_next_item_is_by_dot_products_with_all_items(self):
+        model = build_model(small_config("emorec", "model.aversion=0"), 3, 4)
+        scorer = ModelScorer(model, small_log([(0, 1, 0, 1)], 3, 4))
+        users = torch.tensor([0, 2])
+        expected = scorer.states(users).next @ model.item_embedding.weight.detach().T
+        torch.testing.assert_close(scorer.terms(users).next_item, expected)
+        assert scorer.terms(users).liked is None
+
+    def test_liked_is_the_log_probability_times_the_aversion(self):
+        model = build_model(small_config("emorec", "model.aversion=2.5"), 3, 4)
+        scorer = ModelScorer(model, small_log([(0, 1, 0, 1), (0, 2, 2, 5)], 3, 4))
+        users = torch.tensor([0, 1])
+        torch.testing.assert_close(scorer.terms(users).liked, 2.5 * scorer.polarity(users).log())
+
+    def test_one_pass_is_enough_without_aversion(self):
+        model = build_model(small_config("emorec", "model.aversion=0", "graph.conv=none"), 1, 5)
+        scorer = ModelScorer(model, small_log([(0, 1, 0, 1), (0, 2, 3, 2)], 1, 5))
+        passes = []
+        model.register_forward_hook(lambda *_: passes.append(1))
+        for aversion, number in ((0.0, 1), (0.5, 2)):
+            passes.clear()
+            model.aversion = aversion
+            scorer(torch.tensor([0]))
+            assert len(passes) == number
+
+
+class TestNearItems:
+    def test_by_hand(self, monkeypatch):
+        angle = torch.tensor([0.0, 0.1, 2.0, 2.2, 3.9, 4.0, 4.3, 5.5, 5.6])
+        vectors = torch.stack([angle.cos(), angle.sin()], 1)
+        monkeypatch.setattr(ranking, "NUM_NEAR", 2)
+        near = near_items(vectors - vectors.mean(0) + 7, torch.tensor([0, 3, 0]))
+        assert near.sum(1).tolist() == [2, 2, 2]
+        assert near[0].nonzero()[:, 0].tolist() == [0, 1]
+        assert near[1].nonzero()[:, 0].tolist() == [2, 3]
+
+    def test_by_the_direction_from_the_mean(self, monkeypatch):
+        # From the origin item 0 is nearest to item 2, from the mean (0, 7) to item 1.
+        vectors = torch.tensor([[0.1, 0.0], [5.0, 0.1], [-0.1, 0.0], [-5.0, -0.1], [0.0, 0.0]])
+        monkeypatch.setattr(ranking, "NUM_NEAR", 2)
+        near = near_items(vectors + torch.tensor([0.0, 7.0]), torch.tensor([0]))
+        assert near[0].nonzero()[:, 0].tolist() == [0, 1]
+
+    def test_of_no_item_and_in_a_small_catalogue(self):
+        vectors = torch.randn(9, 4)
+        assert near_items(vectors, torch.zeros(0, dtype=torch.int64)).shape == (0, 9)
+        assert near_items(vectors, torch.tensor([5])).all()  # 9 items, fewer than NUM_NEAR
+
+
+class TestRecentDislikes:
+    """Explicit dislikes at the end of a history, and a model with aversion."""
+
+    LIKED, DISLIKED = (4, 7), (11, 12)
+
+    def scorer_after(self, model, *kinds):
+        """Scores for a user whose events are ``LIKED``, then ``DISLIKED`` of the given kinds."""
+        items = [*self.LIKED, *self.DISLIKED][: 2 + len(kinds)]
+        rows = [
+            (0, item, kind, step)
+            for step, (item, kind) in enumerate(zip(items, (0, 1, *kinds), strict=True))
+        ]
+        return ModelScorer(model, small_log(rows, 1, 50))
+
+    @pytest.fixture
+    def model(self):
+        return build_model(small_config("", "model.aversion=2", "graph.conv=none"), 1, 50)
+
+    def test_do_not_move_the_state(self, model):
+        user = torch.tensor([0])
+        before = self.scorer_after(model).states(user)
+        for kinds in [(3,), (3, 3)]:
+            after = self.scorer_after(model, *kinds).states(user)
+            torch.testing.assert_close(after.before_dislikes, before.next)
+            assert not torch.allclose(after.next, before.next)
+            assert not torch.allclose(after.taste, before.taste)
+        assert not torch.allclose(
+            self.scorer_after(model, 3, 2).states(user).before_dislikes, before.next
+        )
+
+    @pytest.mark.parametrize("num_dislikes", [1, 3, 7])
+    def test_push_nothing_out_of_a_full_window(self, num_dislikes):
+        config = small_config("", "model.aversion=2", "graph.conv=none", "sequence.max_length=6")
+        model, user = build_model(config, 1, 50), torch.tensor([0])
+        rows = [(0, item, 0, item) for item in range(9)]
+        before = ModelScorer(model, small_log(rows, 1, 50)).states(user)
+        rows += [(0, 20 + item, 3, 20 + item) for item in range(num_dislikes)]
+        after = ModelScorer(model, small_log(rows, 1, 50)).states(user)
+        torch.testing.assert_close(after.before_dislikes, before.next)
+        assert not torch.allclose(after.taste, before.taste)
+
+    def test_half_an_aversion_goes_half_the_way(self, model):
+        user, terms = torch.tensor([0]), {}
+        for aversion in (1e-9, 0.5, 1.0, 3.0):
+            model.aversion = aversion
+            terms[aversion] = self.scorer_after(model, 3).terms(user).next_item
+        torch.testing.assert_close(terms[0.5], (terms[1e-9] + terms[1.0]) / 2)
+        torch.testing.assert_close(terms[3.0], terms[1.0])
+        assert not torch.allclose(terms[1e-9], terms[1.0])
+
+    @pytest.mark.parametrize("kinds", [(3,), (3, 3), (2, 3), (3, 0)])
+    def test_take_the_aversion_off_near_items(self, model, kinds):
+        term = self.scorer_after(model, *kinds).terms(torch.tensor([0])).recent_dislikes
+        disliked = [item for item, kind in zip(self.DISLIKED, kinds, strict=False) if kind == 3]
+        if kinds[-1] != 3:
+            disliked = []  # an event came after it
+        vectors = model.item_embedding.weight
+        near = near_items(vectors, torch.tensor(disliked, dtype=torch.int64)).any(0)
+        assert near.sum() >= len(disliked) * 7
+        assert torch.equal(term[0], -2.0 * near)
+
+    def test_more_than_a_window_holds(self):
+        # [CLS] is among the tokens since, and no item: as an index it would be the last one.
+        config = small_config("", "model.aversion=2", "graph.conv=none", "sequence.max_length=4")
+        model, user = build_model(config, 1, 50), torch.tensor([0])
+        scorer = ModelScorer(model, small_log([(0, item, 3, item) for item in range(6)], 1, 50))
+        near = near_items(model.item_embedding.weight, torch.tensor([3, 4, 5])).any(0)
+        assert not near[49]
+        assert torch.equal(scorer.terms(user).recent_dislikes[0], -2.0 * near)
+
+    def test_a_user_with_nothing_else(self, model):
+        log = small_log([(0, 3, 3, 1)], 1, 50)
+        assert torch.isfinite(ModelScorer(model, log)(torch.tensor([0]))).all()
+
+
+def test_neighbours_add_their_weighted_scores():
+    model = build_model(small_config("", "model.neighbours=5"), LOG.num_users, LOG.num_items)
+    model.neighbours.fit(ItemKNN(6).fit(LOG).similarity)
+    users = torch.arange(4)
+    scorer = ModelScorer(model, LOG)
+    model.neighbours.weight.zero_()
+    without = scorer(users)
+    model.neighbours.weight.fill_(3.0)
+    batch = EventSequences.build(LOG).inference_batch(users.numpy(), 20)
+    torch.testing.assert_close(scorer(users), without + 3 * model.neighbours(batch))
+    assert torch.equal(scorer.neighbour_scores(users), model.neighbours(batch))
+
+
+def test_a_model_without_neighbours():
+    model = build_model(small_config(), LOG.num_users, LOG.num_items)
+    with pytest.raises(ValueError, match="no neighbours: model.neighbours is 0"):
+        ModelScorer(model, LOG).neighbour_scores(torch.tensor([0]))
+
+
+class TestPolarity:
+    def test_is_the_heads_probability_after_all_events(self):
+        model = build_model(small_config("", "model.aversion=2"), LOG.num_users, LOG.num_items)
+        scorer, users = ModelScorer(model, LOG), torch.tensor([5, 2])
+        with torch.inference_mode():
+            expected = model.polarity.log_probability(scorer.states(users).taste).exp()
+        found = scorer.polarity(users)
+        assert torch.equal(found, expected)
+        assert ((found > 0) & (found < 1)).all()
+
+    @pytest.mark.parametrize("settings", [("base-gat",), ("diff-gat-thp-polarity",)])
+    def test_a_model_without_a_head_for_items(self, settings):
+        model = build_model(small_config(*settings), LOG.num_users, LOG.num_items)
+        with pytest.raises(ValueError, match="does not predict the polarity of items"):
+            ModelScorer(model, LOG).polarity(torch.tensor([0]))

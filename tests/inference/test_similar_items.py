@@ -1,0 +1,52 @@
+import numpy as np
+from scipy import sparse
+
+from emorec.baselines import ItemKNN, RidgeKNN
+from emorec.inference.neighbours import similar_items
+from tests.small import random_events, small_log
+
+
+def random_log(num_users=30, num_items=15):
+    events = random_events(num_users=num_users, num_items=num_items, most_events=12)
+    user = np.repeat(np.arange(num_users), np.diff(events.offsets))
+    rows = zip(user, events.item, events.feedback, events.time, strict=True)
+    return small_log([tuple(map(int, row)) for row in rows], num_users, num_items)
+
+
+def test_similarity_and_weights_are_scaled_and_added():
+    log = random_log()
+    cosine = ItemKNN(15).fit(log).similarity.toarray()
+    weights = RidgeKNN(14).fit(log).weights.toarray()
+    expected = cosine / cosine.max(1).mean() + weights / weights.max(1).mean()
+    np.testing.assert_allclose(similar_items(log, 14).toarray(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_largest_are_kept():
+    log = random_log()
+    cosine = ItemKNN(4).fit(log).similarity.toarray()
+    weights = RidgeKNN(3).fit(log).weights.toarray()
+    both = cosine / cosine.max(1).mean() + weights / weights.max(1).mean()
+    kept = similar_items(log, 3)
+    assert (np.count_nonzero(both, axis=1) > 4).any()  # there is something to leave out
+    assert np.diff(kept.indptr).max() == 4  # the item itself is one of them
+    for row, few in zip(both, kept.toarray(), strict=True):
+        smallest = np.sort(np.abs(row))[-4]
+        expected = np.where(np.abs(row) >= smallest, row, 0)
+        np.testing.assert_allclose(few, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_an_empty_log():
+    none = similar_items(small_log([], 2, 3), 5)
+    assert none.shape == (3, 3)
+    assert none.nnz == 0
+    assert isinstance(none, sparse.csr_matrix)
+
+
+def test_items_without_events_count_in_the_means():
+    rows = [(0, 0, 0, 1), (0, 1, 0, 2), (1, 1, 0, 1), (1, 2, 0, 2), (2, 0, 0, 1), (2, 2, 0, 3)]
+    log = small_log(rows, 3, 6)  # half of the items: a is 1/2
+    cosine = ItemKNN(6).fit(log).similarity.toarray()
+    weights = RidgeKNN(5).fit(log).weights.toarray()
+    assert cosine.max(1).mean() == 0.5
+    expected = 2 * cosine + weights / weights.max(1).mean()
+    np.testing.assert_allclose(similar_items(log, 5).toarray(), expected, rtol=1e-5, atol=1e-7)
