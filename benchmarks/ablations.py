@@ -110,7 +110,7 @@ TABLES: dict[str, dict[str, Row]] = {
     "The flagship's graph": {
         **changed(
             "emorec",
-            "graph.informs=everything graph.gated=true",
+            "graph.informs=everything",
             "graph.half_life=1",
             "graph.half_life=30",
             "graph.conv=none",

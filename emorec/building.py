@@ -33,7 +33,6 @@ def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
                 num_layers=graph.layers,
                 num_heads=graph.heads,
                 signed=graph.signed,
-                dropout=graph.dropout,
                 half_life=graph.half_life,
                 backend=backend_for(config),
             )
@@ -45,7 +44,6 @@ def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
                 num_heads=sequence.heads,
                 window=sequence.window,
                 decay=sequence.decay,
-                half_lives=(sequence.shortest_half_life, sequence.longest_half_life),
                 projections=sequence.projections,
                 feedback_input=sequence.feedback_input,
                 dropout=sequence.dropout,
@@ -57,10 +55,9 @@ def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
             graph_encoder,
             sequence_encoder,
             _polarity_head(config, num_items),
-            graph.gated,
-            graph.informs,
-            model.aversion,
-            Neighbours(num_items, 1 + model.neighbours) if model.neighbours else None,
+            graph_informs=graph.informs,
+            aversion=model.aversion,
+            neighbours=(Neighbours(num_items, 1 + model.neighbours) if model.neighbours else None),
         )
 
 

@@ -1,20 +1,17 @@
-"""Everything a run can be told, with defaults, files and command-line overrides."""
+"""Every setting of a run, with its default, range and meaning; presets, files and overrides."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import math
-import operator
 import tomllib
 import typing
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, Self
 
 import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from emorec.storage.files import FileError, one_line, read_text
 from emorec.suggestions import suggestion
@@ -22,44 +19,59 @@ from emorec.texts import shortened
 
 __all__ = ["Config", "ConfigError", "load_config", "parse_setting", "preset_names"]
 
+# Upper limits are far above what has been of use, and below what exhausts memory or time.
+_MANY = 1_000_000
+_LARGEST_INTEGER = 2**63 - 1
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be used, with what would be right."""
 
 
-@dataclass(frozen=True)
-class DataConfig:
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataConfig(_Section):
     """What to read."""
 
-    dataset: Annotated[str, "a name of the registry, or a file (csv, tsv, jsonl, parquet)"] = (
-        "synthetic"
+    dataset: str = Field(
+        "synthetic", description="a name of the registry, or a file (csv, tsv, jsonl, parquet)"
     )
-    user_column: Annotated[str, "of ids; columns are those of files"] = "user_id"
-    item_column: Annotated[str, "of ids"] = "item_id"
-    time_column: Annotated[str, 'of times; "" for a log without times'] = "timestamp"
-    rating_column: Annotated[str, "what rules call rating"] = "rating"
-    feedback_column: Annotated[
-        str, "holds the kind of feedback itself; rating and rules are not used"
-    ] = ""
-    rules: Annotated[
-        str, 'name or file of feedback rules; "": the data set\'s own, or for stars from 1 to 5'
-    ] = ""
-    time_unit: Annotated[
-        Literal["auto", "s", "ms", "us", "ns"], "of numbers in files; auto: by size"
-    ] = "auto"
-    time_format: Annotated[str, 'of dates in files, such as "%d/%m/%Y"; empty: ISO 8601'] = ""
-    order: Annotated[
-        Literal["file", "none"], "of events without times: that of rows, or a random one"
-    ] = "file"
-    encoding: Annotated[str, "of text files"] = "utf-8"
-    names: Annotated[str, 'columns of a csv file without a header, such as "user_id,item_id"'] = ""
-    decimal: Annotated[Literal[".", ","], "of numbers in csv files"] = "."
-    min_user_events: Annotated[int, "k-core: fewer rows and the user is dropped"] = 1
-    min_item_events: Annotated[int, "k-core: fewer rows and the item is dropped"] = 1
+    user_column: str = Field("user_id", description="column of user ids")
+    item_column: str = Field("item_id", description="column of item ids")
+    time_column: str = Field("timestamp", description='of times; "" for a log without times')
+    rating_column: str = Field("rating", description="column that rules call rating")
+    feedback_column: str = Field(
+        "", description="holds the kind of feedback itself; rating and rules are not used"
+    )
+    rules: str = Field(
+        "",
+        description='name or file of feedback rules; "": the data set\'s own, or for stars from 1 '
+        "to 5",
+    )
+    time_unit: Literal["auto", "s", "ms", "us", "ns"] = Field(
+        "auto", description="of numbers in files; auto: by size"
+    )
+    time_format: str = Field("", description='of dates in files, such as "%d/%m/%Y"; "": ISO 8601')
+    order: Literal["file", "none"] = Field(
+        "file", description="of events without times: that of rows, or a random one"
+    )
+    encoding: str = Field("utf-8", description="of text files")
+    names: str = Field(
+        "", description='columns of a csv file without a header, such as "user_id,item_id"'
+    )
+    decimal: Literal[".", ","] = Field(".", description="of numbers in csv files")
+    min_user_events: int = Field(
+        1, ge=1, le=_MANY, description="k-core: users with fewer rows are dropped"
+    )
+    min_item_events: int = Field(
+        1, ge=1, le=_MANY, description="k-core: items with fewer rows are dropped"
+    )
 
     @property
     def reading(self) -> dict[str, Any]:
-        """What `emorec.data.readers.read_interactions` takes, but for the rules."""
+        """The arguments of `emorec.data.readers.read_interactions`, without the rules."""
         return {
             "user": self.user_column,
             "item": self.item_column,
@@ -75,134 +87,144 @@ class DataConfig:
         }
 
 
-@dataclass(frozen=True)
-class SplitConfig:
-    """How to hold events out; validation is carved out of train by the same rule."""
+class SplitConfig(_Section):
+    """How events are held out, for the test split and likewise for validation."""
 
-    method: Annotated[
-        Literal["leave_last_out", "time"], "each user's newest events, or all after one moment"
-    ] = "leave_last_out"
-    n: Annotated[int, "leave_last_out: the newest events of each user with more than n"] = 10
-    quantile: Annotated[float, "time: share of events before the cut"] = 0.9
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """What both encoders share."""
-
-    embedding_size: Annotated[int, "width of all vectors"] = 64
-    backend: Annotated[
-        Literal["auto", "dgl", "torch"], "sums over edges; auto: DGL where it can be imported"
-    ] = "auto"
-    polarity: Annotated[
-        Literal["none", "next", "item"], "predict that of the next event, of items"
-    ] = "none"
-    aversion: Annotated[
-        float, 'weight in the ranking of how likely an item is liked; needs "item"'
-    ] = 0.0
-    neighbours: Annotated[
-        int, "similar items per item, found by counting, that vote in the ranking"
-    ] = 0
+    method: Literal["leave_last_out", "time"] = Field(
+        "leave_last_out", description="each user's newest events, or all after one time"
+    )
+    n: int = Field(
+        10,
+        ge=1,
+        le=_MANY,
+        description="leave_last_out: the newest events of each user with more than n",
+    )
+    quantile: float = Field(0.9, gt=0, lt=1, description="time: share of events before the cut")
 
 
-@dataclass(frozen=True)
-class GraphConfig:
+class ModelConfig(_Section):
+    """What both encoders share, and the terms of the ranking."""
+
+    embedding_size: int = Field(64, ge=1, le=16_384, description="width of all vectors")
+    backend: Literal["auto", "dgl", "torch"] = Field(
+        "auto", description="sums over edges; auto: DGL where it can be imported"
+    )
+    polarity: Literal["none", "next", "item"] = Field(
+        "none", description="predict the polarity of the next event, or of any item"
+    )
+    aversion: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description='weight of log P(liked) in the ranking; needs polarity "item"',
+    )
+    neighbours: int = Field(
+        0, ge=0, le=10_000, description="similar items per item, for the neighbour scores"
+    )
+
+
+class GraphConfig(_Section):
     """The graph encoder."""
 
-    conv: Annotated[Literal["none", "sage", "gat"], "none: no graph encoder"] = "sage"
-    feedback_nodes: Annotated[bool, "False: items send to users directly"] = True
-    user_embeddings: Annotated[bool, "False: users are known by their events alone"] = True
-    signed: Annotated[bool, "negative feedback repels the user's vector"] = False
-    gated: Annotated[bool, "a learned weight on the user's vector beside the sequence's state"] = (
-        False
+    conv: Literal["none", "sage", "gat"] = Field("sage", description="none: no graph encoder")
+    feedback_nodes: bool = Field(True, description="false: items send messages to users directly")
+    user_embeddings: bool = Field(
+        True, description="false: users are represented by their events alone"
     )
-    informs: Annotated[Literal["everything", "polarity"], "or only what will be liked"] = (
-        "everything"
+    signed: bool = Field(False, description="negative feedback repels the user's vector")
+    informs: Literal["everything", "polarity"] = Field(
+        "everything", description="both predictions, or that of the polarity alone"
     )
-    layers: int = 2
-    heads: Annotated[int, "of GAT"] = 1
-    half_life: Annotated[float, "days after which an event weighs half in a mean; 0: all alike"] = (
-        0.0
+    layers: int = Field(2, ge=1, le=64)
+    heads: int = Field(1, ge=1, le=256, description="of GAT")
+    half_life: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="days after which an event has half its weight in a mean; 0: all weigh alike",
     )
-    dropout: float = 0.2
 
 
-@dataclass(frozen=True)
-class SequenceConfig:
+class SequenceConfig(_Section):
     """The sequence encoder."""
 
-    layers: Annotated[int, "0: no sequence encoder"] = 1
-    heads: int = 4
-    max_length: Annotated[int, "tokens: [CLS] and the newest events"] = 100
-    window: Annotated[float, "reach of the positional decay, in positions"] = 101.0
+    layers: int = Field(1, ge=0, le=64, description="0: no sequence encoder")
+    heads: int = Field(4, ge=1, le=256)
+    max_length: int = Field(100, ge=1, le=100_000, description="tokens: [CLS] and newest events")
+    window: float = Field(101.0, gt=0, description="reach of the positional decay, in positions")
     decay: Literal["multiplicative", "additive"] = "multiplicative"
-    shortest_half_life: Annotated[float, "days, at the start of training"] = 0.04
-    longest_half_life: Annotated[float, "days, at the start of training"] = 365.0
-    projections: Annotated[bool, "learned queries, keys and outputs"] = False
-    feedback_input: Annotated[bool, "the kind of feedback of each event as input"] = False
-    dropout: float = 0.2
-    attention: Annotated[
-        Literal["auto", "reference", "fused"], "auto: compiled where it can be"
-    ] = "auto"
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """What is learned."""
-
-    ranking: Annotated[
-        Literal["bpr", "softmax"], "against sampled items, or the whole catalogue"
-    ] = "bpr"
-    targets: Annotated[Literal["any", "positive", "explicit_positive"], "events to rank high"] = (
-        "positive"
+    projections: bool = Field(False, description="learned queries, keys and outputs")
+    feedback_input: bool = Field(False, description="the kind of feedback of each event as input")
+    dropout: float = Field(0.2, ge=0, lt=1)
+    attention: Literal["auto", "reference", "fused"] = Field(
+        "auto", description="auto: the compiled operator where it can be used"
     )
-    horizon: Annotated[int, "events to come that each state predicts"] = 1
-    samples: Annotated[int, "bpr: sampled items per target"] = 1
-    use_negatives: Annotated[
-        float, "bpr: share of the samples that are the user's own dislikes"
-    ] = 0.0
-    polarity_weight: Annotated[float, "of the polarity loss, if the model predicts it"] = 1.0
-    polarity_decay: Annotated[float, "AdamW's weight decay, of the polarity's tables"] = 0.0
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How it is learned."""
+class LossConfig(_Section):
+    """The training objective."""
 
-    epochs: Annotated[
-        int, "at most; 0: until validation stops improving, or 20 where there is no validation data"
-    ] = 0
-    batch_size: Annotated[int, "windows of users' histories"] = 64
-    learning_rate: float = 5e-3
-    weight_decay: Annotated[float, "AdamW's, decoupled"] = 0.0
-    clip_norm: Annotated[float, "largest norm of the gradient"] = 1.0
-    averaging: Annotated[float, "decay of the moving average of parameters, per step; 0: none"] = (
-        0.0
+    ranking: Literal["bpr", "softmax"] = Field(
+        "bpr", description="against a sampled item, or the whole catalogue"
     )
-    patience: Annotated[
-        int, "epochs, of at least 100 steps, without a better validation score before stopping"
-    ] = 4
-    refit: Annotated[
-        float, "go on with train and validation, for this share of the chosen epochs"
-    ] = 0.0
-    seed: Annotated[int, "same seed, same machine, same result"] = 42
-    device: Annotated[str, "cpu, cuda or cuda:1"] = "cpu"
-    threads: Annotated[int, "of the CPU; 0: PyTorch's choice"] = 0
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """How it is judged."""
-
-    k: Annotated[int, "length of the lists"] = 10
-    seen: Annotated[
-        Literal["exclude", "include"],
-        "items that the user has seen, in the lists; include them where people come back to items",
-    ] = "exclude"
-    select: Annotated[Literal["ndcg", "ndcg_likes"], "validation score that chooses the epoch"] = (
-        "ndcg"
+    targets: Literal["any", "positive", "explicit_positive"] = Field(
+        "positive", description="events to rank high"
     )
-    batch_size: Annotated[int, "users at a time"] = 256
+    horizon: int = Field(1, ge=1, le=1_000, description="next events that each state predicts")
+    use_negatives: float = Field(
+        0.0, ge=0, le=1, description="bpr: share of the samples that are the user's own dislikes"
+    )
+    polarity_decay: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="AdamW's weight decay of the polarity's tables"
+    )
+
+
+class TrainingConfig(_Section):
+    """The optimisation."""
+
+    epochs: int = Field(
+        0,
+        ge=0,
+        le=_MANY,
+        description="at most; 0: until validation stops improving, or 20 without validation data",
+    )
+    batch_size: int = Field(64, ge=1, le=_MANY, description="windows of users' histories")
+    learning_rate: float = Field(5e-3, gt=0, allow_inf_nan=False)
+    averaging: float = Field(
+        0.0, ge=0, lt=1, description="decay of the moving average of parameters, per step; 0: none"
+    )
+    patience: int = Field(
+        4,
+        ge=1,
+        le=_MANY,
+        description="epochs, of at least 100 steps, without a better validation score before "
+        "stopping",
+    )
+    refit: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="continue on train and validation, for this share of the chosen epochs",
+    )
+    seed: int = Field(
+        42, ge=0, le=_LARGEST_INTEGER, description="same seed, same machine, same result"
+    )
+    device: str = Field("cpu", description="cpu, cuda or cuda:1")
+    threads: int = Field(0, ge=0, le=1_024, description="of the CPU; 0: PyTorch's choice")
+
+
+class EvaluationConfig(_Section):
+    """The evaluation of lists."""
+
+    k: int = Field(10, ge=1, le=10_000, description="length of the lists")
+    seen: Literal["exclude", "include"] = Field(
+        "exclude",
+        description="items that the user has seen, in the lists; include them where people come "
+        "back to items",
+    )
+    select: Literal["ndcg", "ndcg_likes"] = Field(
+        "ndcg", description="validation score that chooses the epoch"
+    )
 
     @property
     def measure(self) -> str:
@@ -210,22 +232,25 @@ class EvaluationConfig:
         return {"ndcg": "ndcg_any", "ndcg_likes": "ndcg_likes"}[self.select]
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(_Section):
     """A whole run."""
 
     preset: str = "emorec"
-    data: DataConfig = field(default_factory=DataConfig)
-    split: SplitConfig = field(default_factory=SplitConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    graph: GraphConfig = field(default_factory=GraphConfig)
-    sequence: SequenceConfig = field(default_factory=SequenceConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    model: ModelConfig = ModelConfig()
+    graph: GraphConfig = GraphConfig()
+    sequence: SequenceConfig = SequenceConfig()
+    loss: LossConfig = LossConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
 
-    def __post_init__(self) -> None:
-        _check_values(self)
+    @model_validator(mode="after")
+    def _check_choices(self) -> Self:
+        """Checks the choices that exclude each other."""
+        if problem := _contradiction(self):
+            raise ValueError(problem)
+        return self
 
     def updated(self, values: dict[str, Any], source: str) -> Config:
         """A copy with nested values replaced, e.g. ``{"training": {"epochs": 3}}``.
@@ -237,7 +262,14 @@ class Config:
         Raises:
             ConfigError: If a key is unknown (the nearest is named) or a value does not fit.
         """
-        return _updated(self, values, source, path="")
+        merged = self.model_dump()
+        for name, value in values.items():
+            is_section = isinstance(merged.get(name), dict) and isinstance(value, dict)
+            merged[name] = merged[name] | value if is_section else value
+        try:
+            return Config.model_validate(merged)
+        except ValidationError as error:
+            raise ConfigError(f"{source}: {_explained(error)}") from error
 
     def with_settings(self, *settings: str) -> Config:
         """A copy with values replaced, all at once, so that their order does not matter.
@@ -276,24 +308,17 @@ class Config:
     def to_toml(self) -> str:
         """The configuration as TOML, every value written out beside what it means."""
         lines = [tomli_w.dumps({"preset": self.preset}), "\n"]
-        for name, section in vars(self).items():
-            if not dataclasses.is_dataclass(section):
+        for name, section in self:
+            if not isinstance(section, BaseModel):
                 continue
             lines.append(f"[{name}]  # {type(section).__doc__}\n")
-            hints = typing.get_type_hints(type(section), include_extras=True)
-            for key, value in vars(section).items():
-                lines.append(tomli_w.dumps({key: value}).rstrip("\n") + _meaning(hints[key]) + "\n")
+            for key, field in type(section).model_fields.items():
+                value = tomli_w.dumps({key: getattr(section, key)}).rstrip("\n")
+                about = [" | ".join(_choices(field)), field.description or ""]
+                comment = "; ".join(filter(None, about))
+                lines.append(f"{value}  # {comment}\n" if comment else f"{value}\n")
             lines.append("\n")
         return "".join(lines)
-
-
-def _meaning(hint: Any) -> str:
-    """A comment for TOML: what a setting means, and what it can be."""
-    about = list(getattr(hint, "__metadata__", ()))
-    kind = typing.get_args(hint)[0] if about else hint
-    if typing.get_origin(kind) is Literal:
-        about.insert(0, " | ".join(typing.get_args(kind)))
-    return f"  # {'; '.join(about)}" if about else ""
 
 
 def parse_setting(setting: str) -> dict[str, dict[str, Any]]:
@@ -356,171 +381,109 @@ def load_config(
     return config.updated(values, str(file)).with_settings(*settings)
 
 
-def _updated(node: Any, values: dict[str, Any], source: str, path: str) -> Any:
-    hints = typing.get_type_hints(type(node))
-    changes = {}
-    for key, value in values.items():
-        name = f"{path}{key}"
-        if key not in hints:
-            raise ConfigError(
-                f"{source}: {shortened(name)!r} is no setting; {suggestion(key, hints)}"
-            )
-        current = getattr(node, key)
-        if dataclasses.is_dataclass(current):
-            if not isinstance(value, dict):
-                raise ConfigError(f"{source}: {name!r} is a section, write {name}.key")
-            changes[key] = _updated(current, value, source, f"{name}.")
-        else:
-            changes[key] = _fitted(hints[key], value, f"{source}: {name}")
-    try:
-        return dataclasses.replace(node, **changes)
-    except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from error
-
-
-def _fitted(hint: Any, value: Any, where: str) -> Any:
-    if typing.get_origin(hint) is Literal:
-        choices = [str(choice) for choice in typing.get_args(hint)]
-        if value not in choices:
-            raise ConfigError(
-                f"{where} is {shortened(value)!r}; {suggestion(str(shortened(value)), choices)}"
-            )
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            raise ConfigError(f"{where} is too large a number") from None
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"{where} must be {_TYPE_NAMES[hint]}, got {shortened(value)!r}")
-    if hint is int and abs(value) >= 2**63:
-        right = "below 2**63" if value > 0 else "above -2**63"
-        raise ConfigError(f"{where} must be {right}, got {shortened(value)}")
-    return value
-
-
-_TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-
-
 def _parse_value(text: str) -> Any:
-    """A TOML value, or the text itself where it is none (``gat`` for ``"gat"``)."""
+    """A TOML value, or the text itself where it is not one (``gat`` for ``"gat"``)."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):  # ValueError: also of too long a number
         return text
 
 
-_RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
-    (
-        "at least 1",
-        lambda value: value >= 1,
-        "data.min_user_events data.min_item_events split.n model.embedding_size graph.layers "
-        "graph.heads sequence.heads sequence.max_length loss.samples loss.horizon "
-        "training.batch_size training.patience evaluation.k evaluation.batch_size",
-    ),
-    (
-        "at least 0",
-        lambda value: value >= 0,
-        "model.aversion model.neighbours graph.half_life sequence.layers loss.polarity_weight "
-        "loss.polarity_decay training.weight_decay training.refit training.seed training.threads "
-        "training.epochs",
-    ),
-    (
-        "positive",
-        lambda value: value > 0,
-        "sequence.window sequence.shortest_half_life sequence.longest_half_life "
-        "training.learning_rate training.clip_norm",
-    ),
-    (
-        "finite",
-        math.isfinite,
-        "model.aversion graph.half_life sequence.shortest_half_life sequence.longest_half_life "
-        "loss.polarity_weight loss.polarity_decay training.learning_rate training.weight_decay "
-        "training.refit",
-    ),
-    (
-        "at least 0 and below 1",
-        lambda value: 0 <= value < 1,
-        "graph.dropout sequence.dropout training.averaging",
-    ),
-    *(
-        (f"at most {most:,}", functools.partial(operator.ge, most), names)
-        for most, names in (
-            # Far above what has been of use, and below what exhausts memory or time by itself.
-            (64, "graph.layers sequence.layers"),
-            (100, "training.refit"),
-            (256, "graph.heads sequence.heads"),
-            (1_000, "loss.horizon"),
-            (1_024, "training.threads"),
-            (16_384, "model.embedding_size"),
-            (10_000, "model.neighbours loss.samples evaluation.k"),
-            (100_000, "sequence.max_length"),
-            (1_000_000, "training.epochs training.batch_size evaluation.batch_size"),
-        )
-    ),
-    ("above 0 and below 1", lambda value: 0 < value < 1, "split.quantile"),
-    ("between 0 and 1", lambda value: 0 <= value <= 1, "loss.use_negatives"),
-]
-"""What values must be, in words and as a test, and the settings of which that holds."""
-
-
-def _check_values(config: Config) -> None:
-    """Checks ranges, and the few choices that exclude each other."""
-    for right, is_right, names in _RANGES:
-        for name in names.split():
-            if not is_right(_value(config, name)):
-                raise ConfigError(f"{name} must be {right}, got {_value(config, name)}")
-    for name, shares_out in (
-        ("graph.heads", config.graph.conv == "gat"),
-        ("sequence.heads", config.sequence.layers > 0 and config.sequence.projections),
+def _contradiction(config: Config) -> str:
+    """What two settings that exclude each other say, and what would be right; empty if none do."""
+    data, model, graph, sequence = config.data, config.model, config.graph, config.sequence
+    has_graph, has_sequence = graph.conv != "none", sequence.layers > 0
+    for name, heads, are_used in (
+        ("graph.heads", graph.heads, graph.conv == "gat"),
+        ("sequence.heads", sequence.heads, has_sequence and sequence.projections),
     ):
-        if shares_out and config.model.embedding_size % _value(config, name):
-            raise ConfigError(
-                f"{name} is {_value(config, name)}, which must divide model.embedding_size, "
-                f"{config.model.embedding_size}"
+        if are_used and model.embedding_size % heads:
+            return (
+                f"{name} is {heads}, which must divide model.embedding_size, {model.embedding_size}"
             )
-    if config.data.order == "none" and config.data.time_column:
-        raise ConfigError(
+    if data.order == "none" and data.time_column:
+        return (
             "data.order is 'none', which needs data.time_column '' (a log without times), got "
-            f"{config.data.time_column!r}"
+            f"{data.time_column!r}"
         )
-    if config.graph.conv == "none" and config.sequence.layers == 0:
-        raise ConfigError(
-            "graph.conv is 'none' and sequence.layers is 0: a model needs one of the two encoders"
+    if not has_graph and not has_sequence:
+        return "graph.conv is 'none' and sequence.layers is 0: a model needs an encoder"
+    if model.polarity == "item" and not has_sequence:
+        return (
+            "model.polarity is 'item', which is predicted from a user's events and needs "
+            "sequence.layers of at least 1, got 0"
         )
-    if config.model.polarity == "item" and config.sequence.layers == 0:
-        raise ConfigError(
-            "model.polarity is 'item', which judges by a user's events and needs sequence.layers "
-            "of at least 1, got 0"
+    if model.neighbours and not has_sequence:
+        return (
+            f"model.neighbours is {model.neighbours}; neighbour scores need a user's events and "
+            "sequence.layers of at least 1, got 0"
         )
-    if config.model.neighbours and config.sequence.layers == 0:
-        raise ConfigError(
-            f"model.neighbours is {config.model.neighbours}, whose votes are of a user's events "
-            "and need sequence.layers of at least 1, got 0"
+    if model.aversion and model.polarity != "item":
+        return (
+            f"model.aversion is {model.aversion}, which needs model.polarity 'item', "
+            f"got {model.polarity!r}"
         )
-    if config.model.aversion and config.model.polarity != "item":
-        raise ConfigError(
-            f"model.aversion is {config.model.aversion}, which needs model.polarity 'item', "
-            f"got {config.model.polarity!r}"
-        )
-    informs_polarity = config.graph.conv != "none" and config.graph.informs == "polarity"
-    if informs_polarity and (config.sequence.layers == 0 or config.model.polarity == "none"):
-        raise ConfigError(
+    informs_polarity = has_graph and graph.informs == "polarity"
+    if informs_polarity and (not has_sequence or model.polarity == "none"):
+        return (
             "graph.informs is 'polarity', which needs model.polarity 'next' or 'item' and "
-            f"sequence.layers of at least 1, got {config.model.polarity!r} and "
-            f"{config.sequence.layers}"
+            f"sequence.layers of at least 1, got {model.polarity!r} and {sequence.layers}"
         )
-    if config.graph.signed and not config.graph.feedback_nodes:
-        raise ConfigError(
-            "graph.signed needs graph.feedback_nodes: without them there is no negative relation"
+    if graph.half_life and graph.conv == "gat":
+        return (
+            f"graph.half_life is {graph.half_life}, which needs the means of graph.conv 'sage', "
+            "got 'gat', whose attention weighs events itself"
         )
-    if config.graph.half_life and config.graph.conv == "gat":
-        raise ConfigError(
-            f"graph.half_life is {config.graph.half_life}, which needs the means of graph.conv "
-            "'sage', got 'gat', whose attention weighs events itself"
-        )
+    if graph.signed and not graph.feedback_nodes:
+        return "graph.signed needs graph.feedback_nodes: without them no relation is negative"
+    return ""
 
 
-def _value(config: Config, name: str) -> Any:
-    section, key = name.split(".")
-    return getattr(getattr(config, section), key)
+def _explained(error: ValidationError) -> str:
+    """The first problem that pydantic found, as one sentence with the value and what is right."""
+    problem = error.errors(include_url=False)[0]
+    name, value = ".".join(map(str, problem["loc"])), shortened(problem["input"])
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    section, field = _field_of(problem["loc"])
+    if field is None:
+        known = section.model_fields
+        return f"unknown setting {shortened(name)!r}; {suggestion(str(problem['loc'][-1]), known)}"
+    if problem["type"] in ("model_type", "model_attributes_type"):
+        return f"{name!r} is a section, write {name}.key"
+    if choices := _choices(field):
+        return f"{name} is {value!r}; {suggestion(str(value), choices)}"
+    if isinstance(problem["input"], str) or problem["type"].endswith(("_type", "_float")):
+        kind = _TYPE_NAMES[typing.cast(type, field.annotation)]
+        return f"{name} must be {kind}, got {value!r}"
+    limit = next(iter(problem.get("ctx", {}).values()), 0.0)  # none of a number that is not finite
+    shown = f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
+    right = _LIMITS[problem["type"]].format(shown)
+    return f"{name} must be {'positive' if right == 'above 0' else right}, got {value}"
+
+
+def _field_of(location: Sequence[Any]) -> tuple[type[BaseModel], FieldInfo | None]:
+    """The section that a location leads to, and the field in it; None if there is none."""
+    section: type[BaseModel] = Config
+    field: FieldInfo | None = None
+    for key in location:
+        if field is not None:
+            section = typing.cast(type[BaseModel], field.annotation)
+        field = section.model_fields.get(str(key))
+    return section, field
+
+
+_LIMITS = {
+    "greater_than": "above {}",
+    "greater_than_equal": "at least {}",
+    "less_than": "below {}",
+    "less_than_equal": "at most {}",
+    "finite_number": "finite",
+}
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+def _choices(field: FieldInfo) -> tuple[str, ...]:
+    """The texts that a setting may have; none if it is not a choice."""
+    is_choice = typing.get_origin(field.annotation) is Literal
+    return typing.get_args(field.annotation) if is_choice else ()

@@ -23,6 +23,7 @@ from emorec.data.interactions import Interactions, k_core, require_choice
 from emorec.data.readers import ReadReport, read_interactions
 from emorec.data.splits import Split, how_tests_differ, is_repeat, split_interactions
 from emorec.evaluation.predictions import evaluate_predictions
+from emorec.evaluation.scores import users_at_a_time
 from emorec.evaluation.top_k import (
     Evaluation,
     Scorer,
@@ -187,7 +188,7 @@ def compare_runs(runs: Mapping[str, EmoRec], k: int, progress: bool = True) -> C
         total=steps, desc="evaluation", unit="model", leave=False, disable=not progress
     ) as bar:
         for name, run in runs.items():
-            size = run.config.evaluation.batch_size
+            size = users_at_a_time(split.train.num_items)
             results[name] = judge(run.scorer(), split, k, size, options.seen)
             bar.update()
         baselines = tuned_baselines(split, k, names, options.measure, options.seen, progress)
@@ -256,7 +257,7 @@ def _differing_settings(one: Config, other: Config) -> str:
     """What may have made two test parts differ, in brackets; empty if no setting did."""
     found = []
     for section in ("data", "split"):
-        own, its = asdict(getattr(one, section)), asdict(getattr(other, section))
+        own, its = getattr(one, section).model_dump(), getattr(other, section).model_dump()
         own.pop("rules", None)  # each run has its own copy
         found += [f"{section}.{k} is {v!r}, not {its[k]!r}" for k, v in own.items() if v != its[k]]
     return f" ({', '.join(found)})" if found else ""

@@ -51,9 +51,12 @@ class EmoRec:
     """A recommender with the user's own ids on both sides.
 
     Args:
-        preset: Name of a preset, see `emorec.config.preset_names`.
+        preset: Name of a preset, see `emorec.config.preset_names`; None: the flagship, "emorec".
         settings: Overrides such as ``"training.epochs=20"``.
         config: A whole configuration, in place of the two.
+
+    Raises:
+        ValueError: If both a preset and a configuration are given, or a setting is wrong.
 
     Example:
         >>> from emorec import EmoRec
@@ -65,9 +68,13 @@ class EmoRec:
     """
 
     def __init__(
-        self, preset: str = "emorec", *settings: str, config: Config | None = None
+        self, preset: str | None = None, *settings: str, config: Config | None = None
     ) -> None:
-        self.config = load_config(preset, settings=settings) if config is None else config
+        if config is not None and preset is not None:
+            raise ValueError(
+                f"give either a preset and settings or a whole config, got {preset!r} and a config"
+            )
+        self.config = config or load_config(preset or "emorec", settings=settings)
         self.records: list[EpochRecord] = []
         self._model: Recommender | None = None
         self._split: Split | None = None

@@ -77,7 +77,7 @@ def user_errors(function: Callable[..., None]) -> Callable[..., None]:
                     raise
                 raise click.ClickException(
                     f"there is not enough memory ({one_line(error)}); lower training.batch_size, "
-                    "evaluation.batch_size, model.embedding_size or loss.samples"
+                    "model.embedding_size or sequence.max_length"
                 ) from error
 
     return run

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-__all__ = ["Scorer", "as_user_indices", "scores_in_chunks"]
+__all__ = ["Scorer", "as_user_indices", "scores_in_chunks", "users_at_a_time"]
 
 Scorer = Callable[[torch.Tensor], torch.Tensor]
 """User indices, int64 ``[B]`` -> a finite score for every item, float ``[B, num_items]``."""
 
 _SCORES_PER_CHUNK = 2**24  # 64 MiB of float32
+_USERS_OF_A_MODEL = 256  # whose sequences are encoded together
 
 
 def scores_in_chunks(
@@ -40,6 +41,11 @@ def scores_in_chunks(
         scores = scorer(torch.from_numpy(chunk))
         _check_scores(scores, chunk, num_items)
         yield slice(start, start + len(chunk)), scores
+
+
+def users_at_a_time(num_items: int) -> int:
+    """Users whose histories a model encodes, and whose scores it returns, at a time."""
+    return max(1, min(_USERS_OF_A_MODEL, _SCORES_PER_CHUNK // max(1, num_items)))
 
 
 def as_user_indices(users: torch.Tensor | np.ndarray, num_users: int) -> np.ndarray:

@@ -34,7 +34,7 @@ class States(NamedTuple):
 class Recommender(nn.Module):
     """Encodes users' events into states, and scores items by them.
 
-        next = sequence state + gate * graph vector of the user     (paper, 3.2.5: gate = 1)
+        next = sequence state + graph vector of the user     (paper, 3.2.5)
         score_i = <next, item embedding_i>
 
     The scores are trained on every event, dislikes included, because any interaction helps predict
@@ -47,8 +47,6 @@ class Recommender(nn.Module):
         graph_encoder: Gives users' vectors from the feedback graph, or None.
         sequence_encoder: Gives states from users' events, or None.
         polarity: Head that predicts the polarity of events to come, or None.
-        gated: Whether the gate is learned, from 0.1 on, so that the graph adds to the sequence
-            no more than it is good for.
         graph_informs: "everything", or "polarity": then the graph has no part in the next item.
         aversion: Weight of the polarity in the ranking, at least 0; more than 0 needs an
             `ItemPolarity`.
@@ -68,7 +66,6 @@ class Recommender(nn.Module):
         graph_encoder: GraphEncoder | None,
         sequence_encoder: SequenceEncoder | None,
         polarity: NextPolarity | ItemPolarity | None = None,
-        gated: bool = False,
         graph_informs: Informs = "everything",
         aversion: float = 0.0,
         neighbours: nn.Module | None = None,
@@ -92,7 +89,6 @@ class Recommender(nn.Module):
         nn.init.normal_(self.item_embedding.weight, std=0.1)
         self.graph_encoder = graph_encoder
         self.sequence_encoder = sequence_encoder
-        self.gate = nn.Parameter(torch.tensor(0.1)) if gated else None
         self.polarity = polarity
         self.graph_informs: Informs = graph_informs
         self.aversion = aversion
@@ -136,8 +132,7 @@ class Recommender(nn.Module):
             return None
         assert graph is not None and user_node is not None
         vector = self.graph_encoder(graph, self.item_embedding.weight)  # [U, D]
-        vector = F.embedding(user_node[batch.row], vector)
-        return vector if self.gate is None else self.gate * vector
+        return F.embedding(user_node[batch.row], vector)
 
     def scores(self, state: Tensor, items: Tensor) -> Tensor:
         """Scores of items as the next item.

@@ -56,7 +56,7 @@ class SequenceEncoder(nn.Module):
         num_heads: int = 4,
         window: float = 101.0,
         decay: Decay = "multiplicative",
-        half_lives: tuple[float, float] = (1 / 24, 365.0),
+        half_lives: tuple[float, float] = (0.04, 365.0),
         projections: bool = False,
         feedback_input: bool = False,
         dropout: float = 0.2,

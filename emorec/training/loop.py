@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ MOST_EPOCHS = 10_000
 """Epochs after which training stops even though validation still improves: never, in practice."""
 
 _EPOCHS_WITHOUT_VALIDATION = 20
+_LARGEST_GRADIENT = 1.0  # norm that gradients are clipped to
 # Epochs of a small log are a few steps: four of them without a gain mean nothing.
 _STEPS_OF_PATIENCE = 100
 
@@ -142,7 +142,7 @@ class _Learner:
         self.optimizer = torch.optim.AdamW(
             self._parameter_groups(),
             lr=options.learning_rate,
-            weight_decay=options.weight_decay,
+            weight_decay=0.0,
             fused=True,
         )
         self.average = ParameterAverage(model, options.averaging) if options.averaging else None
@@ -206,7 +206,7 @@ class _Learner:
             return None
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.training.clip_norm)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_GRADIENT)
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
@@ -215,10 +215,9 @@ class _Learner:
 
 def _identity(config: Config, fit: Interactions, valid: Interactions, anneal: bool) -> str:
     """A digest of the data and of the settings that decide what is learned from them."""
-    settings = asdict(config)
+    settings = config.model_dump()
     del settings["data"], settings["split"]  # what came of them counts
     del settings["model"]["backend"], settings["sequence"]["attention"]  # how, not what
-    del settings["evaluation"]["batch_size"]
     for name in ("patience", "device", "threads"):  # it may go on longer, or elsewhere
         del settings["training"][name]
     if not anneal:  # else the epochs decide the learning rate

@@ -27,7 +27,7 @@ class Objective:
     """The loss of a batch.
 
         loss = mean over targets of the ranking loss
-               + polarity_weight * mean over events of the polarity loss
+               + mean over events of the polarity loss
 
     The ranking loss is `emorec.ops.softmax_loss.softmax_loss` over the catalogue, or `bpr_loss`
     against sampled items. The second term is absent where the model has no polarity head.
@@ -68,7 +68,7 @@ class Objective:
             logit = model.polarity.logits(taste, targets.item, targets.feedback)[predictable]
             levels = torch.tensor(model.polarity.levels, device=logit.device)
             is_reached = targets.feedback[predictable][:, None] <= levels
-            loss = loss + self._options.polarity_weight * polarity_loss(logit, is_reached).mean()
+            loss = loss + polarity_loss(logit, is_reached).mean()
         return loss
 
     def _bpr(
@@ -76,7 +76,7 @@ class Objective:
     ) -> Tensor:
         token, item = wanted.nonzero()[:, 0], batch.targets.item[wanted]
         user = batch.sequences.user[batch.sequences.row[token]]
-        sampled, valid = self._sampler.sample(user.cpu().numpy(), self._options.samples, rng)
+        sampled, valid = self._sampler.sample(user.cpu().numpy(), 1, rng)
         others = torch.from_numpy(sampled).to(user.device)
         is_valid = torch.from_numpy(valid).to(user.device)
         scores = self._model.scores(state[token], torch.cat([item[:, None], others], dim=1))

@@ -39,7 +39,7 @@ def tune_neighbours(
     targets = validation.targets.select(np.isin(validation.targets.user, users))
     lists: dict[tuple[float, float], list[TopK]]
     lists = {choice: [] for choice in itertools.product(_WEIGHTS, _DECAY_LENGTHS)}
-    chunks = users.split(config.evaluation.batch_size)
+    chunks = users.split(validation.chunk_size)
     for chunk in tqdm(chunks, "neighbours", unit="chunk", leave=False, disable=not progress):
         others = validation.scorer.terms(chunk)._replace(neighbours=None).total()
         for decay_length in _DECAY_LENGTHS:

@@ -9,6 +9,7 @@ from torch import Tensor
 from emorec.config import Config
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
+from emorec.evaluation.scores import users_at_a_time
 from emorec.evaluation.top_k import TopK, evaluate, left_out, recommend_top_k
 from emorec.inference.ranking import ModelScorer
 from emorec.nn.model import Recommender
@@ -34,6 +35,7 @@ class Validation:
         scorer: The model's scorer, which follows its parameters.
         targets: The targets.
         users: Users with a target, int64 ``[U]``.
+        chunk_size: Users that are scored at a time.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Validation:
         self._excluded = left_out(fit, config.evaluation.seen)
         self._candidates = torch.zeros(fit.num_items, dtype=torch.bool)
         self._candidates[np.unique(fit.item)] = True
+        self.chunk_size = users_at_a_time(fit.num_items)
 
     def __call__(self) -> dict[str, float]:
         """Scores of the model as it is.
@@ -64,7 +67,7 @@ class Validation:
             self._excluded,
             self._config.evaluation.k,
             self._candidates,
-            self._config.evaluation.batch_size,
+            self.chunk_size,
         )
         summary = evaluate(topk, self.users, self.targets, self._config.evaluation.k).summary()
         return {

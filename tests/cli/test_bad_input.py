@@ -89,7 +89,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--set", "training.epoch=2"], "'training.epoch' is no setting; .*mean 'epochs'"),
+            (["--set", "training.epoch=2"], "unknown setting 'training.epoch'; .*mean 'epochs'"),
             (["--set", "epochs"], "must look like section.key=value"),
             (["--batch-size", "0"], "--batch-size: training.batch_size must be at least 1, got 0"),
             (["--preset", "emogat"], "emo-gat"),
@@ -98,7 +98,10 @@ class TestBadInput:
                 "graph.heads is 3, which must divide model.embedding_size, 8",
             ),
             (["--device", "mps"], "training.device is 'mps', must be 'cpu', 'cuda' or 'cuda:1'"),
-            (["--seed", str(2**63)], "training.seed must be below 2..63, got 9223372036854775808"),
+            (
+                ["--seed", str(2**63)],
+                "training.seed must be at most 9,223,372,036,854,775,807, got 9223372036854775808",
+            ),
             (["--device", "tpu"], "training.device 'tpu' is no device: try 'cpu' or 'cuda'"),
             (["--config", "gone.toml"], "gone.toml: cannot be read"),
             (["--epoch", "3"], "No such option"),
@@ -150,7 +153,7 @@ class TestBadInput:
         file.write_text("[training]\nepoch = 3\n")
         self.fails(
             tmp_path, "--dataset", log, "--config", file,
-            message="my.toml: 'training.epoch' is no setting; did you mean 'epochs'",
+            message="my.toml: unknown setting 'training.epoch'; did you mean 'epochs'",
         )  # fmt: skip
 
     def test_no_such_data(self, tmp_path):

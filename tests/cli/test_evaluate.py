@@ -42,12 +42,12 @@ class TestEvaluate:
         assert one["MostPop"] == other["MostPop"]
         assert one["emorec"] != other["emorec"]
 
-    @pytest.mark.parametrize("value", ["-1", "nan"])
-    def test_an_aversion_that_is_none(self, trained, value):
+    @pytest.mark.parametrize(("value", "right"), [("-1", "at least 0"), ("nan", "finite")])
+    def test_an_aversion_that_is_not_valid(self, trained, value, right):
         for command, arguments in ((cli.evaluate, []), (cli.recommend, ["--user", "a"])):
             assert_fails(
                 command, trained[0], *arguments, "--aversion", value,
-                message=f"aversion: model.aversion must be at least 0, got {value}",
+                message=f"aversion: model.aversion must be {right}, got {value}",
             )  # fmt: skip
 
     def test_another_device(self, trained):

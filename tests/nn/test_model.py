@@ -69,21 +69,6 @@ class TestState:
         for parameter in model.graph_encoder.parameters():
             assert parameter.grad is None or parameter.grad.abs().sum() == 0
 
-    def test_the_gate_scales_the_graph_and_starts_low(self):
-        model = make_model()
-        items = model.item_embedding.weight
-        gated = Recommender(
-            NUM_ITEMS, SIZE, model.graph_encoder, model.sequence_encoder, gated=True
-        ).eval()
-        gated.item_embedding = model.item_embedding
-        assert gated.gate.item() == pytest.approx(0.1)
-        vector, sequence = model.graph_encoder(GRAPH, items), model.sequence_encoder(BATCH, items)
-        expected = sequence + 0.1 * vector[BATCH.row]
-        torch.testing.assert_close(gated(BATCH, GRAPH, NODES).next, expected)
-        gated(BATCH, GRAPH, NODES).next.square().sum().backward()
-        assert gated.gate.grad != 0
-        assert not any(name.endswith("gate") for name in model.state_dict())
-
     def test_a_graph_that_informs_the_polarity_alone(self):
         model = make_model(polarity=NextPolarity(SIZE), graph_informs="polarity")
         items = model.item_embedding.weight

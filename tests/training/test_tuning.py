@@ -22,8 +22,13 @@ LOG = generate(num_users=60, num_items=50, num_topics=8, events_per_user=12).int
 SPLIT = split_interactions(LOG, n=3)
 
 
+@pytest.fixture(autouse=True)
+def _few_users_at_a_time(monkeypatch):
+    monkeypatch.setattr(validation, "users_at_a_time", lambda num_items: 7)
+
+
 def trained(split, *settings):
-    config = small_config("", "model.neighbours=4", "evaluation.batch_size=7", *settings)
+    config = small_config("", "model.neighbours=4", *settings)
     model = build_model(config, split.train.num_users, split.train.num_items)
     train(model, config, split.train, split.valid_targets, progress=False)
     return model
