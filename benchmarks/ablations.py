@@ -188,7 +188,7 @@ def config_of(row: Row, dataset: str, seed: int, epochs: int) -> Config:
 
 
 def measured(config: Config, split: Split, shuffled: bool) -> dict[str, float]:
-    """Trains on the train part and judges the best epoch on validation."""
+    """Trains on the train split and judges the best epoch on validation."""
     started = time.perf_counter()
     with ExitStack() as stack:
         if shuffled:  # in the graph alone; targets stay as they are
@@ -330,7 +330,7 @@ def markdown(done: dict[str, Any], dataset: str) -> Iterator[str]:
     """The tables."""
     yield f"# Ablations on {dataset}\n"
     yield (
-        f"Validation part, full ranking at k = {K}, leave-{HOLDOUT}-last-out; the test part is "
+        f"Validation part, full ranking at k = {K}, leave-{HOLDOUT}-last-out; the test split is "
         "not looked at. One setting is changed at a time; a name alone is the preset as it is. "
         "Figures are of the best epoch by NDCG any; where a row has several seeds, mean ± standard "
         "deviation over them. PolAUC: the chance that a held-out like outscores a held-out dislike "

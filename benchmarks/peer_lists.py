@@ -6,10 +6,10 @@
 
 Each peer runs in a process and an environment of its own and never sees what is held out: it is
 given events (`peers.exchange.Task`) and answers with lists (`peers.exchange.Lists`). Every
-combination of its grid in ``peers/peers.toml`` learns from the train part and is judged on the
-validation part after several epochs; the best one then learns from both parts, for as many epochs.
+combination of its grid in ``peers/peers.toml`` learns from the train split and is judged on the
+validation split after several epochs; the best one then learns from both parts, for as many epochs.
 
-``LISTS/DATASET-PEER.npz`` holds the lists for the test part's users, ``users`` int64 ``[U]`` and
+``LISTS/DATASET-PEER.npz`` holds the lists for the test split's users, ``users`` int64 ``[U]`` and
 ``items`` int64 ``[U, k]``; the .json beside it what was tried and chosen, the seconds and the
 metrics. A peer whose lists are there is not run again. The peers that run their authors' code want
 checkouts of it: ``--checkouts FOLDER`` with SiReN-reco, SIGformer, NFARec and pnfrec in it.
@@ -93,10 +93,10 @@ def main(
     k: int,
     seed: int,
 ) -> None:
-    """Tunes peers on DATASET and writes their lists for the users of its test part."""
+    """Tunes peers on DATASET and writes their lists for the users of its test split."""
     split = split_interactions(load_dataset(dataset, data_dir))
     if not len(split.valid_targets):
-        raise click.UsageError(f"{dataset} is too short for a validation part to tune on")
+        raise click.UsageError(f"{dataset} is too short for a validation split to tune on")
     for name in peers or PEERS:
         target = lists / f"{dataset}-{name}.npz"
         if target.with_suffix(".json").exists():
@@ -211,7 +211,7 @@ class Peer:
 
 
 def tune(peer: Peer, split: Split, settings: Settings, k: int, select: str) -> Try:
-    """Learns from the train part, judged on the validation part at each epoch of settings."""
+    """Learns from the train split, judged on the validation split at each epoch of settings."""
     lists = peer.run(task_of(split.train, split.valid_targets, k), settings)
     scores = [
         judge(lists, place, split.valid_targets, k).summary()[select]

@@ -5,7 +5,7 @@
     python benchmarks/quality.py table --dataset ml-1m --data-dir DATA --lists LISTS
 
 ``train`` makes one run of the flagship per seed: validation chooses the epoch, and learning goes
-on with the validation part. Seeds after the first stop at the epoch that the first one chose.
+on with the validation split. Seeds after the first stop at the epoch that the first one chose.
 ``table`` tunes the simple recommenders on validation, reads the lists of other projects'
 recommenders (see ``peer_lists.py``) and judges all of them by one scorer:
 ``results/quality-DATASET.md``, ``.json`` and ``.svg``, and the table of README.md.
@@ -36,10 +36,10 @@ from emorec.data.interactions import Interactions
 from emorec.data.sequences import SequenceBatch
 from emorec.data.splits import Split
 from emorec.evaluation.predictions import evaluate_predictions, polarity_auc
-from emorec.evaluation.responsiveness import judge_responsiveness
+from emorec.evaluation.responsiveness import evaluate_responsiveness
 from emorec.evaluation.scores import Scorer
 from emorec.evaluation.top_k import evaluate, recommend_top_k
-from emorec.experiment import judge, train_run
+from emorec.experiment import evaluate_scorer, train_run
 from emorec.inference.ranking import ModelScorer, UserStates
 from emorec.memory import peak_memory_gib
 from emorec.nn.model import Recommender
@@ -177,9 +177,9 @@ def learning_curve(folder: Path) -> list[tuple[float, float]]:
 
 
 def add_baselines(results: Results, split: Split, names: Sequence[str]) -> None:
-    """Lets validation choose each one's settings, then judges on the test part."""
+    """Lets validation choose each one's settings, then judges on the test split."""
     for name, baseline in tuned_baselines(split, K, names):
-        results.models[name] = [judge(baseline.scorer, split, K)]
+        results.models[name] = [evaluate_scorer(baseline.scorer, split, K)]
         results.facts[name] = {
             "settings": baseline.settings,
             "polarity_auc": mean_auc(baseline.scorer, split),
@@ -225,7 +225,7 @@ def add_flagship(results: Results, split: Split, folders: list[Path]) -> None:
         runs = []
         for model, scorer in list(zip(models, scorers, strict=True))[: None if named else 1]:
             model.aversion = aversion
-            runs.append(judge(scorer, split, K))
+            runs.append(evaluate_scorer(scorer, split, K))
         results.frontier.append({"aversion": aversion} | runs[0].summary())
         if named:
             name = "emorec" if aversion == own else CAREFUL
@@ -270,7 +270,7 @@ def least_careful(split: Split, folder: Path, refitted: Recommender) -> float:
 
 
 def validated_model(split: Split, folder: Path) -> Recommender:
-    """The model as validation chose it: it knows the train part only."""
+    """The model as validation chose it: it knows the train split only."""
     config: Config = read_config(folder)
     model = build_model(config, split.train.num_users, split.train.num_items)
     tensors, _ = load_tensors(folder / "checkpoint.safetensors")
@@ -291,7 +291,7 @@ def flagship_facts(
     model.aversion = aversion
     step = max(1, len(np.unique(split.test.user)) // RESPONSIVE_USERS)
     near = ItemKNN(neighbours=NEIGHBOURS + 1).fit(split.train).similarity
-    answer = judge_responsiveness(
+    answer = evaluate_responsiveness(
         lambda log: ModelScorer(model, log),
         split.history,
         np.unique(split.test.user)[::step],
@@ -316,7 +316,7 @@ def flagship_facts(
 
 
 def mean_auc(scorer: Scorer, split: Split) -> float:
-    """PolAUC on the test part."""
+    """PolAUC on the test split."""
     return round(float(polarity_auc(scorer, np.unique(split.test.user), split.test).mean()), 4)
 
 

@@ -80,9 +80,9 @@ class Results:
     """What the table shows.
 
     Attributes:
-        models: Evaluations on the test part, one per seed, by name.
+        models: Evaluations on the test split, one per seed, by name.
         facts: What else is known of each: settings, seconds, PolAUC.
-        predictions: How well polarities of the test part are predicted, by name.
+        predictions: How well polarities of the test split are predicted, by name.
         frontier: Summaries of the flagship's first seed, aversion by aversion.
         reached: NDCG any that peers reached on validation, by name.
         curve: Seconds of training, and that NDCG, after each epoch of the flagship's first seed.

@@ -1,4 +1,4 @@
-"""A whole run: data in, a model trained and judged beside simple baselines, a folder out."""
+"""A whole run: reads data, trains a model, evaluates it beside baselines, writes a folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from emorec.evaluation.top_k import (
     Scorer,
     SeenItems,
     evaluate,
-    left_out,
+    excluded_items,
     recommend_top_k,
 )
 from emorec.memory import peak_memory_gib
@@ -46,8 +46,8 @@ __all__ = [
     "Comparison",
     "compare_runs",
     "data_card",
-    "judge",
-    "judge_polarity",
+    "evaluate_scorer",
+    "evaluate_polarity",
     "load_data",
     "prepare",
     "train_run",
@@ -59,13 +59,13 @@ _MANY_REPEATS = 0.1  # of the held-out rows; from here on lists without seen ite
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs beside baselines, on one test part.
+    """Runs beside baselines, on one test split.
 
     Attributes:
         results: Evaluations by name of run or baseline.
-        predictions: What `judge_polarity` returns.
+        predictions: What `evaluate_polarity` returns.
         settings: Those of the baselines, by name.
-        notes: What to know about the results, one line each.
+        notes: Remarks on the results, one line each.
     """
 
     results: dict[str, Evaluation]
@@ -100,13 +100,15 @@ def load_data(
 def prepare(
     config: Config, folder: Path, data_dir: Path | None = None, progress: bool = True
 ) -> tuple[Split, ReadReport | None]:
-    """Reads and splits the data, and writes what a killed run needs to go on.
+    """Reads and splits the data, and writes what a killed run needs to resume.
 
     Raises:
         ValueError: If settings do not fit each other, or the data cannot be used.
     """
     check_memory(config, num_users=1, num_items=1, copies=4)
-    build_model(config, num_users=1, num_items=1)  # settings that do not fit fail before the data
+    build_model(
+        config, num_users=1, num_items=1
+    )  # settings that exclude each other fail before the data is read
     log, report = load_data(config.data, data_dir, progress)
     options = config.split
     split = split_interactions(log, options.method, options.n, options.quantile)
@@ -151,24 +153,26 @@ def _write_metrics(folder: Path, records: list[EpochRecord]) -> None:
     write_text(folder / "metrics.jsonl", "\n".join(lines) + "\n")
 
 
-def judge(
+def evaluate_scorer(
     scorer: Scorer,
     split: Split,
     k: int,
     batch_size: int | None = None,
     seen: SeenItems = "exclude",
 ) -> Evaluation:
-    """Ranks the whole catalogue for each test user, given all events before the test part."""
+    """Evaluates the lists of a scorer that was fitted to the events before the test split."""
     users = np.unique(split.test.user)
-    topk = recommend_top_k(scorer, users, left_out(split.history, seen), k, chunk_size=batch_size)
+    topk = recommend_top_k(
+        scorer, users, excluded_items(split.history, seen), k, chunk_size=batch_size
+    )
     return evaluate(topk, users, split.test, k)
 
 
 def compare_runs(runs: Mapping[str, EmoRec], k: int, progress: bool = True) -> Comparison:
-    """The lists of runs for one test part, beside those of tuned baselines.
+    """Evaluates the lists of runs for one test split, beside those of tuned baselines.
 
-    Seen items are in all lists, or in none, as the first run's ``evaluation.seen`` says; its
-    ``evaluation.select`` chooses the settings of the baselines.
+    The first run's ``evaluation.seen`` applies to all lists, and its ``evaluation.select`` chooses
+    the settings of the baselines.
 
     Args:
         runs: Recommenders by name.
@@ -176,7 +180,7 @@ def compare_runs(runs: Mapping[str, EmoRec], k: int, progress: bool = True) -> C
         progress: Whether to show progress bars.
 
     Raises:
-        ValueError: If the runs do not hold the same test part.
+        ValueError: If the runs do not hold the same test split.
     """
     _require_same_test(runs)
     first = next(iter(runs.values()))
@@ -189,72 +193,76 @@ def compare_runs(runs: Mapping[str, EmoRec], k: int, progress: bool = True) -> C
     ) as bar:
         for name, run in runs.items():
             size = users_at_a_time(split.train.num_items)
-            results[name] = judge(run.scorer(), split, k, size, options.seen)
+            results[name] = evaluate_scorer(run.scorer(), split, k, size, options.seen)
             bar.update()
         baselines = tuned_baselines(split, k, names, options.measure, options.seen, progress)
         for name, baseline in baselines:
-            results[name] = judge(baseline.scorer, split, k, seen=options.seen)
+            results[name] = evaluate_scorer(baseline.scorer, split, k, seen=options.seen)
             settings[name] = baseline.settings
             if baseline.settings:
                 notes.append(f"{name}: {baseline}")
             bar.update()
     repeats = _note_of_repeats(split, options.seen)
-    return Comparison(results, judge_polarity(runs), settings, [*repeats, *notes])
+    return Comparison(results, evaluate_polarity(runs), settings, [*repeats, *notes])
 
 
 def _note_of_repeats(split: Split, seen: SeenItems) -> list[str]:
-    """What held-out items that their user had before mean for the results; nothing without any."""
+    """A note on held-out items that their user has seen; none without such items."""
     number, repeats = len(split.test), int(is_repeat(split.test, split.history).sum())
     if not repeats:
         return []
-    note = f"{repeats:,} of {number:,} held-out rows are of items that their user had before"
+    note = f"{repeats:,} of {number:,} held-out rows are of items that their user has seen"
     is_many = repeats >= _MANY_REPEATS * number
     if seen == "include":
-        fits = "which fits this log" if is_many else "though people seldom come back to items here"
+        fits = "which fits this log" if is_many else "although users seldom return to items here"
         return [f"{note}; lists may hold such items (evaluation.seen is 'include'), {fits}"]
-    advice = "; as people come back to items here, --set evaluation.seen=include fits this log"
+    advice = "; users return to items here, so --set evaluation.seen=include fits this log"
     return [
         f"{note}; no list holds them (evaluation.seen is 'exclude'), so none can be hit"
         + (advice if is_many else "")
     ]
 
 
-def judge_polarity(runs: Mapping[str, EmoRec]) -> dict[str, dict[str, float]]:
-    """How well P(positive) of the test part's events is predicted, beside the mean reaction.
+def evaluate_polarity(runs: Mapping[str, EmoRec]) -> dict[str, dict[str, float]]:
+    """Evaluates the predicted P(positive) of the test events, beside the item prior.
 
     Args:
-        runs: Recommenders of one test part, by name.
+        runs: Recommenders with the same test split, by name.
 
     Returns:
         What `evaluate_predictions` returns, by name, of those that predict the polarity of items.
     """
-    judging = {n: run for n, run in runs.items() if isinstance(run.model.polarity, ItemPolarity)}
-    if not judging:
+    predicting = {
+        name: run for name, run in runs.items() if isinstance(run.model.polarity, ItemPolarity)
+    }
+    if not predicting:
         return {}
-    split = next(iter(judging.values())).split
-    predictors: dict[str, Scorer] = {name: run.scorer().polarity for name, run in judging.items()}
+    split = next(iter(predicting.values())).split
+    predictors: dict[str, Scorer] = {
+        name: run.scorer().polarity for name, run in predicting.items()
+    }
     predictors["MeanReaction"] = MeanReaction().fit(split.history)
     return {name: evaluate_predictions(each, split.test) for name, each in predictors.items()}
 
 
 def _require_same_test(runs: Mapping[str, EmoRec]) -> None:
-    """Refuses runs that were not asked the same, by name.
+    """Checks that all runs have the same test split.
 
     Raises:
-        ValueError: If a run has other held-out events than the first one, or others before them.
+        ValueError: If a run differs from the first one in the held-out events or those before.
     """
     (first, model), *others = runs.items()
     for name, other in others:
         difference = how_tests_differ(other.split, model.split)
         if difference:
             raise ValueError(
-                f"{name} cannot be compared with {first}, as it holds another test part: "
+                f"{name} cannot be compared with {first}, because its test split differs: "
                 f"{difference}{_differing_settings(other.config, model.config)}"
             )
 
 
 def _differing_settings(one: Config, other: Config) -> str:
-    """What may have made two test parts differ, in brackets; empty if no setting did."""
+    """The settings in which two splits differ, in brackets; empty if there are none."""
     found = []
     for section in ("data", "split"):
         own, its = getattr(one, section).model_dump(), getattr(other, section).model_dump()
@@ -270,7 +278,7 @@ def write_results(
     comparison: Comparison,
     records: list[EpochRecord],
 ) -> None:
-    """Writes ``results.json``, with what the run cost, and ``report.html``."""
+    """Writes ``results.json``, with the cost of the run, and ``report.html``."""
     facts = {
         "models": {name: each.summary() for name, each in comparison.results.items()},
         "baselines": comparison.settings,
@@ -293,14 +301,14 @@ def write_results(
         k=config.evaluation.k,
         curves=[
             {"epoch": record.epoch, "loss": record.loss, select: record.valid.get(select)}
-            for record in validated or records  # where the log is too short for a validation part
+            for record in validated or records  # where the log is too short for a validation split
         ],
         metric=select,
     )
 
 
 def data_card(split: Split) -> dict[str, str | int | dict[str, int]]:
-    """Facts about the data and its parts."""
+    """Facts about the data and its splits."""
     history = split.history
     parts = {"train": len(split.train), "valid": len(split.valid), "test": len(split.test)}
     counts = {kind.label: count for kind, count in history.feedback_counts().items()}
@@ -309,7 +317,7 @@ def data_card(split: Split) -> dict[str, str | int | dict[str, int]]:
         "items": history.num_items,
         "interactions": sum(parts.values()),
         "parts": parts,
-        "feedback before the test part": counts,
+        "feedback before the test split": counts,
     }
 
 

@@ -44,11 +44,11 @@ __all__ = ["EmoRec", "NotFittedError"]
 
 
 class NotFittedError(RuntimeError):
-    """A model that was asked for something before it was fitted."""
+    """Raised where a method needs a fitted model."""
 
 
 class EmoRec:
-    """A recommender with the user's own ids on both sides.
+    """A recommender that takes and returns the caller's own ids.
 
     Args:
         preset: Name of a preset, see `emorec.config.preset_names`; None: the flagship, "emorec".
@@ -88,28 +88,27 @@ class EmoRec:
         on_epoch: Callable[[list[EpochRecord]], None] = lambda records: None,
         progress: bool = True,
     ) -> Self:
-        """Learns from a log.
+        """Trains the model on a log.
 
-        The held-out part chooses the epoch. With ``training.refit`` the model of that epoch then
-        goes on learning from the train and the held-out part together, for that share of as many
-        epochs: the newest events are the ones that say most about the next. The end of this
-        training is known, so the learning rate falls to 0 until then. The process keeps the memory
-        that training frees, see `emorec.memory.keep_freed_memory`.
+        The validation split chooses the epoch. With ``training.refit``, training then continues
+        from that epoch on train and validation together, for this share of as many epochs, because
+        the newest events predict the next ones best. The learning rate falls to 0 until then. The
+        process keeps the memory that training frees, see `emorec.memory.keep_freed_memory`.
 
         Args:
-            data: A log, of which a part is held out to choose the epoch: `Interactions`, the name
-                of a file, or a DataFrame (of pandas, or any library with the Arrow C stream
-                interface, such as polars) with the columns user_id, item_id, rating and timestamp,
-                or those that the section ``data`` of the configuration names. Or a split made
-                before: its train part is learned from,
-                its valid part chooses, its test part is looked at by nothing but `recommend`.
-            checkpoint: File to write after each epoch, and to go on from if it exists; refitting
-                has one of its own beside it, for each epoch that it starts from.
+            data: A log, from which a validation split is held out: `Interactions`, the name of a
+                file, or a DataFrame (of pandas, or any library with the Arrow C stream interface,
+                such as polars) with the columns user_id, item_id, rating and timestamp, or those
+                that the section ``data`` of the configuration names. Or a `Split`: its train split
+                is fitted, its validation split chooses the epoch, and only `recommend` uses its
+                test split.
+            checkpoint: File to write after each epoch, and to resume from if it exists. Refitting
+                writes one of its own beside it.
             on_epoch: Called after each epoch with all records so far.
             progress: Whether to show a progress bar.
 
         Warns:
-            UserWarning: If there is no held-out part, rows are left out (without a rating,
+            UserWarning: If there is no validation data, rows are left out (without a rating,
                 matched by no rule, or repeated), or the log has no times.
 
         Raises:
@@ -158,7 +157,7 @@ class EmoRec:
         on_epoch: Callable[[list[EpochRecord]], None],
         progress: bool,
     ) -> list[EpochRecord]:
-        """Goes on with train and valid together; where it ends is known, so nothing validates."""
+        """Continues on train and validation together, for a fixed number of epochs."""
         from emorec.training.loop import train
 
         chosen = max(self.records, key=lambda record: record.valid[self.config.evaluation.select])
@@ -182,22 +181,26 @@ class EmoRec:
             NotFittedError: Before `fit`.
         """
         if self._model is None:
-            raise NotFittedError("this recommender knows nothing yet; call fit() or load() first")
+            raise NotFittedError(
+                "this EmoRec instance is not fitted yet; call fit() or load() first"
+            )
         return self._model
 
     @property
     def split(self) -> Split:
-        """What was learned from, what chose the epoch, and what was held out.
+        """The train, validation and test splits of the log.
 
         Raises:
             NotFittedError: Before `fit`.
         """
         if self._split is None:
-            raise NotFittedError("this recommender knows nothing yet; call fit() or load() first")
+            raise NotFittedError(
+                "this EmoRec instance is not fitted yet; call fit() or load() first"
+            )
         return self._split
 
     def scorer(self) -> ModelScorer:
-        """A function from user indices to scores of all items, given train and valid events."""
+        """Returns a scorer of all items for user indices, given the train and validation events."""
         return ModelScorer(self.model, self.split.history, self.config.training.device)
 
     def recommend(
@@ -210,37 +213,36 @@ class EmoRec:
         before_test: bool | None = None,
         progress: bool = False,
     ) -> pd.DataFrame:
-        """The k best items for each user.
+        """Recommends the top k items to each user.
 
         Args:
-            users: The users' own ids; unknown ones get the most popular items, and a warning.
-            k: Length of the lists; shorter where the catalogue ends.
-            events: What happened beside the log that was learned from, of known users and new
-                ones: anything that `fit` takes, with the same columns, but a split. The lists
-                answer to it at once, and nothing is learned from it.
-            allow_seen: Whether lists may hold items that their user has seen; None: as the setting
+            users: The users' own ids. Unknown users get the most popular items, and a warning.
+            k: Length of the lists; they are shorter where the catalogue ends.
+            events: New events of known or new users, in any form that `fit` takes except a split,
+                with the same columns. The lists reflect them at once; nothing is trained.
+            allow_seen: Whether lists may hold items that their user has seen; None: as
                 ``evaluation.seen`` says, by default not.
-            before_test: True: know no more than what came before the test part, as befits lists
-                that are to be judged. False: know all of the log. None: False, and a warning where
-                `fit` was given a test part.
-            progress: Whether to show a progress bar, for lists of many users.
+            before_test: True: use only the events before the test split, for lists that are to be
+                evaluated. False: use the whole log. None: False, with a warning if `fit` was given
+                a test split.
+            progress: Whether to show a progress bar.
 
         Returns:
             Columns ``user, rank, item, score, source``, best first; ``source`` is "model" or,
-            for an unknown user, "popular". ``score`` is the value that the model ranks by, to be
-            compared within one list only; popular items have none. A model that judges items adds
-            ``liked``, the probability that the user's feedback on the item is positive, or, for an
-            unknown user, that anybody's is.
+            for an unknown user, "popular". ``score`` is the value that the model ranks by; it is
+            comparable within one list only and missing for popular items. A model that predicts the
+            polarity of items adds ``liked``, the probability that the user's feedback on the item
+            is positive, or, for an unknown user, that any user's is.
 
         Warns:
-            UserWarning: If events are left out: those that match no rule, those of items that the
-                model does not know, and of new users where it has a vector per user
-                (``graph.user_embeddings``). If users are unknown. If nobody said whether the test
-                part is known.
+            UserWarning: If events are left out: without a rating, matched by no rule, of items
+                without a train event, or of new users where the model has an embedding per user
+                (``graph.user_embeddings``). If users are unknown. If ``before_test`` is missing
+                where `fit` was given a test split.
 
         Raises:
-            ValueError: If ``k`` is no whole number of at least 1, the events cannot be used, or
-                ``users`` is one id.
+            ValueError: If ``k`` is not a whole number of at least 1, the events cannot be used, or
+                ``users`` is not a list of ids.
         """
         if isinstance(users, str):
             raise ValueError(f"users must be a list of ids, such as [{users!r}], got {users!r}")
@@ -255,14 +257,14 @@ class EmoRec:
         split = self.split
         if before_test is None and self._was_given_test:
             warnings.warn(
-                "the test part counts as seen, so that these lists hold none of it; for lists that "
-                "are to be evaluated, give before_test=True, else False",
+                "these lists use the test split and leave its items out; to evaluate them, give "
+                "before_test=True, else before_test=False",
                 stacklevel=2,
             )
         history = known = split.history if before_test else split.log
         later = None if events is None else self._later(events)
         if later is not None:
-            known = history.followed_by(later)  # of users, too, that the model can tell nothing of
+            known = history.followed_by(later)  # of users, too, that the model has no vector of
             takes_all = self._takes_users_of(later, history)
             history = known if takes_all else history.followed_by(later, new_users=False)
         device, seen = self.config.training.device, self.config.evaluation.seen
@@ -271,7 +273,7 @@ class EmoRec:
         return make_lists(self.model, wanted, history, known, k, device, seen, progress)
 
     def _later(self, events: Any) -> Interactions | None:
-        """Events beside the log, or None if there is nothing in them."""
+        """New events as interactions; None if there are none."""
         frame = as_frame(events)
         if frame is not None:
             events = frame
@@ -287,7 +289,7 @@ class EmoRec:
         return None
 
     def _log_of(self, data: Any, is_new: bool = True) -> Interactions:
-        """A log to learn from, or, if it is not new, events beside the one that was."""
+        """Reads a log to train on or, if it is not new, events of a trained model."""
         if isinstance(data, Interactions):
             return data
         if as_frame(data) is None and not isinstance(data, str | Path):
@@ -311,13 +313,13 @@ class EmoRec:
         return log
 
     def _takes_users_of(self, events: Interactions, history: Interactions) -> bool:
-        """Whether the model takes new users in; warns of events that it cannot take in."""
+        """Returns whether the model accepts new users; warns about events that it cannot use."""
         encoder = self.model.graph_encoder
         new_users = encoder is None or encoder.num_rows is None
-        _warn_of_strangers(events.items, events.item, history.items, "items it does not know")
+        _warn_of_unknown(events.items, events.item, history.items, "items without a train event")
         if not new_users:
-            what = "users it does not know, and it has a vector per user"
-            _warn_of_strangers(events.users, events.user, history.users, what)
+            what = "new users, and this model has an embedding per user"
+            _warn_of_unknown(events.users, events.user, history.users, what)
         return new_users
 
     def save(self, folder: str | Path) -> None:
@@ -360,8 +362,8 @@ class EmoRec:
 
         Raises:
             FileError: If a file is missing, damaged or not of the same save as the others.
-            ConfigError: If the model does not know the polarity of items, and so no aversion; or
-                if there is no such device here.
+            ConfigError: If the model does not predict the polarity of items and ``aversion`` is
+                given, or if the device does not exist.
         """
         folder = Path(folder)
         written = read_manifest(folder)
@@ -415,12 +417,12 @@ def _why_no_targets(data: Split, options: SplitConfig) -> str:
     return f"{'no row is late enough' if by_time else 'histories are too short'}; lower {setting}"
 
 
-def _warn_of_strangers(ids: Vocabulary, column: np.ndarray, known: Vocabulary, what: str) -> None:
-    is_stranger = (known.indices(ids.ids) < 0)[column]
-    if is_stranger.any():
-        first = ids.lookup(column[is_stranger][:1])[0]
+def _warn_of_unknown(ids: Vocabulary, column: np.ndarray, known: Vocabulary, what: str) -> None:
+    is_unknown = (known.indices(ids.ids) < 0)[column]
+    if is_unknown.any():
+        first = ids.lookup(column[is_unknown][:1])[0]
         warnings.warn(
-            f"the model leaves {is_stranger.sum():,} of {len(column):,} events out: they are of "
+            f"{is_unknown.sum():,} of {len(column):,} events are left out: they are of "
             f"{what}, such as {first!r}",
             stacklevel=4,
         )

@@ -18,8 +18,8 @@ from emorec.evaluation.predictions import evaluate_predictions
 from emorec.experiment import (
     compare_runs,
     data_card,
-    judge,
-    judge_polarity,
+    evaluate_polarity,
+    evaluate_scorer,
     load_data,
     prepare,
     train_run,
@@ -213,7 +213,9 @@ class TestJudge:
     def test_train_and_valid_are_seen_and_test_is_asked_for(self):
         order = {"0": 9.0, "1": 8.0, "2": 7.0, "3": 6.0, "4": 5.0}
         scores = torch.tensor([[order[str(item)] for item in self.SPLIT.train.items.ids]])
-        evaluation = judge(lambda users: scores.expand(len(users), -1).clone(), self.SPLIT, k=1)
+        evaluation = evaluate_scorer(
+            lambda users: scores.expand(len(users), -1).clone(), self.SPLIT, k=1
+        )
         # Items 0 and 1 are the user's own, so 2 comes first, and it is the held-out one.
         assert evaluation.per_user["recall_any"].tolist() == [1.0, 1.0]
 
@@ -221,7 +223,8 @@ class TestJudge:
         split = split_interactions(LOG, n=3)
         scorer = EmoRec(config=small_config("", "training.epochs=1")).fit(split, progress=False)
         one, other = (
-            judge(scorer.scorer(), split, 5, batch_size).summary() for batch_size in (1, 1000)
+            evaluate_scorer(scorer.scorer(), split, 5, batch_size).summary()
+            for batch_size in (1, 1000)
         )
         assert one == pytest.approx(other)
 
@@ -232,7 +235,7 @@ class TestJudgePolarity:
         recommender = EmoRec(config=small_config("", "training.epochs=1")).fit(
             split, progress=False
         )
-        found = judge_polarity({recommender.config.preset: recommender})
+        found = evaluate_polarity({recommender.config.preset: recommender})
         counted = MeanReaction().fit(split.history)
         scorer = ModelScorer(recommender.model, split.history)
         assert found == {
@@ -243,7 +246,7 @@ class TestJudgePolarity:
     def test_nothing_of_a_model_that_does_not_judge_items(self):
         config = small_config("diff-gat-thp-polarity", "training.epochs=1")
         recommender = EmoRec(config=config).fit(split_interactions(LOG, n=3), progress=False)
-        assert judge_polarity({"diff": recommender}) == {}
+        assert evaluate_polarity({"diff": recommender}) == {}
 
 
 def test_data_card():
@@ -255,7 +258,7 @@ def test_data_card():
     assert card["parts"] == {
         "train": len(split.train), "valid": len(split.valid), "test": len(split.test)
     }  # fmt: skip
-    counts = card["feedback before the test part"]
+    counts = card["feedback before the test split"]
     assert sum(counts.values()) == len(split.train) + len(split.valid)
     assert set(counts) == {kind.label for kind in Feedback}
 

@@ -444,7 +444,7 @@ except OSError as error:
 
 
 def test_the_future_changes_no_recommendation():
-    """Whatever is in the test part, lists and scores stay the same."""
+    """Whatever is in the test split, lists and scores stay the same."""
     split = split_interactions(LOG, n=3)
     rng = np.random.default_rng(0)
     test = split.test

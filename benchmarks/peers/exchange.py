@@ -1,7 +1,7 @@
 """The files that pass between EmoRec and its peers; needs NumPy alone.
 
 A peer reads a task, learns, and writes lists. It never sees what is held out: EmoRec's own
-evaluation judges the lists, those of the validation part as well as those of the test part.
+evaluation judges the lists, those of the validation split as well as those of the test split.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from emorec.baselines.simple import EASE, ItemKNN, MostPop, Random, RidgeKNN
 from emorec.data.interactions import Interactions
 from emorec.data.splits import Split
-from emorec.evaluation.top_k import Scorer, SeenItems, evaluate, left_out, recommend_top_k
+from emorec.evaluation.top_k import Scorer, SeenItems, evaluate, excluded_items, recommend_top_k
 
 __all__ = ["BASELINES", "Baseline", "names_for", "tuned_baselines"]
 
@@ -59,7 +59,7 @@ class Baseline:
         how = (
             f"chosen from {self.choices} on validation"
             if self.choices > 1
-            else "not tuned, as there is no validation part"
+            else "not tuned, as there is no validation split"
         )
         return f"{settings} ({how})"
 
@@ -113,8 +113,8 @@ def tuned_baselines(
 ) -> Iterator[tuple[str, Baseline]]:
     """Chooses the settings of baselines on validation, then fits them to all that is known.
 
-    Every choice is fitted to the train part and ranks the catalogue for the users of the
-    validation part; the one with the best mean is fitted again to train and validation. Choices
+    Every choice is fitted to the train split and ranks the catalogue for the users of the
+    validation split; the one with the best mean is fitted again to train and validation. Choices
     that differ in the recency of queries alone are fitted once.
 
     Args:
@@ -144,7 +144,7 @@ def _chosen(
     if not len(targets):
         return {}
     users = np.unique(targets.user)
-    excluded = left_out(split.train, seen)
+    excluded = excluded_items(split.train, seen)
     same_weights = defaultdict(list)
     for name in names:
         kind, grid = _KINDS[name]

@@ -27,7 +27,7 @@ def main() -> None:
 @click.option("--build", is_flag=True, help="Compile the operators into the build cache.")
 @user_errors
 def doctor(build: bool) -> None:
-    """Say which parts work here, and how to mend those that do not."""
+    """Show which parts work on this machine, and how to fix those that do not."""
     from emorec.cli.doctor import report
     from emorec.ops.build import build_in_cache
 
@@ -43,7 +43,7 @@ def doctor(build: bool) -> None:
 @main.command()
 @click.argument("preset", type=click.Choice(preset_names()), default="emorec")
 def settings(preset: str) -> None:
-    """Print all settings of PRESET, with what they mean, as TOML for --config or --set."""
+    """Print all settings of PRESET with their meaning, as TOML for --config or --set."""
     click.echo(load_config(preset).to_toml(), nl=False)
 
 

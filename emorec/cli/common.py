@@ -34,14 +34,14 @@ RUN = click.Path(file_okay=False, path_type=Path)
 
 
 def how_to_run(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options that stand in for what a run was trained with; see `load_run`."""
+    """Adds the options that override how a trained run computes; see `load_run`."""
     for option in (
         click.option(
             "--aversion",
             type=float,
-            help="How much to avoid what the user would dislike: 0 ranks by what comes next alone, "
-            "1 by what comes next and is liked, more avoids more. Above 0, what is near to a "
-            "user's latest explicit dislikes falls in the list.  [default: the run's]",
+            help="Weight of log P(liked) in the ranking: 0 ranks by the next item alone, 1 by the "
+            "probability that an item is next and liked, larger values avoid more dislikes. Above "
+            "0, items near to a user's recent explicit dislikes lose score.  [default: the run's]",
         ),
         click.option(
             "--device", help='"cpu", "cuda" or "cuda:1".  [default: where the run was trained]'
@@ -58,7 +58,7 @@ def how_to_run(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def user_errors(function: Callable[..., None]) -> Callable[..., None]:
-    """Shows errors that a user can mend as one message, and warnings as one line each."""
+    """Shows errors that the user can fix as one message, and warnings as one line each."""
 
     @wraps(function)
     def run(**options: Any) -> None:
@@ -66,7 +66,7 @@ def user_errors(function: Callable[..., None]) -> Callable[..., None]:
             warnings.showwarning = _show_warning
             try:
                 function(**options)
-            except BrokenPipeError:  # whoever read the output has gone; click ends quietly
+            except BrokenPipeError:  # nobody reads the output any more; click ends quietly
                 raise
             except (ValueError, ImportError, OSError) as error:
                 raise click.ClickException(str(error)) from error
@@ -76,7 +76,7 @@ def user_errors(function: Callable[..., None]) -> Callable[..., None]:
                 if not _is_out_of_memory(error):
                     raise
                 raise click.ClickException(
-                    f"there is not enough memory ({one_line(error)}); lower training.batch_size, "
+                    f"out of memory ({one_line(error)}); lower training.batch_size, "
                     "model.embedding_size or sequence.max_length"
                 ) from error
 
@@ -118,7 +118,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def ready_machine(config: Config) -> None:
-    """Fails before any long work if the device or the backend cannot be had."""
+    """Sets the threads, and fails early if the device or the backend is not available."""
     from emorec.building import backend_for, check_device
     from emorec.threads import use_threads
 
@@ -129,7 +129,7 @@ def ready_machine(config: Config) -> None:
 
 
 def print_results(comparison: Comparison, k: int, ours: str | None = None) -> None:
-    """Tables of the lists, and of predicted polarities if there are any.
+    """Prints tables of the lists, and of predicted polarities if there are any.
 
     Args:
         comparison: Runs and baselines.
@@ -148,10 +148,10 @@ def print_results(comparison: Comparison, k: int, ours: str | None = None) -> No
 
 
 def load_run(run: Path, backend: str | None, aversion: float | None, device: str | None) -> EmoRec:
-    """What a run folder holds, ready to compute here.
+    """Loads a run folder, ready to compute on this machine.
 
-    Where the run leaves the backend to the machine, answers are computed by PyTorch: importing DGL
-    takes longer than they do, and the results are the same.
+    Where the run's backend is "auto", PyTorch computes: importing DGL takes longer than the lists
+    of some users, and the results are the same.
     """
     with quick_imports():
         from emorec.recommender import EmoRec

@@ -35,8 +35,8 @@ __all__ = ["evaluate"]
     "--json",
     "as_json",
     is_flag=True,
-    help="All metrics as JSON: by model; of several runs, that under models, the name of the first "
-    "run under ours, and what it differs in under differences.",
+    help="Print all metrics as JSON, by model. For several runs: metrics under models, the name of "
+    "the first run under ours, its differences from the others under differences.",
 )
 @click.version_option(package_name="emorec")
 @user_errors
@@ -48,10 +48,10 @@ def evaluate(
     aversion: float | None,
     as_json: bool,
 ) -> None:
-    """Judges a trained RUN on its test part, beside simple baselines.
+    """Evaluate a trained RUN on its test split, beside tuned baselines.
 
-    Several runs of the same test part are judged side by side, each called by its folder, and the
-    first is compared with each of the others: how much it differs, and whether that may be chance.
+    Several runs with the same test split are evaluated side by side, under the names of their
+    folders, and the first is compared with each of the others by paired tests.
 
     \b
     any       every held-out item counts as relevant
@@ -63,10 +63,10 @@ def evaluate(
     NDCG      divides by what k hits would give, however few items are held out
     both      NDCG of likes less that of dislikes
 
-    Where the model predicts which items a user will like, the predictions for the held-out events
-    are judged too, beside the mean reaction to each item: how often a like is put above a dislike
-    of the same user (PolAUC) or of anybody (ROC-AUC), the mean squared error (Brier), and how far
-    probabilities are from what happened (ECE).
+    If the model predicts which items a user will like, its predictions for the held-out events are
+    evaluated too, beside the mean reaction to each item: how often a like is ranked above a dislike
+    of the same user (PolAUC) or of any user (ROC-AUC), the mean squared error (Brier), and the
+    expected calibration error (ECE).
     """  # noqa: D301
     with quick_imports():
         from emorec.experiment import compare_runs
@@ -80,7 +80,7 @@ def evaluate(
         except ConfigError as error:
             raise ConfigError(f"{run}: {error}" if len(runs) > 1 else str(error)) from error
         if len(recommender.split.test) == 0:
-            raise click.UsageError(f"{run} holds no test part")
+            raise click.UsageError(f"{run} has no test split")
         recommenders[name if len(runs) > 1 else recommender.config.preset] = recommender
     ours, first = next(iter(recommenders.items()))
     k = k or first.config.evaluation.k

@@ -27,15 +27,15 @@ _IDS = ("user", "item")
     "--user",
     "users",
     multiple=True,
-    help="The user's own id; may be given several times.",
+    help="The user's own id; repeatable.",
 )
 @click.option("--all-users", is_flag=True, help="Every user of the run's log.")
 @click.option(
     "--events",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File of what happened since, or of new users: csv, tsv, jsonl or parquet, with the "
-    "columns of the run's data (user_id, item_id, rating and timestamp unless set otherwise), its "
-    "encoding, times and feedback rules. The lists answer to it; nothing is trained.",
+    help="File of new events, of known or new users: csv, tsv, jsonl or parquet, with the columns, "
+    "encoding, times and feedback rules of the run's data (by default user_id, item_id, rating and "
+    "timestamp). The lists reflect them; nothing is trained.",
 )
 @click.option(
     "-k", type=click.IntRange(1), default=10, show_default=True, help="Length of the lists."
@@ -68,14 +68,14 @@ def recommend(
     device: str | None,
     aversion: float | None,
 ) -> None:
-    """Recommends items to users, from a trained RUN.
+    """Recommend items to users, from a trained RUN.
 
-    Users without an event in the run and in --events get the most popular items; a note says so.
+    Users without an event in the run or in --events get the most popular items; a note says so.
 
-    The column score holds what the model ranks by, to be compared within one list; it is empty for
-    popular items. Ids come out as they went in. In a table, and in csv on a terminal, control
-    characters in them are written out (\\u001b). A spreadsheet takes ids that begin with =, +, - or
-    @ for formulas: import csv with these columns as text.
+    The column score is the value that the model ranks by, comparable within one list only; it is
+    empty for popular items. Ids are printed unchanged; in tables, and in csv on a terminal, control
+    characters are escaped (\\u001b). A spreadsheet takes ids that begin with =, +, - or @ for
+    formulas: import these columns of a csv file as text.
 
     \b
     Examples:
@@ -84,7 +84,7 @@ def recommend(
       emorec-recommend RUN --all-users --format csv > lists.csv
     """  # noqa: D301
     if bool(users) == all_users:
-        raise click.UsageError("say whom the lists are for: either --user ID or --all-users")
+        raise click.UsageError("give either --user ID or --all-users")
     recommender = load_run(run, backend, aversion, device)
     wanted = list(recommender.split.log.users.ids if all_users else users)
     lists = recommender.recommend(

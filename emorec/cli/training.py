@@ -37,25 +37,26 @@ __all__ = ["train"]
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
-    help="Where data sets are, or go.  [default: $EMOREC_DATA_DIR or ~/.cache/emorec]",
+    help="Folder of the data sets; missing ones are downloaded into it.  [default: "
+    "$EMOREC_DATA_DIR or ~/.cache/emorec]",
 )
 @click.option(
     "--backend",
     type=click.Choice(["auto", "dgl", "torch"]),
-    help="Library for sums over edges.  [default: auto, which is DGL where it can be imported, "
-    "else PyTorch]",
+    help="Library for sums over edges; auto is DGL where it can be imported, else PyTorch.  "
+    "[default: auto]",
 )
 @click.option(
     "--epochs",
     type=int,
-    help="Most epochs.  [default: until validation stops improving]",
+    help="Maximum number of epochs.  [default: until validation stops improving]",
 )
 @click.option("--batch-size", type=int, help="Windows of users' histories per step.")
 @click.option("--learning-rate", type=float, help="Step size of AdamW.")
 @click.option("--embedding-size", type=int, help="Width of all vectors.")
 @click.option("--seed", type=int, help="Same seed, same machine, same result.")
 @click.option("--device", help='"cpu", "cuda" or "cuda:1".')
-@click.option("--threads", type=int, help="CPU threads; 0 leaves the choice to PyTorch.")
+@click.option("--threads", type=int, help="CPU threads; 0: PyTorch's choice.")
 @click.option(
     "--config",
     "config_file",
@@ -67,20 +68,20 @@ __all__ = ["train"]
     "settings",
     multiple=True,
     metavar="SECTION.KEY=VALUE",
-    help="Any other setting; may be given several times. emorec settings lists them all.",
+    help="Any other setting; repeatable. emorec settings lists all of them.",
 )
 @click.option(
     "--run-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder to make for the run.  [default: runs/DATASET-PRESET-TIME]",
+    help="Folder to create for the run.  [default: runs/DATASET-PRESET-TIME]",
 )
 @click.option(
     "--resume",
     type=RUN,
     metavar="RUN",
-    help="Go on with a run that was stopped, with its own settings.",
+    help="Resume a run that was stopped, with its own settings.",
 )
-@click.option("--quiet", is_flag=True, help="No progress bars.")
+@click.option("--quiet", is_flag=True, help="Show no progress bars.")
 @click.version_option(package_name="emorec")
 @user_errors
 def train(
@@ -94,10 +95,10 @@ def train(
     quiet: bool,
     **flags: Any,
 ) -> None:
-    """Trains a recommender and judges it on held-out events, beside simple baselines.
+    """Train a recommender and evaluate it on held-out events, beside tuned baselines.
 
-    Without options it trains the flagship on a generated log, in a minute or two. Everything is
-    written into one run folder; emorec-evaluate and emorec-recommend take that folder.
+    Without options, the flagship is trained on a generated log in about a minute. All results are
+    written into one run folder, the argument of emorec-evaluate and emorec-recommend.
 
     \b
     Examples:
@@ -112,28 +113,28 @@ def train(
         others = preset, dataset, data_dir, settings, config_file, run_dir
         if any(others) or set(flags) - {"epochs", "threads", "device"}:
             raise click.UsageError(
-                "--resume goes on with the run's own settings; of the others only "
-                "--epochs and --threads may be given with it, and --device"
+                "--resume uses the run's own settings; only --epochs, --threads and --device may "
+                "be given with it"
             )
         with quick_imports():
             from emorec.run_folder import existing_file, load_split, read_config
 
-        existing_file(resume, "config.toml")  # else the lock would make the folder
+        existing_file(resume, "config.toml")  # otherwise the lock would create the folder
         with only_writer(resume):
             config = _with_options(read_config(resume), flags)
             split = load_split(resume)
             if not len(split.test):
                 raise click.UsageError(
-                    f"{resume} holds no test part: it was made by EmoRec.save, not by emorec-train"
+                    f"{resume} has no test split: EmoRec.save wrote it, not emorec-train"
                 )
             ready_machine(config)
-            click.echo(f"Going on with {resume}")
+            click.echo(f"Resuming {resume}")
             _train_or_stop(config, split, resume, progress)
         return
     config = load_config(preset or "emorec", config_file)
     if preset not in (None, config.preset):
         raise click.UsageError(
-            f"--preset {preset} does not fit {config_file}, which is of preset {config.preset}"
+            f"--preset {preset} contradicts {config_file}, which has preset {config.preset}"
         )
     if dataset is not None:
         config = config.updated({"data": {"dataset": dataset}}, "--dataset")
@@ -145,14 +146,14 @@ def train(
             if not is_unused(folder):
                 can_resume = (folder / "interactions.safetensors").exists()
                 raise click.UsageError(
-                    f"{folder} is there already and is not empty; name another --run-dir"
+                    f"{folder} exists and is not empty; choose another --run-dir"
                     + (f", or use --resume {folder}" if can_resume else "")
                 )
             split = _prepared(config, folder, data_dir, progress)
             _train_or_stop(config, split, folder, progress)
     finally:
         if run_dir is None and not any(folder.iterdir()):
-            folder.rmdir()  # there is nothing to go on with
+            folder.rmdir()  # there is nothing to resume
 
 
 def _train_or_stop(config: Config, split: Split, folder: Path, progress: bool) -> None:
@@ -161,14 +162,14 @@ def _train_or_stop(config: Config, split: Split, folder: Path, progress: bool) -
     if config.graph.conv != "none" and config.model.backend == "auto":
         names = {
             "dgl": "DGL",
-            "torch": "PyTorch, as DGL cannot be imported (emorec doctor says why)",
+            "torch": "PyTorch, because DGL cannot be imported (see emorec doctor)",
         }
-        click.echo(f"Sums over the graph's edges are by {names[backend_for(config)]}.\n")
+        click.echo(f"Sums over the graph's edges: {names[backend_for(config)]}\n")
     try:
-        _train_and_judge(config, split, folder, progress)
+        _train_and_evaluate(config, split, folder, progress)
     except (KeyboardInterrupt, BrokenPipeError) as stop:
         click.echo(
-            f"\nStopped. Nothing is lost up to the last whole epoch; go on with\n"
+            f"\nStopped. All finished epochs are saved; resume with\n"
             f"  emorec-train --resume {shlex.quote(str(folder))}",
             err=True,
         )
@@ -177,7 +178,7 @@ def _train_or_stop(config: Config, split: Split, folder: Path, progress: bool) -
         raise SystemExit(130) from None
 
 
-def _train_and_judge(config: Config, split: Split, folder: Path, progress: bool) -> None:
+def _train_and_evaluate(config: Config, split: Split, folder: Path, progress: bool) -> None:
     from emorec.experiment import compare_runs, train_run, write_results
 
     started = time.perf_counter()
@@ -186,8 +187,8 @@ def _train_and_judge(config: Config, split: Split, folder: Path, progress: bool)
     click.echo(f"Trained in {minutes} min {seconds} s.")
     if limit := _limit_that_decided(config, recommender.records):
         click.echo(
-            f"Validation was best in the last epoch that training.epochs ({limit}) allows; for "
-            f"more, emorec-train --resume {shlex.quote(str(folder))} --epochs {2 * limit}"
+            f"Validation was still improving at training.epochs ({limit}); to continue: "
+            f"emorec-train --resume {shlex.quote(str(folder))} --epochs {2 * limit}"
         )
     click.echo("\nTest part, evaluated once:")
     k = config.evaluation.k
@@ -199,13 +200,13 @@ def _train_and_judge(config: Config, split: Split, folder: Path, progress: bool)
     click.echo(
         f"\nThe run is in {folder}\n"
         f"  read      {folder / 'report.html'}\n"
-        f"  ask       emorec-recommend {run} --user {user}\n"
+        f"  recommend emorec-recommend {run} --user {user}\n"
         f"  evaluate  emorec-evaluate {run}"
     )
 
 
 def _limit_that_decided(config: Config, records: list[EpochRecord]) -> int:
-    """The limit of epochs if it, and not validation, ended training; else 0."""
+    """The limit of epochs if the limit, and not validation, ended training; else 0."""
     scores = [record.valid[config.evaluation.select] for record in records if record.valid]
     limit = config.training.epochs
     return limit if len(scores) == limit and scores and scores[-1] == max(scores) else 0
@@ -221,7 +222,7 @@ def _with_options(config: Config, flags: dict[str, Any], settings: tuple[str, ..
 
 
 def _new_folder(config: Config) -> Path:
-    """Makes a folder that no other run has, even if it starts within the same second."""
+    """Creates a folder of its own, even for runs that start within the same second."""
     data = Path(config.data.dataset).name.split(".")[0]
     name = f"{data}-{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder, number = Path("runs") / name, 1
@@ -243,10 +244,10 @@ def _prepared(config: Config, folder: Path, data_dir: Path | None, progress: boo
         click.echo(str(report))
         rare = report.rows_kept - len(split.log) - split.dropped
         if rare:
-            click.echo(f"{rare:,} rows of rare users and items dropped (k-core)")
+            click.echo(f"{rare:,} rows of rare users and items are dropped (k-core)")
     click.echo(
         f"{config.data.dataset}: {card['users']:,} users, {card['items']:,} items, "
-        f"{card['interactions']:,} interactions, of which the parts are"
+        f"{card['interactions']:,} interactions, in these splits:"
     )
     click.echo(str(split.report))
     click.echo()

@@ -41,7 +41,7 @@ class PartSummary:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What a split did to the log, and how far its test part can be trusted.
+    """What a split did to the log, and how far its test split can be trusted.
 
     Attributes:
         method: "leave_last_out" or "time".
@@ -50,11 +50,11 @@ class SplitReport:
             "test kept" (warm rows only).
         ties_at_cut: Leave-last-out: users whose first test event has the same time as their last
             event before it, so that the order of the log decided. Time: rows at the cut time.
-        ties_share: ``ties_at_cut`` as a share of the users with a test part, or of all rows.
+        ties_share: ``ties_at_cut`` as a share of the users with a test split, or of all rows.
         test_before_history: Share of test events that happen before the latest history event of
             the whole log, so that a model has seen other users' future. 0 for the time split.
-        cold_users: Users of the test part that do not occur in history.
-        cold_items: Items of the test part that do not occur in history.
+        cold_users: Users of the test split that do not occur in history.
+        cold_items: Items of the test split that do not occur in history.
         dropped: Test rows dropped because of a cold user or item.
         valid_cold: Rows of valid whose user or item does not occur in train. They are no targets,
             but stay in history.
@@ -157,7 +157,7 @@ class SplitReport:
         else:
             title = f"leave-{self.parameter:g}-last-out: test is the end of each long enough user"
             ties = (
-                f"{self.ties_at_cut:,} users ({self.ties_share:.1%} of those with a test part) "
+                f"{self.ties_at_cut:,} users ({self.ties_share:.1%} of those with a test split) "
                 "have events of equal time on both sides of the cut; the order of the log decided"
             )
             leak = f"{before} history event of the whole log: models see the future of other users"
@@ -165,14 +165,14 @@ class SplitReport:
                 ties = "the log has no times, so the order of its rows decided"
                 leak = "how many test events happen before events of history is unknown"
         cold = (
-            f"{self.dropped:,} test rows are dropped, as nothing before the test part is of their "
+            f"{self.dropped:,} test rows are dropped, as nothing before the test split is of their "
             f"user ({self.cold_users:,} users) or their item ({self.cold_items:,} items); "
             f"{self.valid_cold:,} validation rows likewise count as history, but not as targets"
         )
         number = self.parts["test kept"].rows
         again = (
             f"{self.repeats:,} of {number:,} test rows ({self.repeats / number:.1%}) are of items "
-            "that their user had before"
+            "that their user has seen"
         )
         return "\n".join([title, *table, ties, leak, cold, again])
 

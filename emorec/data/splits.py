@@ -25,13 +25,13 @@ __all__ = [
 class Split:
     """Three parts of a log that share vocabularies.
 
-    The vocabularies hold the users and items that occur before the test part (train or valid);
+    The vocabularies hold the users and items that occur before the test split (train or valid);
     test rows of other users or items can be recommended by no model and are dropped.
 
     Attributes:
         train: What parameters are learned from.
         valid: Hold-out that chooses checkpoints and hyper-parameters, with all its rows, because
-            they are history when the test part is predicted. Its targets are `valid_targets`.
+            they are history when the test split is predicted. Its targets are `valid_targets`.
             Empty where the rule leaves none, e.g. where no user has more than 2n events.
         test: Hold-out that is looked at once; warm users and items only.
         dropped: Number of test rows dropped because their user or item is cold.
@@ -46,7 +46,7 @@ class Split:
 
     @cached_property
     def history(self) -> Interactions:
-        """Everything known before the test part: train, then valid."""
+        """Everything known before the test split: train, then valid."""
         return self.train.joined_with(self.valid)
 
     @cached_property
@@ -66,7 +66,7 @@ def split_interactions(
     n: int = 10,
     quantile: float = 0.9,
 ) -> Split:
-    """Holds out a test part, then a validation part of what remains, by the same rule.
+    """Holds out a test split, then a validation split of what remains, by the same rule.
 
     Args:
         interactions: The whole log.
@@ -80,7 +80,7 @@ def split_interactions(
 
     Raises:
         ValueError: If the method is unknown, ``n`` or ``quantile`` is out of range, the log is
-            empty, or the test part or its warm rows are none.
+            empty, or the test split or its warm rows are none.
     """
     in_test = _held_out(interactions, method, n, quantile)
     if not in_test.any():
@@ -117,7 +117,7 @@ def hold_out_validation(
     n: int = 10,
     quantile: float = 0.9,
 ) -> Split:
-    """Holds out a validation part alone, for a model that is to be used rather than judged.
+    """Holds out a validation split alone, for a model that is to be used rather than judged.
 
     Args:
         interactions: The whole log.
@@ -126,7 +126,7 @@ def hold_out_validation(
         quantile: As in `split_interactions`.
 
     Returns:
-        A split with an empty test part, whose vocabularies hold just the users and items that
+        A split with an empty test split, whose vocabularies hold just the users and items that
         occur: others could only be scored by chance.
 
     Raises:
@@ -139,7 +139,7 @@ def hold_out_validation(
 def how_tests_differ(one: Split, other: Split) -> str:
     """In what two splits ask different things of a model: held-out events, or what came before.
 
-    How the events before the test part fall into train and valid makes no difference, nor does the
+    How the events before the test split fall into train and valid makes no difference, nor does the
     order of rows.
 
     Returns:
@@ -293,7 +293,7 @@ def _why_empty(interactions: Interactions, method: SplitMethod, n: int, quantile
     if method == "time":
         cut = _cut_time(interactions.time, quantile)
         return (
-            f"the test part is empty: none of {len(interactions):,} rows is later than the "
+            f"the test split is empty: none of {len(interactions):,} rows is later than the "
             f"{quantile:g} quantile of time, {cut}; lower quantile or use method 'leave_last_out'"
         )
     longest = int(np.bincount(interactions.user).max())
@@ -303,6 +303,6 @@ def _why_empty(interactions: Interactions, method: SplitMethod, n: int, quantile
         else "use method 'time'"
     )
     return (
-        f"the test part is empty: no user has more than n = {n} interactions, the longest has "
+        f"the test split is empty: no user has more than n = {n} interactions, the longest has "
         f"{longest}; {advice}"
     )

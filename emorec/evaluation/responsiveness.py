@@ -15,7 +15,7 @@ from emorec.data.interactions import Interactions
 from emorec.evaluation.scores import Scorer, as_user_indices
 from emorec.evaluation.top_k import TopK, recommend_top_k
 
-__all__ = ["judge_responsiveness", "responsiveness", "with_events"]
+__all__ = ["evaluate_responsiveness", "responsiveness", "with_events"]
 
 
 def responsiveness(
@@ -98,7 +98,7 @@ def responsiveness(
     )
 
 
-def judge_responsiveness(
+def evaluate_responsiveness(
     scorer_of: Callable[[Interactions], Scorer],
     history: Interactions,
     users: torch.Tensor | np.ndarray,

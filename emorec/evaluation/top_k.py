@@ -25,7 +25,7 @@ __all__ = [
     "SeenItems",
     "TopK",
     "evaluate",
-    "left_out",
+    "excluded_items",
     "recommend_top_k",
     "seen_matrix",
 ]
@@ -135,7 +135,7 @@ def seen_matrix(interactions: Interactions) -> sparse.csr_matrix:
     return matrix
 
 
-def left_out(interactions: Interactions, seen: SeenItems) -> sparse.csr_matrix:
+def excluded_items(interactions: Interactions, seen: SeenItems) -> sparse.csr_matrix:
     """The items that no list of their user may hold, as `seen_matrix`; none if ``seen`` allows."""
     return seen_matrix(interactions if seen == "exclude" else interactions.select(_NO_ROWS))
 

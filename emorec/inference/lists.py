@@ -1,4 +1,4 @@
-"""Lists for users by their own ids: from the model, or of what is popular."""
+"""Recommendation lists for users by their own ids, from a model or by popularity."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from emorec.baselines import MeanReaction, MostPop
 from emorec.data.interactions import Interactions
 from emorec.evaluation.scores import Scorer, scores_in_chunks
-from emorec.evaluation.top_k import SeenItems, TopK, left_out, recommend_top_k
+from emorec.evaluation.top_k import SeenItems, TopK, excluded_items, recommend_top_k
 from emorec.inference.ranking import ModelScorer
 from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity
@@ -38,9 +38,9 @@ def make_lists(
     Args:
         model: The model.
         users: The users' own ids, in the order of the lists; one may occur again.
-        history: What the model is told: its users get its lists.
-        known: The history, and maybe events of other users, who come after those of the history in
-            its vocabulary. They, and ids that it does not hold, get the most popular items.
+        history: The events that the model uses; its users get lists of the model.
+        known: The history and, possibly, events of other users, who come after those of the history
+            in its vocabulary. They, and unknown ids, get the most popular items.
         k: Length of the lists; shorter where the catalogue ends.
         device: Where to compute.
         seen: Whether lists may hold items that their user has in ``known``.
@@ -48,21 +48,21 @@ def make_lists(
 
     Returns:
         Columns ``user, rank, item, score, liked, source``; without ``liked`` if the model does not
-        judge items. ``score`` is the value that the model ranks by, missing where ``source`` is
-        "popular".
+        predict the polarity of items. ``score`` is the value that the model ranks by; it is missing
+        where ``source`` is "popular".
 
     Warns:
-        UserWarning: If there are users that the model is not told of.
+        UserWarning: If users have no events in the history.
     """
     index, k = known.users.indices(users), min(int(k), known.num_items)
     is_known = (index >= 0) & (index < history.num_users)
     served, unknown = np.flatnonzero(is_known), np.flatnonzero(~is_known)
-    judges = isinstance(model.polarity, ItemPolarity)
+    predicts_liked = isinstance(model.polarity, ItemPolarity)
     parts = []
     if len(served):
         encoder = model.graph_encoder
         if encoder is None or not encoder.needs_full_graph:
-            history = history.of_users(index[served])  # what others did says nothing more
+            history = history.of_users(index[served])  # other users have no effect on this model
         scorer = ModelScorer(model, history, device)
         bar = tqdm(total=len(served), desc="lists", unit="user", leave=False, disable=not progress)
         with bar:
@@ -72,8 +72,8 @@ def make_lists(
                 bar.update(len(users))
                 return scores
 
-            topk = recommend_top_k(counted, index[served], left_out(history, seen), k)
-        polarity = scorer.polarity if judges else None
+            topk = recommend_top_k(counted, index[served], excluded_items(history, seen), k)
+        polarity = scorer.polarity if predicts_liked else None
         parts.append(_rows(served, index[served], topk, "model", polarity, history))
     if len(unknown):
         first = plain(users[unknown[0]])
@@ -84,12 +84,12 @@ def make_lists(
             f"the model has no events of {whom}, {they} the most popular items", stacklevel=3
         )
         nobody = sparse.csr_matrix((1, known.num_items), dtype=np.float32)
-        excluded = sparse.vstack([left_out(known, seen), nobody], format="csr")
+        excluded = sparse.vstack([excluded_items(known, seen), nobody], format="csr")
         row = np.where(index[unknown] < 0, known.num_users, index[unknown])
         topk = recommend_top_k(MostPop().fit(known), row, excluded, k)
-        polarity = MeanReaction().fit(known) if judges else None
+        polarity = MeanReaction().fit(known) if predicts_liked else None
         parts.append(_rows(unknown, row, topk, "popular", polarity, known))
-    columns = ["place", "rank", "item", "score", *(["liked"] if judges else []), "source"]
+    columns = ["place", "rank", "item", "score", *(["liked"] if predicts_liked else []), "source"]
     lists = pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
     lists = lists.sort_values(["place", "rank"], ignore_index=True)
     lists.insert(0, "user", [users[place] for place in lists.pop("place")])
@@ -104,7 +104,7 @@ def _rows(
     polarity: Scorer | None,
     log: Interactions,
 ) -> pd.DataFrame:
-    """Lists row by row, for users who were asked for in these places."""
+    """Lists as rows, for users at these places of the request."""
     row, column = np.nonzero(topk.items.numpy() >= 0)
     frame = pd.DataFrame(
         {
@@ -122,7 +122,7 @@ def _rows(
 
 
 def _predicted(predict: Scorer, users: np.ndarray, topk: TopK, num_items: int) -> np.ndarray:
-    """What is predicted of the items in lists, row by row; empty places are left out."""
+    """Predictions for the items in lists, row by row; empty places are left out."""
     found = torch.zeros(topk.items.shape)
     for chunk, predicted in scores_in_chunks(predict, users, num_items):
         found[chunk] = predicted.gather(1, topk.items[chunk].clamp(min=0))

@@ -10,7 +10,7 @@ from emorec.config import Config
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
 from emorec.evaluation.scores import users_at_a_time
-from emorec.evaluation.top_k import TopK, evaluate, left_out, recommend_top_k
+from emorec.evaluation.top_k import TopK, evaluate, excluded_items, recommend_top_k
 from emorec.inference.ranking import ModelScorer
 from emorec.nn.model import Recommender
 
@@ -50,7 +50,7 @@ class Validation:
         self.targets = targets
         self.users = torch.from_numpy(np.unique(targets.user))
         self._config = config
-        self._excluded = left_out(fit, config.evaluation.seen)
+        self._excluded = excluded_items(fit, config.evaluation.seen)
         self._candidates = torch.zeros(fit.num_items, dtype=torch.bool)
         self._candidates[np.unique(fit.item)] = True
         self.chunk_size = users_at_a_time(fit.num_items)

@@ -53,7 +53,7 @@ def test_nothing_is_chosen_without_validation():
         assert baseline.choices == 1
         shown = str(baseline)
         assert shown == "no settings" or shown.endswith(
-            "(not tuned, as there is no validation part)"
+            "(not tuned, as there is no validation split)"
         )
 
 

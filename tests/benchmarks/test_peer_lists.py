@@ -147,7 +147,7 @@ def test_a_log_without_a_validation_part_is_refused(environments, monkeypatch):
     command = ["--dataset", "walk", "--environments", str(environments)]
     result = CliRunner().invoke(peer_lists.main, command)
     assert result.exit_code == 2
-    assert "walk is too short for a validation part" in result.output
+    assert "walk is too short for a validation split" in result.output
 
 
 def test_fewer_epochs_are_the_first_of_them(environments):

@@ -60,7 +60,7 @@ class TestBadInput:
         (tmp_path / "log.csv").write_text(with_column(3, "1000"), encoding="utf-8")
         self.fails(
             tmp_path, "--dataset", tmp_path / "log.csv", "--set", "split.method=time",
-            message="test part is empty: none of .* rows is later than the 0.9 quantile",
+            message="test split is empty: none of .* rows is later than the 0.9 quantile",
         )  # fmt: skip
 
     def test_truncated_gz(self, tmp_path):
@@ -137,7 +137,7 @@ class TestBadInput:
         monkeypatch.setattr("emorec.training.loop.training_batches", fails)
         assert_fails(
             cli.train, "--dataset", log, "--run-dir", tmp_path / "run", *TINY,
-            message="there is not enough memory .*Unable to allocate 7 TiB.; lower training.batch",
+            message="out of memory .*Unable to allocate 7 TiB.; lower training.batch",
         )  # fmt: skip
 
     def test_other_errors_of_the_program_are_not_hidden(self, log, tmp_path, monkeypatch):
@@ -174,7 +174,7 @@ class TestBadInput:
         arguments = ["--dataset", log, "--epochs", 1, "--preset", preset, "--set", "split.n=3"]
         result = call(cli.train, *arguments, "--run-dir", tmp_path / "auto")
         assert result.exit_code == 0, result.output
-        said = "Sums over the graph's edges are by PyTorch, as DGL cannot be imported"
+        said = "Sums over the graph's edges: PyTorch, because DGL cannot be imported"
         assert result.stdout.count(said) == 1
         assert 'backend = "auto"' in (tmp_path / "auto" / "config.toml").read_text()
 

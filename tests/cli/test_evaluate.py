@@ -147,7 +147,7 @@ class TestEvaluate:
         (other / "manifest.json").unlink()
         assert_fails(
             cli.evaluate, trained[0], other,
-            message="other cannot be compared with run, as it holds another test part: "
+            message="other cannot be compared with run, because its test split differs: "
             r"11 held-out events, not 12 \(split.n is 3, not 2\)",
         )  # fmt: skip
 
@@ -165,4 +165,4 @@ class TestEvaluate:
             np.repeat(["a", "b"], 9), np.arange(18) % 7, [0] * 18, np.arange(18)
         )
         EmoRec(config=small_config()).fit(log, progress=False).save(tmp_path)
-        assert_fails(cli.evaluate, tmp_path, message="holds no test part")
+        assert_fails(cli.evaluate, tmp_path, message="has no test split")

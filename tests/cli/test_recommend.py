@@ -100,7 +100,7 @@ class TestRecommend:
         result = call(cli.recommend, trained[0], *arguments)
         assert result.exit_code == 0, result.output
         assert result.stderr == (
-            "note: the model leaves 1 of 3 events out: they are of items it does not know, such as "
+            "note: 1 of 3 events are left out: they are of items without a train event, such as "
             "'東京 99'\n"
         )
         found = json.loads(result.stdout)

@@ -67,12 +67,12 @@ class TestResume:
             interrupt_training(patch, epoch, KeyboardInterrupt)
             result = call(cli.train, *arguments, "--run-dir", stopped)
         assert result.exit_code == 130
-        assert "Nothing is lost up to the last whole epoch" in result.stderr
+        assert "All finished epochs are saved" in result.stderr
         assert f"emorec-train --resume '{stopped}'" in result.stderr
         assert not (stopped / "model.safetensors").exists()
         result = call(cli.train, "--resume", stopped)
         assert result.exit_code == 0, result.output
-        assert f"Going on with {stopped}" in result.stdout
+        assert f"Resuming {stopped}" in result.stdout
         assert_same_run(whole, stopped)
 
     def test_a_real_process_and_a_real_signal(self, tmp_path):
@@ -91,7 +91,7 @@ class TestResume:
             process.kill()
         assert process.returncode == 130, errors
         assert "Traceback" not in errors
-        assert "Stopped. Nothing is lost" in errors
+        assert "Stopped. All finished epochs are saved" in errors
         assert 1 <= len(records(stopped)) < 12
         assert not list(stopped.glob(".*.tmp"))
         assert call(cli.train, "--resume", stopped).exit_code == 0
@@ -140,13 +140,13 @@ class TestResume:
     def test_other_options_are_refused(self, trained, arguments):
         assert_fails(
             cli.train, "--resume", trained[0], *arguments,
-            message="only --epochs and --threads may be given",
+            message="only --epochs, --threads and --device may",
         )  # fmt: skip
 
     def test_a_run_without_a_test_part(self, tmp_path):
         config = small_config("", "training.epochs=1")
         EmoRec(config=config).fit(small_log([(0, 0, 0, 0), (1, 1, 0, 1)], 2, 2)).save(tmp_path)
-        message = "holds no test part: it was made by EmoRec.save"
+        message = "has no test split: EmoRec.save wrote it"
         assert_fails(cli.train, "--resume", tmp_path, message=message)
 
     def test_no_run_there(self, tmp_path):

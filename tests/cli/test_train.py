@@ -39,7 +39,7 @@ class TestTrain:
             cli.train, "--dataset", data, "--epochs", 1, "--run-dir", tmp_path / "run", *TINY,
             "--set", "data.min_item_events=2",
         )  # fmt: skip
-        assert "1 rows of rare users and items dropped (k-core)\n" in result.stdout
+        assert "1 rows of rare users and items are dropped (k-core)\n" in result.stdout
 
     def test_the_run_folder(self, trained):
         folder, _ = trained
@@ -78,7 +78,7 @@ class TestTrain:
         file.write_text('preset = "diff-gat"\n')
         assert_fails(
             cli.train, "--config", file, "--preset", "emo-gat", "--dataset", log,
-            message="--preset emo-gat does not fit .*my.toml, which is of preset diff-gat",
+            message="--preset emo-gat contradicts .*my.toml, which has preset diff-gat",
         )  # fmt: skip
 
     def test_options_and_settings_count_all_at_once(self, log, tmp_path):
@@ -143,7 +143,7 @@ class TestTrain:
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         assert_fails(
             cli.train, "--dataset", log, "--run-dir", folder, *TINY,
-            message="is there already and is not empty; name another --run-dir, or use --resume",
+            message="exists and is not empty; choose another --run-dir, or use --resume",
         )  # fmt: skip
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -158,7 +158,7 @@ class TestTrain:
         arguments = ["--dataset", data, "--epochs", 1, "--run-dir", tmp_path / "run", *TINY]
         result = call(cli.train, *arguments)
         assert result.exit_code == 0, result.output  # the order of the log decides
-        assert "100.0% of those with a test part) have events of equal time" in result.stdout
+        assert "100.0% of those with a test split) have events of equal time" in result.stdout
 
     def test_warnings_are_notes_and_stay_in_the_command(self, tmp_path):
         rules = tmp_path / "rules.toml"

@@ -91,7 +91,7 @@ def test_after_quantile_agrees_with_linear_interpolation(quantile: float) -> Non
 
 def test_leave_last_out_parts_and_vocabularies() -> None:
     split = split_interactions(LOG, "leave_last_out", n=1)
-    # Test: ann e, bob c, cid e. e occurs only in the test part, so two of the three rows drop.
+    # Test: ann e, bob c, cid e. e occurs only in the test split, so two of the three rows drop.
     assert external(split.test) == [("bob", "c", 40)]
     assert split.dropped == 2
     assert external(split.valid) == [("bob", "b", 40), ("ann", "d", 50)]
@@ -191,7 +191,7 @@ def test_report_of_leave_last_out() -> None:
     text = str(report)
     assert "leave-1-last-out" in text
     assert (
-        "2 test rows are dropped, as nothing before the test part is of their user (0 users) or "
+        "2 test rows are dropped, as nothing before the test split is of their user (0 users) or "
         "their item (1 items)"
     ) in text
 

@@ -13,7 +13,7 @@ from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions
 from emorec.data.synthetic import generate
 from emorec.data.vocabulary import Vocabulary
-from emorec.evaluation.responsiveness import judge_responsiveness, responsiveness, with_events
+from emorec.evaluation.responsiveness import evaluate_responsiveness, responsiveness, with_events
 from emorec.evaluation.top_k import TopK, seen_matrix
 
 LOVE, LIKE, SKIP, HATE = Feedback
@@ -224,24 +224,24 @@ class TestJudgeResponsiveness:
     NEIGHBOURS = ItemKNN(neighbours=12).fit(LOG).similarity
     USERS = np.arange(0, LOG.num_users, 2)
 
-    def judge(self, scorer_of, **options):
-        return judge_responsiveness(
+    def evaluate_scorer(self, scorer_of, **options):
+        return evaluate_responsiveness(
             scorer_of, self.LOG, self.USERS, self.NEIGHBOURS, 8, **options
         ).mean()
 
     def test_popularity_does_not_listen(self):
         popular = MostPop().fit(self.LOG)
-        found = self.judge(lambda history: popular)
+        found = self.evaluate_scorer(lambda history: popular)
         assert (found["responsiveness"], found["over_like"], found["locality"]) == (0, 0, 1)
 
     def test_a_model_that_pushes_neighbours_away(self):
-        found = self.judge(lambda log: SignedKNN(self.NEIGHBOURS, log, weight=-3.0))
+        found = self.evaluate_scorer(lambda log: SignedKNN(self.NEIGHBOURS, log, weight=-3.0))
         assert found["responsiveness"] > 0.5
         assert found["over_like"] > 0.5
         assert found["left_control"] == 0
 
     def test_a_model_that_takes_a_dislike_for_a_like(self):
-        found = self.judge(lambda log: SignedKNN(self.NEIGHBOURS, log, weight=1.0))
+        found = self.evaluate_scorer(lambda log: SignedKNN(self.NEIGHBOURS, log, weight=1.0))
         # It brings more of the neighbourhood, just as a like would.
         assert found["responsiveness"] < 0.2
         assert found["over_like"] == 0
@@ -251,7 +251,7 @@ class TestJudgeResponsiveness:
             return SignedKNN(self.NEIGHBOURS, history, weight=-3.0)
 
         frames = [
-            judge_responsiveness(scorer_of, self.LOG, self.USERS, self.NEIGHBOURS, 8, size)
+            evaluate_responsiveness(scorer_of, self.LOG, self.USERS, self.NEIGHBOURS, 8, size)
             for size in (None, 7)
         ]
         assert frames[0].index.tolist() == self.USERS.tolist()
@@ -260,7 +260,7 @@ class TestJudgeResponsiveness:
     def test_users_without_a_candidate_are_left_out(self):
         everything = log([(0, item, LIKE, item) for item in range(3)] + [(1, 0, LIKE, 0)], 2, 3)
         popular = MostPop().fit(everything)
-        found = judge_responsiveness(
+        found = evaluate_responsiveness(
             lambda history: popular,
             everything,
             [0, 1],
@@ -271,4 +271,4 @@ class TestJudgeResponsiveness:
 
     def test_users_must_be_distinct(self):
         with pytest.raises(ValueError, match="users must be distinct"):
-            judge_responsiveness(lambda history: None, self.LOG, [1, 1], self.NEIGHBOURS, 3)
+            evaluate_responsiveness(lambda history: None, self.LOG, [1, 1], self.NEIGHBOURS, 3)

@@ -99,7 +99,7 @@ class TestRecommend:
     def test_the_test_part_is_seen_too_but_for_lists_to_be_evaluated(self, tmp_path):
         split = split_interactions(LOG, n=3)
         recommender = EmoRec(config=CONFIG).fit(split, progress=False)
-        with pytest.warns(UserWarning, match="counts as seen.*evaluated, give before_test=True"):
+        with pytest.warns(UserWarning, match="to evaluate them, give before_test=True"):
             lists = recommender.recommend(USERS, k=50)
         recommender.save(tmp_path)
         loaded = EmoRec.load(tmp_path)
@@ -265,7 +265,7 @@ class TestEvents:
     def test_items_that_the_model_does_not_know(self, flagship):
         events = self.events_of(3, "a twin")
         strange = pd.concat([events, events[:2].assign(item_id="a novelty")])
-        with pytest.warns(UserWarning, match=r"leaves 2 of \d+ events out.*'a novelty'"):
+        with pytest.warns(UserWarning, match=r"2 of \d+ events are left out.*'a novelty'"):
             found = flagship.recommend(["a twin"], events=strange)
         pd.testing.assert_frame_equal(found, flagship.recommend(["a twin"], events=events))
         with pytest.warns(UserWarning, match="'a novelty'"):
@@ -280,9 +280,7 @@ class TestEvents:
         events = pd.concat(
             [self.events_of(3, "a twin"), self.events_of(5, USERS[4], timestamp=now)]
         )
-        with pytest.warns(
-            UserWarning, match="users it does not know, and it has a vector per user"
-        ):
+        with pytest.warns(UserWarning, match="new users, and this model has an embedding per user"):
             found = recommender.recommend(["a twin", USERS[4]], k=50, events=events)
         twin = found[found["user"] == "a twin"]
         assert set(twin["source"]) == {"popular"}  # but not what the twin has met
