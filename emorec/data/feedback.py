@@ -10,10 +10,10 @@ __all__ = ["Feedback"]
 
 
 class Feedback(IntEnum):
-    """What an interaction says about the user's taste, from love to rejection.
+    """Kind of feedback of an interaction, from most positive to most negative.
 
-    The kinds span two axes: polarity (does it attract or repel?) and explicitness (did the user
-    say so, or does behaviour suggest it?). Their values index tables and are stored as int8.
+    The kinds span two axes: polarity (positive or negative) and explicitness (stated by the user,
+    or inferred from behaviour). Their values index tables and are stored as int8.
     """
 
     EXPLICIT_POSITIVE = 0
@@ -28,7 +28,7 @@ class Feedback(IntEnum):
 
     @property
     def is_positive(self) -> bool:
-        """Whether the feedback attracts."""
+        """Whether the feedback is positive."""
         return self <= Feedback.IMPLICIT_POSITIVE
 
     @property

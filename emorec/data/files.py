@@ -1,4 +1,4 @@
-"""Opening files and archives, and what to say when they are damaged."""
+"""Opens files and archives, and explains what is wrong with damaged ones."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def tar_members(tar: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
     """The members of a tar archive; each is measured before it is unpacked to get to the next.
 
     Raises:
-        DataError: If they unpack to far more than logs can.
+        DataError: If they unpack to far more than logs do.
     """
     size, packed = 0, path.stat().st_size
     for info in tar:
@@ -83,15 +83,15 @@ def tar_members(tar: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
 
 
 def require_size(size: int, packed: int, source: str) -> None:
-    """Refuses a file that unpacks to far more than a log can.
+    """Refuses a file that unpacks to far more than a log does.
 
     Raises:
         DataError: If ``size`` bytes are more than 256 MiB and 200 times the ``packed`` ones.
     """
     if size > max(FREE_SIZE, MAX_RATIO * packed):
         raise DataError(
-            f"{source}: unpacks to more than {MAX_RATIO} times its {packed:,} bytes, which no log "
-            "does; if it is one all the same, unpack it by other means"
+            f"{source}: unpacks to more than {MAX_RATIO} times its {packed:,} bytes, which is "
+            "unusual for a log; if it is one, unpack it by other means"
         )
 
 
@@ -128,7 +128,7 @@ class _Bounded(io.RawIOBase):
 
 @contextmanager
 def readable(source: str, encoding: str, settable: bool = True) -> Iterator[None]:
-    """Turns what goes wrong while bytes become a table into errors that say what to do."""
+    """Turns errors of reading a table into errors that say what to do."""
     try:
         yield
     except DataError:
@@ -141,7 +141,7 @@ def readable(source: str, encoding: str, settable: bool = True) -> Iterator[None
             "copy or download it again"
         ) from error
     except (zipfile.BadZipFile, tarfile.TarError, KeyError) as error:
-        raise DataError(f"{source}: not the archive it should be: {error}") from error
+        raise DataError(f"{source}: not a readable archive: {error}") from error
     except RuntimeError as error:  # of encryption, or a compression that is not known
         raise DataError(
             f"{source}: cannot be unpacked here ({one_line(error)}); unpack it by other means"

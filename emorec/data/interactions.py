@@ -1,4 +1,4 @@
-"""Interactions: the single currency between readers, splits, graph, sequences and evaluation."""
+"""Interactions: the table of events that all other modules take."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def _in_one_unit(log: Interactions, later: Interactions) -> tuple[Interactions, 
 
 
 def k_core(interactions: Interactions, user_k: int = 1, item_k: int = 1) -> Interactions:
-    """Drops users and items with few rows, again and again, until every one left has enough.
+    """Drops users and items with few rows, repeatedly, until all that are left have enough.
 
     Args:
         interactions: The log.
@@ -228,11 +228,11 @@ def k_core(interactions: Interactions, user_k: int = 1, item_k: int = 1) -> Inte
         item_k: Rows that each item must keep.
 
     Returns:
-        The largest subset in which every user and item has enough rows, reindexed; with both at
-        1, which asks for nothing, the log as it is.
+        The largest subset in which every user and item has enough rows, reindexed. With both at 1,
+        the log itself.
 
     Raises:
-        ValueError: If nothing survives.
+        ValueError: If no row is left.
     """
     if max(user_k, item_k) <= 1:
         return interactions
@@ -245,16 +245,16 @@ def k_core(interactions: Interactions, user_k: int = 1, item_k: int = 1) -> Inte
             return kept.reindexed()
         kept = kept.select(rows)
     raise ValueError(
-        f"no interaction survives the k-core with at least {user_k} per user and {item_k} per item"
+        f"no row is left in the k-core with at least {user_k} per user and {item_k} per item"
     )
 
 
 def require_choice(log: Interactions, source: str) -> None:
-    """Refuses a log that cannot say who prefers what.
+    """Checks that a log has at least two users and two items.
 
     Args:
         log: The log.
-        source: What the error calls it.
+        source: Name of the log in the error.
 
     Raises:
         ValueError: If it has fewer than two users or two items.
@@ -262,8 +262,8 @@ def require_choice(log: Interactions, source: str) -> None:
     for number, name in ((log.num_users, "user"), (log.num_items, "item")):
         if number < 2:
             raise ValueError(
-                f"{source} has {number} {name} only; to learn who prefers what, at least two users "
-                "and two items are needed"
+                f"{source} has {number} {name} only; a recommender needs at least two users and "
+                "two items"
             )
 
 

@@ -1,4 +1,4 @@
-"""From tables of any origin to interactions, with every bad value named."""
+"""Converts tables to interactions; errors name the row, the column and the value."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PLAYS = (
 
 @dataclass(frozen=True)
 class ReadReport:
-    """What reading a log kept, dropped and assumed.
+    """Report of reading a log: rows kept, rows dropped, and assumptions.
 
     Attributes:
         source: The file, or "the DataFrame".
@@ -42,7 +42,7 @@ class ReadReport:
         feedback: Kept rows per kind of feedback.
         unused_rules: Rules that matched no row, as text.
         time_unit: Unit of the interactions' times.
-        time_note: How the times were understood.
+        time_note: How the times were read.
     """
 
     source: str
@@ -109,24 +109,24 @@ def read_interactions(
         user: Column of user ids, integers or text.
         item: Column of item ids, integers or text.
         time: Column of times, see `emorec.data.times.parse_times`; "" for a log without times.
-        rating: Column that the rules know as ``rating``; used only if they ask for it.
+        rating: Column that rules call ``rating``; used only if they need it.
         feedback: Column that holds the kind of feedback itself (labels such as
             "explicit_positive"); then neither rating nor rules are used.
         rules: Shipped rules ("ratings", "kuairand"), a TOML file, a dict or `FeedbackRules`. None
-            takes "ratings", for stars from 1 to 5, and refuses ratings that look otherwise.
-        time_unit: "s", "ms", "us", "ns" or "auto" (by size; the report tells).
+            takes "ratings", for stars from 1 to 5, and refuses ratings that do not look like them.
+        time_unit: "s", "ms", "us", "ns" or "auto" (by size; see the report).
         time_format: How dates are written, if not as ISO 8601.
-        order: Without times, "file" takes the order of rows for that of events; "none" draws one
-            at random, always the same.
+        order: Order of events without times: "file", that of rows; or "none", a random but
+            reproducible one.
         file_format: "csv", "jsonl" or "parquet"; None tells by the suffix.
         delimiter: Of a csv file, one or more characters; None tells by the header.
         names: Column names of a csv file that has no header; a first line of these names is one.
         encoding: Encoding of a text file.
         decimal: What separates decimals in a csv file, "." or ",".
-        settable: False for events of a trained model, whose errors must not advise other settings.
+        settable: False for events of a trained model, whose settings cannot be changed.
 
     Returns:
-        The interactions and the report of what was kept, dropped and assumed.
+        The interactions and the report.
 
     Raises:
         DataError: If the log cannot be read; names file, line, column and value.
@@ -217,7 +217,7 @@ def interactions_of_table(
     if not time and order == "none":
         np.random.default_rng(_ORDER_SEED).shuffle(matched)
     for name, ids in ((user, user_ids), (item, item_ids)):
-        _warn_of_nobody(table, name, ids)
+        _warn_of_missing_words(table, name, ids)
     users, user_index = _fit(table, user, user_ids, matched)
     items, item_index = _fit(table, item, item_ids, matched)
     kinds, ticks = match.feedback[matched], times.values[matched]
@@ -246,7 +246,7 @@ def interactions_of_table(
 
 
 def load_rules(rules: RulesLike) -> FeedbackRules:
-    """Rules from any way to give them."""
+    """Loads rules from any of the accepted forms."""
     if isinstance(rules, FeedbackRules):
         return rules
     if isinstance(rules, Mapping):
@@ -341,28 +341,28 @@ def _values_of_feedback(table: Table, column: str, values: pd.Series) -> np.ndar
     )
     if kinds.max() <= 1 and len(kinds) > 1:
         raise DataError(
-            f"{table.source}, column {column!r}: 0 and 1 may be thumbs, and may be values of "
-            "Feedback (explicit and implicit positive); give labels such as explicit_positive, or "
+            f"{table.source}, column {column!r}: 0 and 1 may be thumbs or values of Feedback "
+            "(explicit and implicit positive); give labels such as explicit_positive, or "
             f'write rules, such as explicit_positive = "{column} == 1"'
         )
     meaning = ", ".join(f"{kind.value} {kind.label}" for kind in Feedback)
     warnings.warn(
-        f"{table.source}, column {column!r}: numbers are taken for values of Feedback ({meaning})",
+        f"{table.source}, column {column!r}: numbers are read as values of Feedback ({meaning})",
         stacklevel=4,
     )
     return kinds.astype(np.int8)
 
 
-def _warn_of_nobody(table: Table, column: str, ids: pd.Series) -> None:
-    """Says so where an id of a file without types looks like a missing one."""
+def _warn_of_missing_words(table: Table, column: str, ids: pd.Series) -> None:
+    """Warns about ids that look like missing values, in files without types."""
     if not table.from_text:
         return
     for word, number in (
         ids[ids.isin(["NULL", "null", "NaN", "nan", "None"])].value_counts().items()
     ):
         warnings.warn(
-            f"{table.source}, column {column!r}: {word!r} is taken for an id "
-            f"({count(number, 'row')}); drop these rows if it stands for a missing one",
+            f"{table.source}, column {column!r}: {word!r} is read as an id "
+            f"({count(number, 'row')}); drop these rows if it means a missing id",
             stacklevel=3,
         )
 

@@ -1,4 +1,4 @@
-"""Feedback rules: which rows of a log are which kind of feedback, as expressions in TOML."""
+"""Feedback rules: conditions that map rows of a log to kinds of feedback, in TOML."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class FeedbackRule:
 
 @dataclass(frozen=True, eq=False)
 class RuleMatch:
-    """What rules made of a table.
+    """The result of applying rules to a table.
 
     Attributes:
         feedback: `Feedback` values, int8 ``[N]``, -1 where no rule matches.
-        unused: The rules that decided no row.
+        unused: The rules that matched no row first.
     """
 
     feedback: np.ndarray
@@ -58,7 +58,7 @@ class FeedbackRules:
     """Rules in order of precedence; the first one that matches a row decides its feedback.
 
     Attributes:
-        name: What messages call these rules.
+        name: Name of the rules in messages.
         rules: The rules, first match wins.
     """
 
@@ -95,7 +95,7 @@ class FeedbackRules:
         """Builds rules from ``{label: expression or list of expressions}``, in its order.
 
         Raises:
-            ValueError: If there is no rule, a label is no kind of feedback, or an expression is
+            ValueError: If there is no rule, a label is not a kind of feedback, or an expression is
                 not text or cannot be parsed.
         """
         rules: list[FeedbackRule] = []
@@ -138,7 +138,7 @@ class FeedbackRules:
         """Applies the rules to a table.
 
         Warns:
-            UserWarning: For each rule that decides no row.
+            UserWarning: For each rule that matches no row first.
 
         Raises:
             NoRuleMatches: If no rule matches any row.

@@ -1,4 +1,4 @@
-"""The scale that ratings are on, and feedback rules for scales other than stars."""
+"""Scales of ratings: checks for stars, and suggests feedback rules for other scales."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from emorec.data.files import DataError
 
 __all__ = ["require_stars", "suggested_rules"]
 
-# Upper ends of the scales that people use. Above the last one, numbers are counts.
+# Upper ends of common scales; above the last one, numbers are counts.
 _SCALES = (1, 2, 3, 4, 5, 6, 7, 10, 20, 100)
 _FEW = 10  # ratings; fewer than that may all be of one star
 
@@ -16,20 +16,19 @@ _FEW = 10  # ratings; fewer than that may all be of one star
 def require_stars(
     ratings: np.ndarray, source: str, *, is_certain: bool, settable: bool = True
 ) -> None:
-    """Refuses ratings that are not stars from 1 to 5, with rules for the scale they are on.
+    """Checks that ratings are stars from 1 to 5; the error suggests rules for their scale.
 
-    Read as stars, a thumb up (1) would be an explicit dislike, and a 7 of 10 nothing at all. So
-    every rating must be in 0 .. 5, where 0 stands for none, and something must be above 1. Where
-    nobody said that these are stars, some must be above 4, and no more than half below 2.5: on
-    other scales with few steps, and for counts, it is the other way round.
+    Read as stars, a thumb up (1) would be an explicit dislike, and a 7 out of 10 would match no
+    rule. Every rating must therefore be in 0 .. 5, where 0 means "not rated", and some must be
+    above 1. If the rules for stars apply only by default, some ratings must also be above 4, and at
+    most half below 2.5, which excludes other scales with few steps, and counts.
 
     Args:
         ratings: All ratings of a log, float64 ``[N]``, NaN where there is none.
-        source: What messages call the log.
-        is_certain: Whether the user named the rules for stars, as opposed to getting them by
-            default.
-        settable: Whether these ratings are a log, whose rules can be chosen, and not a few events
-            for a model of one, which may all be of one star.
+        source: Name of the log in messages.
+        is_certain: Whether the user named the rules for stars, instead of leaving them the default.
+        settable: Whether these ratings are a log, whose rules can be chosen. False for events of a
+            trained model, which may all have one star.
 
     Raises:
         DataError: If these are not stars.
@@ -49,12 +48,12 @@ def require_stars(
     span = f"ratings go from {low:g} to {high:g}" if low < high else f"all ratings are {low:g}"
     if fits and high > 4:
         span = f"{(stars < 2.5).mean():.0%} of the ratings are below 2.5"
-    why = f"{source}: {span}, but the rules 'ratings' are for stars from 1 to 5, 0 being none"
+    why = f"{source}: {span}, but the rules 'ratings' are for stars from 1 to 5 (0: not rated)"
     if not settable:
-        raise DataError(f"{why}; the model was trained on stars, so give its events stars as well")
+        raise DataError(f"{why}; the model was trained on stars, so rate its events by stars, too")
     sure = ""
     if fits and high > 1 and not is_certain:
-        sure = "; if these are stars all the same, give --set data.rules=ratings"
+        sure = "; if these are stars nevertheless, give --set data.rules=ratings"
     raise DataError(
         f"{why}. Save rules such as these in a file and give --set data.rules=FILE "
         f"(Python: EmoRec(..., 'data.rules=FILE')){sure}:\n"
@@ -79,15 +78,15 @@ def suggested_rules(ratings: np.ndarray) -> str:
         lines = [
             f'explicit_positive = "rating == {high:g}"',
             f'explicit_negative = "rating == {low:g}"',
-            f"# {high:g} is taken for the better one",
+            f"# {high:g} is assumed to be the better one",
         ]
         if len(values) == 3:
-            lines.append("# 0 says neither: those rows match no rule and are left out")
+            lines.append("# 0 is neither: those rows match no rule and are left out")
         return "\n".join(lines)
     if _are_counts(ratings):
         return (
             'implicit_positive = "rating > 0"\n'
-            "# the ratings look like counts of plays or purchases, which say nothing of dislikes"
+            "# the ratings look like counts of plays or purchases, which contain no dislikes"
         )
     if low < 0:
         half = _end_of_scale(max(-low, high)) / 2
@@ -96,16 +95,16 @@ def suggested_rules(ratings: np.ndarray) -> str:
             f"0 < rating <= {half:g}",
             f"-{half:g} <= rating < 0",
             f"rating < -{half:g}",
-            "0 says neither: those rows match no rule and are left out",
+            "0 is neither: those rows match no rule and are left out",
         )
     end = _end_of_scale(high)
     most, more, less = (f"{share * end:.6g}" for share in (0.9, 0.6, 0.4))
-    lowest, note = "0 <= rating", "a higher rating is taken for a better one"
+    lowest, note = "0 <= rating", "a higher rating is assumed to be better"
     if low > 0:
         lowest = f"{low:g} <= rating"
     elif (ratings == 0).mean() > max((ratings == value).mean() for value in values[1:]):
         lowest = "0 < rating"
-        note += '; 0, the most frequent value, for "not rated"'
+        note += '; 0, the most frequent value, is assumed to mean "not rated"'
     return _four_rules(
         f"rating >= {most}",
         f"{more} <= rating < {most}",

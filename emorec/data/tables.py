@@ -1,4 +1,4 @@
-"""Files of any common format as tables that remember where each row came from."""
+"""Reads files of any common format into tables that can locate each of their rows."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ _MOST_COLUMNS = 10_000  # some 50 microseconds each, and in JSON one value per r
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A table and the way back to the place of each row.
+    """A table that can locate each of its rows in the source.
 
     Attributes:
         frame: The columns, index 0 .. N - 1.
-        source: What messages call the table: a path, or "the DataFrame".
+        source: Name of the table in messages: a path, or "the DataFrame".
         place: "line 7 of ratings.csv" for row number 5; lines count from 1 as in an editor.
         names: Names of all columns of the source, those that were not kept included.
         from_text: Whether the ids are text only because the file has no types.
-        settable: Whether whoever reads an error may change how the table is read. False for
-            events that are given to a trained model, which reads them as it read its log.
+        settable: Whether the settings of reading can be changed. False for events of a trained
+            model, which are read with the settings of its log.
     """
 
     frame: pd.DataFrame
@@ -86,13 +86,13 @@ class Table:
         return cls(plain, source, place, tuple(names), settable=settable)
 
     def remedy(self, setting: str, value: str) -> str:
-        """What to do about a wrong setting of the section ``data``, as the end of an error."""
+        """How to change a setting of the section ``data``, as the end of an error."""
         if not self.settable:
-            return f"the model was trained with data.{setting}, which its events share"
+            return f"events are read with the data.{setting} of the model's log"
         return f"give --set data.{setting}={shlex.quote(value)} (Python: {setting}={value!r})"
 
     def column(self, name: str, meaning: str, remedy: str | None = None) -> pd.Series:
-        """A column, or an error that names the nearest ones.
+        """Returns a column.
 
         Args:
             name: Name of the column.
@@ -100,11 +100,11 @@ class Table:
             remedy: What to do where it is absent; None: give another column.
 
         Raises:
-            DataError: If the column is absent.
+            DataError: If the column is absent; names the most similar ones.
         """
         if name not in self.frame.columns:
             if not self.settable:
-                remedy = "rename it: the model reads events as it read its log"
+                remedy = "rename it: events need the column names of the model's log"
             elif remedy is None:
                 setting = f"data.{meaning.removesuffix(' id')}_column"
                 remedy = (
@@ -167,8 +167,8 @@ def read_table(
     Args:
         path: The file.
         member: Name of the file inside ``path`` when that is a zip or tar archive.
-        file_format: "csv" (any delimiter), "jsonl" or "parquet"; None tells by the suffix.
-        delimiter: One or more characters; None tells by the header.
+        file_format: "csv" (any delimiter), "jsonl" or "parquet"; None: by the suffix.
+        delimiter: One or more characters; None: by the header.
         names: Column names of a csv file that has no header; a first line of these names is one.
         text_columns: Columns of a csv file that are kept as text to the letter, such as ids or
             what rules compare with text; only an empty cell is missing there.
@@ -190,7 +190,7 @@ def read_table(
     chosen = file_format or _SUFFIXES.get(suffix)
     if chosen not in get_args(FileFormat):
         raise DataError(
-            f"{source}: cannot tell the file format by {suffix or 'a name without suffix'!r}; "
+            f"{source}: unknown file format {suffix or 'a name without suffix'!r}; "
             f"rename the file or give file_format, one of {', '.join(get_args(FileFormat))}"
         )
     if encoding.lower().replace("-", "") == "utf8":
@@ -243,9 +243,9 @@ def read_table(
 
 
 def as_frame(data: Any) -> pd.DataFrame | None:
-    """A DataFrame of pandas from a table of any library; None if ``data`` is not a table.
+    """Converts a table of any library to a pandas DataFrame; None if ``data`` is not a table.
 
-    Tables of other libraries (polars, PyArrow, DuckDB) are taken by the Arrow C stream interface.
+    Tables of other libraries (polars, PyArrow, DuckDB) are read by the Arrow C stream interface.
 
     Raises:
         DataError: If PyArrow is not installed, which is needed for that.
@@ -421,12 +421,12 @@ def _json_objects(lines: Iterable[str], source: str) -> Iterator[dict[str, Any]]
             continue
         try:
             record = json.loads(line)
-            if "\\u" in line:  # only an escape can hold half of a pair of surrogates
+            if "\\u" in line:  # only an escape can be a lone surrogate
                 json.dumps(record, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise DataError(
-                f"line {number} of {source}: an escape such as \\ud800 is half of a character; "
-                "write the character itself, or both halves"
+                f"line {number} of {source}: an escape such as \\ud800 is a lone surrogate; write "
+                "the character itself, or both surrogates"
             ) from None
         except (ValueError, RecursionError):  # ValueError: also of too long a number
             record = None

@@ -1,4 +1,4 @@
-"""Times of any common kind as int64 since the epoch, in the finest unit that they need."""
+"""Parses times of any common kind into int64 since the epoch, in the unit that they need."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["Order", "TimeUnitOption", "Times", "no_times", "parse_times"]
 TimeUnitOption = Literal["auto", "s", "ms", "us", "ns"]
 Order = Literal["file", "none"]
 _UNITS: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns")
-# From here on a number is taken for the next finer unit: the year 5138 in the one, March 1973 in
-# the other.
+# From here on, a number is read in the next finer unit: it would be the year 5138 in the coarser
+# unit and is March 1973 in the finer one.
 _FIRST_OF_FINER_UNIT = (10**11, 10**14, 10**17)
 # Dates without separators, and the digits after their day. As times since the epoch, all of a log
 # would lie within one month of 1970, in 1976 or in the 27th century.
@@ -29,7 +29,7 @@ class Times(NamedTuple):
     Attributes:
         values: int64 ``[N]`` in ``unit``.
         unit: "s", "ms", "us" or "ns"; "none" where there are no times.
-        note: How they were understood, and from when to when they go.
+        note: How they were read, and the period that they cover.
     """
 
     values: np.ndarray
@@ -48,15 +48,14 @@ class Times(NamedTuple):
 
 
 def no_times(rows: int, order: Order) -> Times:
-    """The times of a log that has none; the note says what cannot be learned from it."""
+    """The times of a log without times; the note says what a model cannot learn then."""
     if order not in get_args(Order):
         raise ValueError(f"order must be 'file' or 'none', got {order!r}")
     note = (
-        "no times: the order of rows is taken for that of events; how much time passes between "
-        "events is unknown, so nothing is learned from it"
+        "no times: the order of rows is that of events, and a model cannot learn from elapsed time"
         if order == "file"
-        else "no times and no order: held-out events are drawn at random, and neither time nor "
-        "order can be learned from; models with a sequence encoder see events in a random order"
+        else "no times and no order: held-out events are random, a model can learn neither from "
+        "time nor from order, and sequence encoders see events in a random order"
     )
     return Times(np.zeros(rows, dtype=np.int64), "none", note)
 
@@ -64,7 +63,7 @@ def no_times(rows: int, order: Order) -> Times:
 def parse_times(
     table: Table, column: str, unit: TimeUnitOption = "auto", time_format: str | None = None
 ) -> Times:
-    """Reads a column of times, and keeps them in the coarsest unit that loses nothing.
+    """Parses a column of times into the coarsest unit that is exact.
 
     Numbers (digits in text too) count from the epoch, but for dates without separators
     (20201231), which need a ``time_format`` ("%Y%m%d"). Fractions of seconds are kept to the
@@ -79,7 +78,7 @@ def parse_times(
         time_format: How dates are written, as for ``datetime.strptime``.
 
     Raises:
-        DataError: If a value is missing, negative, not a time, or the unit cannot be told.
+        DataError: If a value is missing, negative, not a valid time, or the unit is ambiguous.
     """
     if unit not in get_args(TimeUnitOption):
         raise ValueError(
@@ -90,7 +89,7 @@ def parse_times(
         return _from_dates(table, column, raw, unit)
     if pd.api.types.is_bool_dtype(raw.dtype):
         table.refuse(
-            np.ones(len(raw), dtype=bool), column, f"is not a time; {_expected(table, None)}"
+            np.ones(len(raw), dtype=bool), column, f"is not a valid time; {_expected(table, None)}"
         )
     if pd.api.types.is_numeric_dtype(raw.dtype) and time_format is None:
         return _from_numbers(table, column, raw, unit)
@@ -105,10 +104,10 @@ def parse_times(
     # A year alone would pass as a date: digits stay numbers.
     is_date = dates.notna().to_numpy() & (~is_number | (time_format is not None))
     is_time = is_date if time_format is not None else is_date | is_number
-    table.refuse(~is_time, column, f"is not a time; {_expected(table, time_format)}")
+    table.refuse(~is_time, column, f"is not a valid time; {_expected(table, time_format)}")
     if not is_date.all():
         rarer = is_number if is_number.sum() <= is_date.sum() else is_date
-        table.refuse(rarer, column, "does not go with the others: some are numbers, some are dates")
+        table.refuse(rarer, column, "does not fit the others: some are numbers, some are dates")
     return _from_dates(table, column, dates, unit)
 
 
@@ -116,16 +115,18 @@ def _from_numbers(table: Table, column: str, raw: pd.Series, unit: TimeUnitOptio
     numbers = raw.to_numpy()
     if not np.issubdtype(numbers.dtype, np.integer):
         numbers = raw.to_numpy(dtype=np.float64)
-        table.refuse(~np.isfinite(numbers), column, f"is not a time; {_expected(table, None)}")
-    table.refuse(numbers < 0, column, "is negative; times count from 1970 on")
+        table.refuse(
+            ~np.isfinite(numbers), column, f"is not a valid time; {_expected(table, None)}"
+        )
+    table.refuse(numbers < 0, column, "is negative; times start in 1970")
     table.refuse(numbers >= 2**63, column, "is too large for nanoseconds since 1970")
     if unit == "auto":
         _refuse_compact_dates(table, column, numbers)
         told, note = _unit_by_size(table, column, numbers), "by their size"
     else:
-        told, note = unit, "as told"
+        told, note = unit, "as given"
     values, kept = _whole_ticks(table, column, numbers, told)
-    note = f"times taken as {_NAMES[told]} {note}"
+    note = f"times read as {_NAMES[told]} {note}"
     return Times.of(values, kept, note if kept == told else f"{note}, kept as {_NAMES[kept]}")
 
 
@@ -181,7 +182,7 @@ def _from_dates(table: Table, column: str, dates: pd.Series, unit: TimeUnitOptio
         dates = dates.dt.tz_convert("UTC").dt.tz_localize(None)
     stamps = dates.to_numpy()
     ticks = stamps.astype(np.int64)
-    table.refuse(ticks < 0, column, "is before 1970; times count from there on")
+    table.refuse(ticks < 0, column, "is before 1970; times start there")
     own = cast(TimeUnit, np.datetime_data(stamps.dtype)[0])
     least = "s" if unit == "auto" else unit
     for chosen in _UNITS[_UNITS.index(least) :]:
@@ -210,9 +211,9 @@ _NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nan
 
 def _expected(table: Table, time_format: str | None) -> str:
     if time_format is not None:
-        return f"expected is a date as {time_format!r}"
+        return f"expected a date such as {time_format!r}"
     return (
-        "expected are seconds, milliseconds, microseconds or nanoseconds since the epoch, such as "
+        "expected seconds, milliseconds, microseconds or nanoseconds since the epoch, such as "
         "978300760, or ISO dates, such as 2000-12-31T22:12:40+00:00; for dates written otherwise "
         f"{table.remedy('time_format', '%d/%m/%Y')}"
     )

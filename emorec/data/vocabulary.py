@@ -18,7 +18,7 @@ _NEITHER = "the id {!r} is neither text nor a whole number; convert it to text"
 
 
 class IdError(ValueError):
-    """An id that cannot be kept as it is.
+    """An id that cannot be stored unchanged.
 
     Attributes:
         row: Its row in the column, from 0.
@@ -33,8 +33,8 @@ class IdError(ValueError):
 class Vocabulary:
     """A two-way map between external ids and indices ``0 .. len - 1``.
 
-    Ids are text or whole numbers, and come out as they went in; a column may mix the two. The
-    index of an id is its place in ``ids``.
+    Ids are text or whole numbers and are returned unchanged; a column may mix the two. The index of
+    an id is its position in ``ids``.
 
     Args:
         ids: The distinct external ids, in index order. Floats that are whole numbers count as such.
@@ -67,7 +67,7 @@ class Vocabulary:
 
     @cached_property
     def _keys(self) -> pd.Index:
-        """What ids are found by: numbers if all of them are, else the text of each."""
+        """The keys of lookups: the ids themselves if all are numbers, else the text of each."""
         return self._index if self._index.dtype == np.int64 else self._index.astype(str)
 
     @property
@@ -105,7 +105,7 @@ class Vocabulary:
         wanted = np.asarray(indices, dtype=np.int64)
         wrong = (wanted < 0) | (wanted >= len(self))
         if wrong.any():
-            raise IndexError(f"there is no id of index {wanted[wrong][0]}, only {len(self)} ids")
+            raise IndexError(f"no id has index {wanted[wrong][0]}; there are {len(self)} ids")
         return self._index.take(wanted)
 
     def __len__(self) -> int:
@@ -136,7 +136,7 @@ def _as_series(column: Iterable[Any]) -> pd.Series:
 
 
 def _as_keys(values: pd.Series) -> pd.Index:
-    """What somebody looks up: whole numbers as int64, everything else as text."""
+    """Ids to look up: whole numbers as int64, everything else as text."""
     values = values.infer_objects()
     if _is_numeric(values):
         numbers = values.to_numpy()
@@ -193,10 +193,10 @@ def _is_text(values: pd.Series) -> bool:
 
 
 def _refuse_broken(ids: list[Any]) -> None:
-    """Refuses the first id that holds half of a UTF-16 pair, which no file can hold."""
+    """Refuses the first id with a lone surrogate, which cannot be encoded as UTF-8."""
     for row, value in enumerate(ids):
         if isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):
-            raise IdError(row, f"the id {value!r} holds half of a character (a surrogate)")
+            raise IdError(row, f"the id {value!r} is not valid Unicode (it holds a lone surrogate)")
 
 
 def _refuse_floats(numbers: np.ndarray, values: pd.Series) -> None:
@@ -204,8 +204,7 @@ def _refuse_floats(numbers: np.ndarray, values: pd.Series) -> None:
     _refuse(wrong, _NEITHER, values)
     _refuse(
         np.abs(numbers) >= _LARGEST_EXACT_FLOAT,
-        "the id {!r} is too large for a float to tell it from its neighbours; give ids as whole "
-        "numbers or text",
+        "the id {!r} is too large to be exact as a float; give ids as whole numbers or text",
         values,
     )
 

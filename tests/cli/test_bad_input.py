@@ -30,7 +30,7 @@ def with_column(column, value):
 WHOLE = "\n".join([HEADER, *log_lines()])
 BAD_DATA = {
     "missing column": (WHOLE.replace("rating", "stars", 1), "no column 'rating'.*'stars'"),
-    "unparsable time": (edited(3, "soon"), "line 6 of .*'timestamp': 'soon' is not a time"),
+    "unparsable time": (edited(3, "soon"), "line 6 of .*'timestamp': 'soon' is not a valid time"),
     "infinite rating": (edited(2, "inf"), "line 6 of .*'rating': inf is not a finite number"),
     "negative time": (edited(3, "-5"), "line 6 of .*'timestamp': -5 is negative"),
     "empty file": ("", "log.csv is empty"),

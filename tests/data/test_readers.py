@@ -13,7 +13,7 @@ from emorec.data.rules import FeedbackRules
 
 HEADER = "user_id,item_id,rating,timestamp\n"
 ONE = '{"user_id": 1, "item_id": 2, "rating": 5, "timestamp": 3}\n'
-ISO = "expected are seconds, milliseconds"
+ISO = "expected seconds, milliseconds"
 
 
 @pytest.fixture(autouse=True)
@@ -214,7 +214,7 @@ def test_times_of_a_frame_may_be_datetimes() -> None:
         (
             HEADER + "1,2,5,3\n\n1,2,5,yesterday\n",
             {},
-            f"line 4 of .*log.csv, column 'timestamp': 'yesterday' is not a time; {ISO}",
+            f"line 4 of .*log.csv, column 'timestamp': 'yesterday' is not a valid time; {ISO}",
         ),
         (
             HEADER + '"a\nb",2,5,3\n1,2,5,x\n',
@@ -222,21 +222,21 @@ def test_times_of_a_frame_may_be_datetimes() -> None:
             "line 4 of .*log.csv, column 'timestamp': 'x'",
         ),
         (HEADER + "  \n\n1,2,5,3\n1,2,5,x\n", {}, "line 5 of .*log.csv, column 'timestamp': 'x'"),
-        (HEADER + "1,2,5,2000-13-45\n", {}, "line 2 of .*'2000-13-45' is not a time"),
+        (HEADER + "1,2,5,2000-13-45\n", {}, "line 2 of .*'2000-13-45' is not a valid time"),
         (
             HEADER + "1,2,5,2000-12-31\n1,2,5,2000-12-30\n1,2,5,7\n",
             {},
-            "line 4 of .*'7' does not go with the others",
+            "line 4 of .*'7' does not fit the others",
         ),
         (
             HEADER + "1,2,5,2000-12-31\n",
             {"time_format": "%d.%m.%Y"},
-            "'2000-12-31' is not a time; expected is a date as '%d.%m.%Y'",
+            "'2000-12-31' is not a valid time; expected a date such as '%d.%m.%Y'",
         ),
         (HEADER + "1,2,5,3\n1,2,5,\n", {}, "line 3 of .*: the time is missing"),
-        (HEADER + "1,2,5,True\n", {}, "line 2 of .*: True is not a time"),
-        (HEADER + "1,2,5,inf\n", {}, "line 2 of .*: inf is not a time"),
-        (HEADER + "1,2,5,-3\n", {}, "line 2 of .*'timestamp': -3 is negative; times count from"),
+        (HEADER + "1,2,5,True\n", {}, "line 2 of .*: True is not a valid time"),
+        (HEADER + "1,2,5,inf\n", {}, "line 2 of .*: inf is not a valid time"),
+        (HEADER + "1,2,5,-3\n", {}, "line 2 of .*'timestamp': -3 is negative; times start in"),
         (HEADER + "1,2,5,1969-12-31\n", {}, "'1969-12-31' is before 1970"),
         (
             HEADER + "1,2,5,978300760000\n1,2,5,978300760\n",
@@ -323,7 +323,7 @@ def test_bad_text_files_are_named_by_line_column_and_value(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (ONE + "\n" + ONE.replace("3", '"x"'), "line 3 of .*log.jsonl, .*'x' is not a time"),
+        (ONE + "\n" + ONE.replace("3", '"x"'), "line 3 of .*log.jsonl, .*'x' is not a valid time"),
         (ONE + '{"user_id":\n', "line 2 of .*log.jsonl: not a JSON object; each line must be"),
         (ONE + "5\n", "line 2 of .*log.jsonl: not a JSON object"),
         ("[1, 2]\n", "line 1 of .*log.jsonl: not a JSON object"),
@@ -358,7 +358,7 @@ def test_paths_that_are_no_log(tmp_path: Path) -> None:
         read_interactions(tmp_path, file_format="csv")
     with pytest.raises(
         DataError,
-        match="cannot tell the file format by '.xls'; rename the file or",
+        match="unknown file format '.xls'; rename the file or",
     ):
         read_interactions(write(tmp_path, "log.xls", "x"))
     with pytest.raises(DataError, match="not a readable parquet file"):
@@ -413,7 +413,7 @@ def test_the_report_counts_what_was_dropped_and_why(tmp_path: Path) -> None:
         },
         unused_rules=("explicit_negative = 'rating == 2'",),
         time_unit="s",
-        time_note="times taken as seconds by their size: 1970-01-01 to 1970-01-01 (UTC)",
+        time_note="times read as seconds by their size: 1970-01-01 to 1970-01-01 (UTC)",
     )
     said = str(report)
     assert "3 of 7 rows kept" in said
@@ -444,7 +444,7 @@ def test_what_rules_compare_with_text_is_read_as_text(tmp_path: Path) -> None:
 
 def test_ids_that_look_like_missing_ones_are_told(tmp_path: Path) -> None:
     path = write(tmp_path, "log.csv", HEADER + "NULL,1,5,3\nNA,1,5,3\nNULL,2,5,3\n")
-    with pytest.warns(UserWarning, match=r"column 'user_id': 'NULL' is taken for an id \(2 rows\)"):
+    with pytest.warns(UserWarning, match=r"column 'user_id': 'NULL' is read as an id \(2 rows\)"):
         log, _ = read_interactions(path)
     assert log.users.ids == ["NULL", "NA"]
 
@@ -471,14 +471,14 @@ class TestFeedbackValues:
         assert log.feedback.tolist() == [0, 1, 2, 3]
         numbers = self.FRAME.assign(kind=list(reversed(Feedback)))
         assert pd.api.types.is_integer_dtype(numbers["kind"])
-        with pytest.warns(UserWarning, match="taken for values of Feedback .0 explicit_positive"):
+        with pytest.warns(UserWarning, match="read as values of Feedback .0 explicit_positive"):
             log, _ = read_interactions(numbers, feedback="kind")
         assert log.feedback.tolist() == [3, 2, 1, 0]
 
     @pytest.mark.parametrize(
         ("kinds", "message"),
         [
-            ([0, 1, 1, 0], "column 'kind': 0 and 1 may be thumbs, and may be values of Feedback"),
+            ([0, 1, 1, 0], "column 'kind': 0 and 1 may be thumbs or values of Feedback"),
             ([0, 1, 4, 3], "row 3 of the DataFrame, column 'kind': 4 is not a kind of feedback"),
             ([0, -1, 2, 3], "row 2 of the DataFrame, column 'kind': -1 is not a kind of feedback"),
         ],
@@ -539,8 +539,8 @@ class TestLogsWithoutTimes:
         assert log.users.lookup(log.user) == ["a", "b", "a", "a"]  # a repeat is another event
         assert log.time.tolist() == [0] * 4
         assert log.time_unit == report.time_unit == "none"
-        assert "the order of rows is taken for that of events" in report.time_note
-        assert "nothing is learned from it" in report.time_note
+        assert "the order of rows is that of events" in report.time_note
+        assert "a model cannot learn from elapsed time" in report.time_note
 
     def test_without_an_order_are_shuffled_always_alike(self, tmp_path: Path) -> None:
         rows = "".join(f"u,{n},5\n" for n in range(50))
@@ -549,7 +549,7 @@ class TestLogsWithoutTimes:
         assert items[0] == items[1] != list(range(50))
         assert sorted(items[0]) == list(range(50))
         _, report = read_interactions(path, time="", order="none")
-        assert "held-out events are drawn at random" in report.time_note
+        assert "held-out events are random" in report.time_note
 
     def test_of_a_file_that_has_none_are_advised(self, tmp_path: Path) -> None:
         path = write(tmp_path, "log.csv", self.HEADER + self.ROWS)
@@ -625,7 +625,9 @@ class TestIds:
         with pytest.raises(DataError, match="log.jsonl, column 'user_id': id 1 occurs as '1' too"):
             read_interactions(path)
         path = write(tmp_path, "log.jsonl", ONE + ONE.replace("1,", '"\\ud800",'))
-        with pytest.raises(DataError, match=r"line 2 of .*an escape such as \\ud800 is half of a"):
+        with pytest.raises(
+            DataError, match=r"line 2 of .*an escape such as \\ud800 is a lone surrogate"
+        ):
             read_interactions(path)
 
 

@@ -88,7 +88,7 @@ def test_mostly_low_stars_are_asked_about():
 
 def test_events_of_a_model_of_stars():
     require_stars(np.ones(20), "events.csv", is_certain=True, settable=False)
-    with pytest.raises(DataError, match="from 7 to 9, .* trained on stars, so give") as error:
+    with pytest.raises(DataError, match="from 7 to 9, .* trained on stars, so rate") as error:
         require_stars(np.array([7.0, 9]), "events.csv", is_certain=True, settable=False)
     assert "--set" not in str(error.value)
 
