@@ -4,7 +4,7 @@
 
 Q1, Do feedback nodes help? Q2, What smooths the graph's vectors out, and how much? Q3, Do the
 sequence encoder and the prediction of polarity help? And what of the flagship matters? The test
-part is never looked at. Finished rows are kept in ``results/ablations-DATASET.json`` and not run
+split is never used. Finished rows are kept in ``results/ablations-DATASET.json`` and not run
 again; the tables go to the ``.md`` beside it, whose last section is written by hand and kept.
 """
 
@@ -62,7 +62,7 @@ MEASURES = {
     "disliked_share": "disliked share",
     "polarity_auc": "PolAUC",
 }
-PREDICTED = "predicted_auc"  # of the models that judge items
+PREDICTED = "predicted_auc"  # of models that predict polarities
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def config_of(row: Row, dataset: str, seed: int, epochs: int) -> Config:
 
 
 def measured(config: Config, split: Split, shuffled: bool) -> dict[str, float]:
-    """Trains on the train split and judges the best epoch on validation."""
+    """Trains on the train split and evaluates the best epoch on validation."""
     started = time.perf_counter()
     with ExitStack() as stack:
         if shuffled:  # in the graph alone; targets stay as they are
@@ -330,12 +330,12 @@ def markdown(done: dict[str, Any], dataset: str) -> Iterator[str]:
     """The tables."""
     yield f"# Ablations on {dataset}\n"
     yield (
-        f"Validation part, full ranking at k = {K}, leave-{HOLDOUT}-last-out; the test split is "
-        "not looked at. One setting is changed at a time; a name alone is the preset as it is. "
+        f"Validation split, full ranking at k = {K}, leave-{HOLDOUT}-last-out; the test split is "
+        "not used. One setting is changed at a time; a name alone is the preset as it is. "
         "Figures are of the best epoch by NDCG any; where a row has several seeds, mean ± standard "
         "deviation over them. PolAUC: the chance that a held-out like outscores a held-out dislike "
-        "of the same user, in the ranking and, where a head judges items, by its predictions. Made "
-        "by\n"
+        "of the same user, in the ranking and, where a head predicts the polarity of items, by its "
+        "predictions. Made by\n"
     )
     options = "[--seeds 3] [--epochs 8] [--only TABLE]"
     yield f"    python benchmarks/ablations.py --dataset {dataset} --data-dir DATA {options}\n"

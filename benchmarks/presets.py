@@ -97,7 +97,7 @@ def markdown(dataset: str, finished: dict[str, Any]) -> str:
         f"# Presets on {dataset}",
         "",
         f"Full ranking of the catalogue at k = {k}, leave-10-last-out; the epoch is chosen on "
-        "validation, the test split looked at once. One seed, one thread; seconds on a shared "
+        "validation, the test split evaluated once. One seed, one thread; seconds on a shared "
         "machine. Made by",
         "",
         f"    python benchmarks/presets.py --dataset {dataset} --data-dir DATA [--preset ...] "

@@ -7,8 +7,9 @@
 ``train`` makes one run of the flagship per seed: validation chooses the epoch, and learning goes
 on with the validation split. Seeds after the first stop at the epoch that the first one chose.
 ``table`` tunes the simple recommenders on validation, reads the lists of other projects'
-recommenders (see ``peer_lists.py``) and judges all of them by one scorer:
-``results/quality-DATASET.md``, ``.json`` and ``.svg``, and the table of README.md.
+recommenders (see ``peer_lists.py``) and evaluates all of them with one scorer:
+``results/quality-DATASET.md``, ``.json`` and ``.svg``, and the tables of README.md and
+docs/results.md.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import click
 import numpy as np
 import torch
 from peer_lists import read_top_k
-from quality_report import CAREFUL, NEIGHBOURS, Holdout, K, Results, write
+from quality_report import LOW_DISLIKE, NEIGHBOURS, Holdout, K, Results, write
 
 from emorec.baselines import ItemKNN, MeanReaction
 from emorec.baselines.tuned import BASELINES, tuned_baselines
@@ -52,8 +53,8 @@ from emorec.training.checkpoint import EpochRecord
 FIRST_SEED = 1
 AVERSIONS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)  # those that validation chooses from
 FRONTIER = (*AVERSIONS, 13.0, 16.0)  # those that the plot shows
-# What "careful" must keep to: the share of dislikes among judged hits, and the recall of dislikes,
-# as a share of what it is without aversion.
+# The limits of the low-dislike setting: the share of dislikes among hits, and the recall of
+# dislikes as a share of its value without aversion.
 MOST_DISLIKED, MOST_RECALLED = 0.25, 2 / 3
 RESPONSIVE_USERS = 500
 
@@ -130,7 +131,7 @@ def table(
     lists: Path,
     without: tuple[str, ...],
 ) -> None:
-    """Judges everything that is there and writes the table."""
+    """Evaluate all models that are there and write the tables."""
     torch.set_num_threads(1)
     split = holdout.split(load_dataset(dataset, data_dir))
     results = Results()
@@ -177,7 +178,7 @@ def learning_curve(folder: Path) -> list[tuple[float, float]]:
 
 
 def add_baselines(results: Results, split: Split, names: Sequence[str]) -> None:
-    """Lets validation choose each one's settings, then judges on the test split."""
+    """Lets validation choose each one's settings, then evaluates on the test split."""
     for name, baseline in tuned_baselines(split, K, names):
         results.models[name] = [evaluate_scorer(baseline.scorer, split, K)]
         results.facts[name] = {
@@ -188,7 +189,7 @@ def add_baselines(results: Results, split: Split, names: Sequence[str]) -> None:
 
 
 def add_peer(results: Results, split: Split, path: Path, name: str) -> None:
-    """Judges the lists of another project's recommender."""
+    """Evaluates the lists of another project's recommender."""
     users, topk = read_top_k(path)
     results.models[name] = [evaluate(topk, users, split.test, K)]
     facts = json.loads(path.with_suffix(".json").read_text())
@@ -213,40 +214,41 @@ class CachingScorer(ModelScorer):
 
 
 def add_flagship(results: Results, split: Split, folders: list[Path]) -> None:
-    """Judges the flagship's runs, the first seed's at each aversion; validation names a second."""
+    """Evaluates the flagship: the preset, the low-dislike setting and a curve over aversions."""
     models = [EmoRec.load(folder).model for folder in folders]
     scorers = [CachingScorer(model, split.history) for model in models]
     own = models[0].aversion
     results.curve = learning_curve(folders[0])
     results.predictions = predictions(split, scorers)
-    careful = least_careful(split, folders[0], models[0])
+    low_dislike = low_dislike_aversion(split, folders[0], models[0])
     for aversion in sorted({*FRONTIER, own}):
-        named = aversion in (own, careful)  # one row where the preset is careful enough
+        named = aversion in (own, low_dislike)  # one row where the preset is within the limits
         runs = []
         for model, scorer in list(zip(models, scorers, strict=True))[: None if named else 1]:
             model.aversion = aversion
             runs.append(evaluate_scorer(scorer, split, K))
         results.frontier.append({"aversion": aversion} | runs[0].summary())
         if named:
-            name = "emorec" if aversion == own else CAREFUL
+            name = "emorec" if aversion == own else LOW_DISLIKE
             results.models[name] = runs
             results.facts[name] = flagship_facts(split, models[0], folders, aversion)
 
 
 def predictions(split: Split, scorers: list[CachingScorer]) -> dict[str, dict[str, float]]:
     """How well the flagship's heads predict polarities, a mean over seeds, beside counting."""
-    judged = [evaluate_predictions(scorer.polarity, split.test) for scorer in scorers]
+    figures = [evaluate_predictions(scorer.polarity, split.test) for scorer in scorers]
     return {
         "MeanReaction": evaluate_predictions(MeanReaction().fit(split.history), split.test),
-        "emorec": {key: float(np.mean([one[key] for one in judged])) for key in judged[0]},
+        "emorec": {key: float(np.mean([one[key] for one in figures])) for key in figures[0]},
     }
 
 
-def least_careful(split: Split, folder: Path, refitted: Recommender) -> float:
-    """The least aversion, from the preset's on, that keeps dislikes rare enough on validation.
+def low_dislike_aversion(split: Split, folder: Path, refitted: Recommender) -> float:
+    """Returns the smallest aversion, from the preset's on, within the limits on validation.
 
-    The share and the recall of dislikes must both be low: where most people like most of what they
-    meet, the share is low without any care. The model is that of before the refit.
+    The share and the recall of dislikes must both be low: where most events are likes, the share is
+    low at any aversion. The model is the one before the refit. If no aversion is within the limits,
+    the largest one is returned.
     """
     model = validated_model(split, folder)
     if model.neighbours is not None and refitted.neighbours is not None:
@@ -255,22 +257,22 @@ def least_careful(split: Split, folder: Path, refitted: Recommender) -> float:
     users = np.unique(split.valid_targets.user)
     scorer = CachingScorer(model, split.train)
 
-    def judged(aversion: float) -> dict[str, float]:
+    def evaluated(aversion: float) -> dict[str, float]:
         model.aversion = aversion
         topk = recommend_top_k(scorer, users, split.train, K)
         return evaluate(topk, users, split.valid_targets, K).summary()
 
     choices = [aversion for aversion in AVERSIONS if aversion >= model.aversion]
-    most_recalled = MOST_RECALLED * judged(0.0)["recall_dislikes"]
+    most_recalled = MOST_RECALLED * evaluated(0.0)["recall_dislikes"]
     for aversion in choices:
-        found = judged(aversion)
+        found = evaluated(aversion)
         if found["disliked_share"] <= MOST_DISLIKED and found["recall_dislikes"] <= most_recalled:
             break
     return aversion
 
 
 def validated_model(split: Split, folder: Path) -> Recommender:
-    """The model as validation chose it: it knows the train split only."""
+    """The model as validation chose it, fitted to the train split only."""
     config: Config = read_config(folder)
     model = build_model(config, split.train.num_users, split.train.num_items)
     tensors, _ = load_tensors(folder / "checkpoint.safetensors")
@@ -299,13 +301,13 @@ def flagship_facts(
         K,
     ).mean()
     cost = json.loads((folders[0] / "cost.json").read_text())
-    vote: dict[str, float | None] = {}
+    neighbours: dict[str, float | None] = {}
     if model.neighbours is not None:
         decay_length = model.neighbours.decay_length.item()
-        vote["neighbours"] = model.neighbours.weight.item()
-        vote["decay_length"] = decay_length if math.isfinite(decay_length) else None
+        neighbours["neighbours"] = model.neighbours.weight.item()
+        neighbours["decay_length"] = decay_length if math.isfinite(decay_length) else None
     return {
-        "settings": {"aversion": aversion, **vote},
+        "settings": {"aversion": aversion, **neighbours},
         "seeds": len(folders),
         "epochs": best_epoch(folders[0]),
         "training_seconds": round(sum(record.seconds for record in records_of(folders[-1])), 1),

@@ -1,4 +1,4 @@
-"""What `quality.py` holds out, and its pages: tables, the figures behind them, README's rows."""
+"""What `quality.py` holds out, and its pages: tables, their figures, the rows of the documents."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from emorec.reports.tables import PREDICTIONS, comparison_markdown
 from emorec.storage.files import to_json, write_text
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
+TABLES = (HERE.parent / "README.md", HERE.parent / "docs" / "results.md")
+"""Documents with short tables, each between ``<!-- quality:NAME -->`` and ``<!-- end -->``."""
 K = 10
 NEIGHBOURS = 20  # of a disliked item, for responsiveness
-CAREFUL = "emorec, careful"
+LOW_DISLIKE = "emorec, low-dislike"
 
 
 @dataclass(frozen=True)
 class Holdout:
     """What is held out: the last ``n`` events of each user or, where ``n`` is 0, of the log.
 
-    Of the log it is a tenth, after one moment for all; then no model has seen anybody's future.
+    Of the log it is a tenth, after one cutoff for all; then no model has seen anybody's future.
     """
 
     n: int = K
@@ -62,7 +63,7 @@ class Holdout:
         return {"method": "leave_last_out", "n": self.n} if self.n else {"method": "time"}
 
     def split(self, log: Interactions) -> Split:
-        """The log's parts."""
+        """The split of a log."""
         return split_interactions(log, **self.settings)
 
     def __str__(self) -> str:
@@ -106,7 +107,7 @@ def write(results: Results, dataset: str, holdout: Holdout) -> None:
         }
         for name, runs in results.models.items()
     }
-    comparison = comparison_markdown(results.models, K, "emorec", no_peers=("Random", CAREFUL))
+    comparison = comparison_markdown(results.models, K, "emorec", no_peers=("Random", LOW_DISLIKE))
     write_text(
         target.with_suffix(".md"),
         "\n".join(markdown(results, dataset, holdout, comparison)) + "\n",
@@ -126,10 +127,11 @@ def write(results: Results, dataset: str, holdout: Holdout) -> None:
         standalone=True,
     )
     write_text(target.with_suffix(".svg"), svg)
-    readme = README.read_text(encoding="utf-8")
-    block = re.compile(rf"(<!-- quality:{name} -->\n).*?(<!-- end -->)", re.DOTALL)
     rows = "\n".join(short_rows(means)) + "\n"
-    write_text(README, block.sub(lambda match: match[1] + rows + match[2], readme))
+    block = re.compile(rf"(<!-- quality:{re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+    for page in TABLES:
+        text = page.read_text(encoding="utf-8")
+        write_text(page, block.sub(lambda match: match[1] + rows + match[2], text))
     click.echo(f"wrote {target}.md, .json, .svg")
 
 
@@ -139,7 +141,7 @@ def markdown(results: Results, dataset: str, holdout: Holdout, comparison: str) 
     options = f"--dataset {dataset} --holdout {holdout.option} --data-dir DATA"
     yield (
         f"Full ranking at k = {K}; held out: {holdout}. Everything is chosen on validation, "
-        "but for [what `careful` is](../README.md#quality). "
+        "except the definition of [the low-dislike setting](../README.md#quality). "
         f"Made by `python benchmarks/quality.py table {options}`, after "
         "its `train` and `peer_lists.py`.\n"
     )
@@ -166,14 +168,14 @@ def markdown(results: Results, dataset: str, holdout: Holdout, comparison: str) 
         yield f"| {row['aversion']:g} | " + " | ".join(_cell(row[key]) for key in keys) + " |"
     yield "\n## Predicted polarity\n"
     yield (
-        "P(positive) of each held-out event, against what the user made of it: by the share of "
-        "positive events of the item (MeanReaction) and by emorec's polarity head. PolAUC: how "
-        "often a like is put above a dislike of the same user; ROC-AUC: of anybody. Brier: mean "
-        "squared error; ECE: expected calibration error.\n"
+        "P(positive) of each held-out event against its observed polarity: by the item's share of "
+        "positive events (MeanReaction) and by emorec's polarity head. PolAUC: how often a like is "
+        "ranked above a dislike of the same user; ROC-AUC: of any user. Brier: mean squared error; "
+        "ECE: expected calibration error.\n"
     )
     yield "| | " + " | ".join(PREDICTIONS.values()) + " |\n| --- |" + " ---: |" * len(PREDICTIONS)
-    for name, judged in results.predictions.items():
-        yield f"| {name} | " + " | ".join(_cell(judged[key]) for key in PREDICTIONS) + " |"
+    for name, figures in results.predictions.items():
+        yield f"| {name} | " + " | ".join(_cell(figures[key]) for key in PREDICTIONS) + " |"
     yield from times_to_quality(results)
     yield "\n## Settings, cost, and what else was measured\n"
     yield (
@@ -204,7 +206,7 @@ def times_to_quality(results: Results) -> Iterator[str]:
 
 
 def short_rows(means: dict[str, dict[str, float]]) -> Iterator[str]:
-    """The README's table."""
+    """The short table of README.md and docs/results.md."""
     keys = {
         "recall_any": "Recall any",
         "ndcg_any": "NDCG any",

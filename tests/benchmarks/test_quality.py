@@ -1,11 +1,14 @@
-"""What the benchmark of quality holds out, and what its page says about time."""
+"""What the benchmark of quality holds out, what its page says about time, and its short tables."""
 
 from __future__ import annotations
+
+import json
+import re
 
 import click
 import numpy as np
 import pytest
-from quality_report import Holdout, Results, times_to_quality
+from quality_report import HERE, TABLES, Holdout, Results, short_rows, times_to_quality
 
 from emorec.data.synthetic import generate
 from tests.small import small_log
@@ -57,3 +60,21 @@ def test_time_to_quality_is_of_the_first_epoch_that_is_as_good():
         "| strong | 0.2100 | 100 | not reached |",
     ]
     assert list(times_to_quality(Results())) == []
+
+
+def test_the_documents_have_the_tables_of_the_results():
+    """README and docs/results.md hold what `quality.py table` writes, each table once."""
+    found = {}
+    for page in TABLES:
+        text = page.read_text(encoding="utf-8")
+        for name, rows in re.findall(r"<!-- quality:(.*?) -->\n(.*?)<!-- end -->", text, re.DOTALL):
+            assert name not in found, f"{name} has two tables"
+            found[name] = rows.splitlines()
+    assert set(found) == {"ml-1m", "amazon-beauty", "ml-100k", "kuairand-pure"}
+    for name, rows in found.items():
+        data = json.loads((HERE / "results" / f"quality-{name}.json").read_text(encoding="utf-8"))
+        means = {
+            model: {key: np.mean([run[key] for run in runs]) for key in runs[0]}
+            for model, runs in data["models"].items()
+        }
+        assert rows == list(short_rows(means))
