@@ -28,7 +28,7 @@ import torch
 from peer_lists import read_top_k
 from quality_report import LOW_DISLIKE, NEIGHBOURS, Holdout, K, Results, write
 
-from emorec.baselines import ItemKNN, MeanReaction
+from emorec.baselines import ItemKNN, ItemPrior
 from emorec.baselines.tuned import BASELINES, tuned_baselines
 from emorec.building import build_model
 from emorec.config import Config, load_config
@@ -238,7 +238,7 @@ def predictions(split: Split, scorers: list[CachingScorer]) -> dict[str, dict[st
     """How well the flagship's heads predict polarities, a mean over seeds, beside counting."""
     figures = [evaluate_predictions(scorer.polarity, split.test) for scorer in scorers]
     return {
-        "MeanReaction": evaluate_predictions(MeanReaction().fit(split.history), split.test),
+        "ItemPrior": evaluate_predictions(ItemPrior().fit(split.history), split.test),
         "emorec": {key: float(np.mean([one[key] for one in figures])) for key in figures[0]},
     }
 

@@ -169,7 +169,7 @@ def markdown(results: Results, dataset: str, holdout: Holdout, comparison: str) 
     yield "\n## Predicted polarity\n"
     yield (
         "P(positive) of each held-out event against its observed polarity: by the item's share of "
-        "positive events (MeanReaction) and by emorec's polarity head. PolAUC: how often a like is "
+        "positive events (ItemPrior) and by emorec's polarity head. PolAUC: how often a like is "
         "ranked above a dislike of the same user; ROC-AUC: of any user. Brier: mean squared error; "
         "ECE: expected calibration error.\n"
     )

@@ -1,4 +1,4 @@
-"""A model from its configuration, and the device that it asks for."""
+"""Builds a model from its configuration, and checks backend, device and memory."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ def check_memory(config: Config, num_users: int, num_items: int, copies: int = 1
 def _least_parameters(config: Config, num_users: int, num_items: int) -> int:
     """The tables and the square matrices of a model: less than it has, but most of it.
 
-    Counted and not asked of a model on PyTorch's meta device, as that imports its compiler, which
-    takes longer than everything else that answers a user.
+    Counted by formula: a model on PyTorch's meta device would import its compiler, which takes
+    longer than everything else in a command that recommends.
     """
     size = config.model.embedding_size
     tables, layers = num_items, config.sequence.layers

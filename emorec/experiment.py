@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from emorec.baselines import MeanReaction
+from emorec.baselines import ItemPrior
 from emorec.baselines.tuned import names_for, tuned_baselines
 from emorec.building import build_model, check_memory
 from emorec.config import Config, ConfigError, DataConfig
@@ -241,7 +241,7 @@ def evaluate_polarity(runs: Mapping[str, EmoRec]) -> dict[str, dict[str, float]]
     predictors: dict[str, Scorer] = {
         name: run.scorer().polarity for name, run in predicting.items()
     }
-    predictors["MeanReaction"] = MeanReaction().fit(split.history)
+    predictors["ItemPrior"] = ItemPrior().fit(split.history)
     return {name: evaluate_predictions(each, split.test) for name, each in predictors.items()}
 
 

@@ -1,4 +1,4 @@
-"""The process's memory: how much it took, and keeping what is freed for the next step."""
+"""Memory of the process and the machine, and keeping freed memory for the next step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def keep_freed_memory() -> bool:
 
 
 def peak_memory_gib() -> float | None:
-    """Most memory that the process has held so far, in GiB; None where the system does not tell."""
+    """Peak memory of the process, in GiB; None if the system does not report it."""
     try:
         import resource  # not on Windows
     except ImportError:
@@ -42,7 +42,7 @@ def peak_memory_gib() -> float | None:
 
 
 def machine_memory() -> int | None:
-    """Bytes of memory that this machine or container has; None where the system does not tell."""
+    """Memory of this machine or container, in bytes; None if the system does not report it."""
     if not hasattr(os, "sysconf"):  # Windows
         return None
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -6,7 +6,7 @@ rules.toml                 the feedback rules, if they were a file of the user's
 vocabulary.json            the users' own ids
 interactions.safetensors   the parts of the log
 model.safetensors          the best epoch's parameters
-checkpoint.safetensors     where training goes on
+checkpoint.safetensors     the state of training
 
 The first five below the manifest are replaced all at once or not at all. Each file of tensors holds
 a digest of its own.
@@ -62,12 +62,12 @@ _COLUMNS = ("user", "item", "feedback", "time")
 def new_files(folder: Path) -> Iterator[Path]:
     """Replaces the files of a run that describe its model, all at once; see `replace_files`.
 
-    Files that tell how an earlier model did, and are not written anew, are removed with it.
+    Results of an earlier model that are not written again are removed with it.
 
     Yields:
         The folder to write the new files into.
     """
-    is_run = (folder / "vocabulary.json").exists()  # else such files are somebody else's
+    is_run = (folder / "vocabulary.json").exists()  # otherwise such files are not of a run
     with replace_files(folder, _OF_A_MODEL if is_run else ()) as written:
         yield written
 
@@ -88,7 +88,7 @@ def read_config(folder: Path) -> Config:
 
 
 def save_config(folder: Path, config: Config) -> None:
-    """Writes ``config.toml``, and a copy of the user's rules: what they say may change."""
+    """Writes ``config.toml``, and a copy of the user's rules, whose file may change."""
     rules, copy = config.data.rules, folder / _RULES
     if rules in ("", *shipped_rules()):
         copy.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What somebody who misspelt a name may have meant."""
+"""Suggests the names that a misspelt one may mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How values are shown to people."""
+"""Formats values for messages and tables."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u20
 
 
 def visible(text: str) -> str:
-    r"""Control characters written out, such as ESC as ``\u001b``; JSON stays the same JSON."""
+    r"""Escapes control characters, such as ESC as ``\u001b``; JSON keeps its value."""
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def plain(value: Any) -> Any:
-    """A number of NumPy's as Python's, which shows as itself; anything else as it is."""
+    """Converts NumPy scalars to Python values, which print as themselves."""
     is_scalar = hasattr(value, "item") and getattr(value, "shape", None) == ()
     return value.item() if is_scalar else value
 
 
 def shortened(value: Any) -> Any:
-    """A value for a message: as `plain` gives it, or the first characters of its text if long."""
+    """Shortens a value for a message: long texts are cut, huge numbers described."""
     value = plain(value)
     if isinstance(value, int) and abs(value) >= 10**_LENGTH:
         return f"a number of {value.bit_length()} bits"  # Python writes no more than 4300 digits
@@ -34,5 +34,5 @@ def shortened(value: Any) -> Any:
 
 
 def count(number: int, noun: str) -> str:
-    """A number of things, such as "1 row" or "2,000 rows"."""
+    """A count with its noun, such as "1 row" or "2,000 rows"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

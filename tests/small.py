@@ -66,8 +66,8 @@ BOTH_ENCODERS = (
 """Turns the preset emo-sage-thp into a model that uses everything there is."""
 
 
-def small_config(preset: str = "", *settings: str) -> Config:
-    """A preset shrunk to what tests can afford, on the torch backend.
+def small_config(*settings: str, preset: str | None = None) -> Config:
+    """A model shrunk to what tests can afford, on the torch backend.
 
     By default it is one with `BOTH_ENCODERS`, which does not change when presets are tuned.
     """

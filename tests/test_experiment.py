@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from emorec.baselines import MeanReaction
+from emorec.baselines import ItemPrior
 from emorec.baselines.tuned import names_for
 from emorec.config import ConfigError, DataConfig, load_config
 from emorec.data.feedback import Feedback
@@ -48,7 +48,7 @@ def csv(tmp_path):
 
 
 def config_for(path, *settings):
-    return small_config("", f"data.dataset={path}", "training.epochs=1", *settings)
+    return small_config(f"data.dataset={path}", "training.epochs=1", *settings)
 
 
 class TestLoadData:
@@ -170,12 +170,12 @@ class TestRun:
         assert json.dumps(facts["predicted_polarity"]) == json.dumps(predictions)
         assert "MostPop" in report
         assert all(html.escape(note) in report for note in comparison.notes)
-        how = "chosen from 3 on validation" if n == 3 else "not tuned, as there is no validation"
+        how = "chosen from 3 on validation" if n == 3 else "not tuned: there is no validation"
         assert any(
             note.startswith("EASE: regularization") and how in note for note in comparison.notes
         )
         assert "training loss" in report  # with or without a curve of validation
-        assert f"<td>{predictions['MeanReaction']['polarity_auc']:.4f}</td>" in report
+        assert f"<td>{predictions['ItemPrior']['polarity_auc']:.4f}</td>" in report
         assert str(csv.parent) not in report  # the name of the data set, not this machine's path
 
         again = EmoRec.load(folder)
@@ -221,7 +221,7 @@ class TestJudge:
 
     def test_does_not_depend_on_the_batch(self):
         split = split_interactions(LOG, n=3)
-        scorer = EmoRec(config=small_config("", "training.epochs=1")).fit(split, progress=False)
+        scorer = EmoRec(config=small_config("training.epochs=1")).fit(split, progress=False)
         one, other = (
             evaluate_scorer(scorer.scorer(), split, 5, batch_size).summary()
             for batch_size in (1, 1000)
@@ -232,19 +232,17 @@ class TestJudge:
 class TestJudgePolarity:
     def test_asks_the_model_and_counts_what_came_before_the_test_part(self):
         split = split_interactions(LOG, n=3)
-        recommender = EmoRec(config=small_config("", "training.epochs=1")).fit(
-            split, progress=False
-        )
+        recommender = EmoRec(config=small_config("training.epochs=1")).fit(split, progress=False)
         found = evaluate_polarity({recommender.config.preset: recommender})
-        counted = MeanReaction().fit(split.history)
+        counted = ItemPrior().fit(split.history)
         scorer = ModelScorer(recommender.model, split.history)
         assert found == {
             recommender.config.preset: evaluate_predictions(scorer.polarity, split.test),
-            "MeanReaction": evaluate_predictions(counted, split.test),
+            "ItemPrior": evaluate_predictions(counted, split.test),
         }
 
     def test_nothing_of_a_model_that_does_not_judge_items(self):
-        config = small_config("diff-gat-thp-polarity", "training.epochs=1")
+        config = small_config("training.epochs=1", preset="diff-gat-thp-polarity")
         recommender = EmoRec(config=config).fit(split_interactions(LOG, n=3), progress=False)
         assert evaluate_polarity({"diff": recommender}) == {}
 

@@ -41,7 +41,7 @@ def test_help_needs_none_of_what_computes(module):
 @pytest.mark.parametrize("module", ["torch._dynamo", "dgl", "matplotlib", "scipy.linalg"])
 def test_a_list_needs_none_of_what_trains(module, tmp_path):
     log = small_log([(user, (user + n) % 5, 0, n) for user in range(4) for n in range(3)], 4, 5)
-    EmoRec(config=small_config("", "training.epochs=1")).fit(log, progress=False).save(tmp_path)
+    EmoRec(config=small_config("training.epochs=1")).fit(log, progress=False).save(tmp_path)
     code = (
         "import sys; from emorec.cli import recommend; "
         f"recommend([{str(tmp_path)!r}, '--user', '0'], standalone_mode=False); "

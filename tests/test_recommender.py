@@ -28,7 +28,7 @@ from tests.small import held, small_config, small_log
 
 LOG = generate(num_users=40, num_items=50, num_topics=8, events_per_user=12).interactions
 OTHER_LOG = replace(LOG, item=(LOG.item + 7) % LOG.num_items)
-CONFIG = small_config("", "training.epochs=1")
+CONFIG = small_config("training.epochs=1")
 USERS = LOG.users.ids
 
 
@@ -98,7 +98,7 @@ class TestFit:
             UserWarning,
             match=r"no validation data, so training runs for 2 epochs: histories are too sh",
         ):
-            recommender = EmoRec(config=small_config("")).fit(log, progress=False)
+            recommender = EmoRec(config=small_config()).fit(log, progress=False)
         assert len(recommender.records) == 2
 
     @pytest.mark.parametrize(("users", "items", "few"), [(1, 5, "1 user"), (5, 1, "1 item")])
@@ -109,7 +109,7 @@ class TestFit:
 
     def test_no_validation_part_by_time(self):
         log = small_log([(user, item, 0, 7) for user in range(4) for item in range(3)], 4, 3)
-        config = small_config("", "training.epochs=1", "split.method=time", "split.quantile=0.7")
+        config = small_config("training.epochs=1", "split.method=time", "split.quantile=0.7")
         with pytest.warns(
             UserWarning, match=r"no row is late enough; lower split.quantile \(now 0.7\)"
         ):
@@ -122,7 +122,7 @@ class TestFit:
     def test_a_validation_part_of_strangers(self, method, advice):
         rows = [(user, item, 0, item) for user in range(4) for item in range(3)]
         rows += [(user, 3 + user, 0, 9) for user in range(4)]  # each one's last item is new
-        config = small_config("", "training.epochs=1", f"split.method={method}", "split.n=1")
+        config = small_config("training.epochs=1", f"split.method={method}", "split.n=1")
         config = config.with_settings("split.quantile=0.7")
         with pytest.warns(UserWarning, match=f"all 4 held-out rows are of .* lack; {advice}"):
             EmoRec(config=config).fit(small_log(rows, 4, 7), progress=False)
@@ -155,29 +155,33 @@ class TestFit:
             EmoRec(config=CONFIG).fit(pd.DataFrame({"item_id": [1]}), progress=False)
 
     def test_refit_goes_on_with_the_held_out_part_too(self):
-        config = small_config("", "training.refit=0.6")
+        config = small_config("training.refit=0.6")
         recommender = EmoRec(config=config).fit(LOG, progress=False)
         chosen = max(recommender.records[:2], key=lambda record: record.valid["ndcg"]).epoch
         refitted = recommender.records[2:]
         assert [record.epoch for record in refitted] == [1, 2][: math.ceil(0.6 * chosen)]
         assert all(record.valid == {} for record in refitted)
-        before = EmoRec(config=small_config("")).fit(LOG, progress=False)
+        before = EmoRec(config=small_config()).fit(LOG, progress=False)
         nothing = LOG.select(np.zeros(0, dtype=np.int64))
-        config = small_config("", f"training.epochs={len(refitted)}")
+        config = small_config(f"training.epochs={len(refitted)}")
         train(before.model, config, before.split.history, nothing, progress=False, anneal=True)
         pd.testing.assert_frame_equal(before.recommend(USERS), recommender.recommend(USERS))
 
     def test_without_a_graph_it_does_not_matter_what_that_informs(self):
         config = small_config(
-            "emorec", "graph.conv=none", "model.polarity=none", "model.aversion=0",
-            "training.epochs=1", "training.refit=0",
-        )  # fmt: skip
+            "graph.conv=none",
+            "model.polarity=none",
+            "model.aversion=0",
+            "training.epochs=1",
+            "training.refit=0",
+            preset="emorec",
+        )
         assert config.graph.informs == "polarity"
         assert len(EmoRec(config=config).fit(LOG, progress=False).recommend(USERS[:1])) == 10
 
     def test_more_epochs_after_a_refit_are_those_of_an_unbroken_run(self, tmp_path):
         def fitted(epochs, checkpoint):
-            config = small_config("", f"training.epochs={epochs}", "training.refit=1")
+            config = small_config(f"training.epochs={epochs}", "training.refit=1")
             recommender = EmoRec(config=config)
             return recommender.fit(LOG, checkpoint=tmp_path / checkpoint, progress=False)
 
@@ -191,7 +195,7 @@ class TestFit:
         threads = torch.get_num_threads()
         rows = [(user, item, 0, 1000 * item + user) for user in range(8) for item in range(7)]
         log = small_log([*rows, (0, 7, 0, 9000), (8, 0, 0, 9001)], num_users=9, num_items=8)
-        config = small_config("", "training.epochs=1", "training.threads=1")
+        config = small_config("training.epochs=1", "training.threads=1")
         config = config.with_settings("data.min_user_events=2", "data.min_item_events=2")
         try:
             torch.set_num_threads(2)
@@ -240,7 +244,7 @@ class TestSaveAndLoad:
     @pytest.mark.parametrize("preset", ["", "diff-gat", "base-gat"])
     def test_another_backend_gives_the_same_lists(self, tmp_path, preset):
         pytest.importorskip("dgl")
-        config = small_config(preset, "training.epochs=1")
+        config = small_config("training.epochs=1", preset=preset)
         EmoRec(config=config).fit(LOG, progress=False).save(tmp_path)
         one, other = EmoRec.load(tmp_path), EmoRec.load(tmp_path, backend="dgl")
         assert other.config.model.backend == "dgl"
@@ -266,9 +270,9 @@ class TestSaveAndLoad:
         assert other.recommend(USERS)["item"].tolist() != fitted.recommend(USERS)["item"].tolist()
 
     def test_aversion_of_a_model_that_knows_no_polarity(self, tmp_path):
-        EmoRec(config=small_config("diff-gat", "training.epochs=1")).fit(LOG, progress=False).save(
-            tmp_path
-        )
+        EmoRec(config=small_config("training.epochs=1", preset="diff-gat")).fit(
+            LOG, progress=False
+        ).save(tmp_path)
         with pytest.raises(ConfigError, match="aversion is 2.0, which needs model.polarity 'item'"):
             EmoRec.load(tmp_path, aversion=2.0)
 
@@ -393,7 +397,7 @@ except OSError as error:
         assert not {"results.json", "report.html", "metrics.jsonl"} & set(os.listdir(folder))
 
     def test_neighbours_outside_of_the_catalogue(self, tmp_path):
-        config = small_config("emorec", "training.epochs=1", "model.neighbours=3")
+        config = small_config("training.epochs=1", "model.neighbours=3", preset="emorec")
         EmoRec(config=config).fit(LOG, progress=False).save(tmp_path)
         (tmp_path / "manifest.json").unlink()
         path = tmp_path / "model.safetensors"
@@ -472,7 +476,7 @@ def test_the_test_part_is_never_looked_at():
             return 1
 
     blind = Split(split.train, split.valid, Forbidden(), 0)
-    config = small_config("", "training.epochs=1", "training.refit=1")
+    config = small_config("training.epochs=1", "training.refit=1")
     users = split.train.users.ids
     one, other = (
         EmoRec(config=config).fit(part, progress=False).recommend(users, before_test=True)

@@ -1,4 +1,4 @@
-"""Models of items alone: neighbours and regressions, by which a user's query is scored.
+"""Item models: neighbours and regressions that score a user's query.
 
 Each has ``fit(interactions)``, which returns the recommender itself, and is then a scorer: called
 with user indices, int64 ``[B]``, it returns a score for every item, float32 ``[B, num_items]``.
@@ -10,7 +10,7 @@ A user's query, a weight per item, is multiplied by weights between items. All t
     recency         tau: the query weighs an item by exp(-age / tau), where age counts the user's
                     later events, of any feedback; None weighs all items of the history alike
 
-An item that a user met more than once has the weight of the last time.
+An item that a user has seen more than once has the weight of the last event.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["EASE", "ItemKNN", "RidgeKNN", "largest_of_rows"]
 
 
 class _ItemModel:
-    """What all models of items take, see the module, and what they make of a log with it."""
+    """The arguments that all item models share, see the module."""
 
     def __init__(self, train_on_likes: bool, query_likes: bool, recency: float | None) -> None:
         if recency is not None and not recency > 0:
@@ -51,7 +51,7 @@ class _ItemModel:
         self.query = _queries(interactions, self.query_likes, recency)
 
     def _known(self, interactions: Interactions) -> Interactions:
-        """Notes the queries; returns what the weights between items are to be learned from."""
+        """Stores the queries; returns the events that the weights between items are fitted to."""
         self.ask(interactions, self.recency)
         return (
             interactions.select(interactions.is_positive) if self.train_on_likes else interactions
@@ -75,9 +75,9 @@ class ItemKNN(_ItemModel):
         neighbours: Similar items kept per item, itself included.
         shrink: Damps similarities that rest on few users; 0 is the cosine.
         chunk_size: Items compared at a time; memory grows with ``chunk_size * num_items``.
-        train_on_likes: As for all models of items; see the module.
-        query_likes: As for all models of items; see the module.
-        recency: As for all models of items; see the module.
+        train_on_likes: As for all item models; see the module.
+        query_likes: As for all item models; see the module.
+        recency: As for all item models; see the module.
 
     References:
         M. Deshpande and G. Karypis, "Item-Based Top-N Recommendation Algorithms", ACM TOIS 22(1),
@@ -156,9 +156,9 @@ class RidgeKNN(_ItemModel):
     Args:
         neighbours: Items that explain an item, itself not included.
         regularization: lambda, in squared interactions; the larger, the smaller the weights.
-        train_on_likes: As for all models of items; see the module.
-        query_likes: As for all models of items; see the module.
-        recency: As for all models of items; see the module.
+        train_on_likes: As for all item models; see the module.
+        query_likes: As for all item models; see the module.
+        recency: As for all item models; see the module.
 
     References:
         X. Ning and G. Karypis, "SLIM: Sparse Linear Methods for Top-N Recommender Systems", ICDM
@@ -229,15 +229,15 @@ class EASE(_ItemModel):
         P = (X^T X + regularization I)^-1,  W_ij = -P_ij / P_jj for i != j,  W_jj = 0
         score(u, j) = sum over items i of q_u(i) W_ij
 
-    An item that nobody has neither scores nor counts. The inverse is taken in float64, in place;
+    Items without events score 0. The inverse is taken in float64, in place;
     the weights are float32. Fitting takes some ``12 num_items^2`` bytes, of which 4 stay (12,000
     items: 1.7 GB, then 0.6), and time that grows with num_items^3.
 
     Args:
         regularization: lambda, in squared interactions; the larger, the smaller the weights.
-        train_on_likes: As for all models of items; see the module.
-        query_likes: As for all models of items; see the module.
-        recency: As for all models of items; see the module.
+        train_on_likes: As for all item models; see the module.
+        query_likes: As for all item models; see the module.
+        recency: As for all item models; see the module.
 
     References:
         H. Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019,
@@ -294,7 +294,7 @@ def largest_of_rows(matrix: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
 def _queries(
     interactions: Interactions, likes_only: bool, recency: float | None
 ) -> sparse.csr_matrix:
-    """What each user is scored by: weights of items, float32 CSR ``[num_users, num_items]``."""
+    """The users' queries: weights of items, float32 CSR ``[num_users, num_items]``."""
     newest_first = interactions.chronological()[::-1]
     user = interactions.user[newest_first]  # descending
     age = np.arange(len(user)) - np.searchsorted(-user, -user)  # 0 = the user's last event
@@ -314,7 +314,7 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
     """The inverse, float32, of a symmetric positive definite float64 ``[N, N]``, overwritten."""
     if not len(matrix):
         return matrix.astype(np.float32)
-    from scipy.linalg import lapack  # late: a model that only answers has no need of it
+    from scipy.linalg import lapack  # late: trained models need none of it
 
     # LAPACK stores columns first: the transpose is its own view of the memory. Each step keeps
     # to one triangle and leaves zeros in the other.

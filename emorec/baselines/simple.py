@@ -1,4 +1,4 @@
-"""Simple models to measure against: random, most popular, mean reaction; and models of items.
+"""Simple baselines: random scores, popularity, and the item prior.
 
 Each has ``fit(interactions)``, which returns the recommender itself, and is then a scorer: called
 with user indices, int64 ``[B]``, it returns a score for every item, float32 ``[B, num_items]``.
@@ -14,16 +14,16 @@ import torch
 from emorec.baselines.item_models import EASE, ItemKNN, RidgeKNN
 from emorec.data.interactions import Interactions
 
-__all__ = ["EASE", "ItemKNN", "MeanReaction", "MostPop", "Random", "RidgeKNN"]
+__all__ = ["EASE", "ItemKNN", "ItemPrior", "MostPop", "Random", "RidgeKNN"]
 
 
 class Random:
-    """Scores that say nothing: the chance level.
+    """Uniform random scores: chance level.
 
     The scores of a user depend on the seed and the user alone, not on who else is in the batch.
 
     Args:
-        seed: Another seed, other lists.
+        seed: Seed of the scores.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -56,16 +56,16 @@ class MostPop:
         return self.popularity.expand(len(users), -1)
 
 
-class MeanReaction:
-    """Scores an item by how it is received: P(positive) by counting, the same for all users.
+class ItemPrior:
+    """Predicts P(positive) by the item prior, an item's smoothed share of positive feedback.
 
         (n_i+ + few * f) / (n_i + few)
 
     with ``n_i`` events of item ``i``, ``n_i+`` of them positive, and the log's share ``f`` of
-    positive events. What a model knows of one user's taste is what it predicts better than this.
+    positive events. The prediction is the same for all users.
 
     Args:
-        few: Events for which the share of the whole log stands, at least 0.
+        few: Weight of the share of the whole log, in events, at least 0.
 
     Raises:
         ValueError: If ``few`` is negative.

@@ -1,4 +1,4 @@
-"""The baselines of every report and table: each with settings that validation chose."""
+"""The baselines of reports and tables, each with settings chosen on validation."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from emorec.evaluation.top_k import Scorer, SeenItems, evaluate, excluded_items,
 __all__ = ["BASELINES", "Baseline", "names_for", "tuned_baselines"]
 
 MOST_ITEMS_OF_EASE = 8_000
-"""Above this size of the catalogue reports have RidgeKNN in place of EASE, whose fitting takes time
-that grows with the third power of it."""
+"""Larger catalogues have RidgeKNN in place of EASE in reports: the time to fit EASE grows with the
+third power of the number of items."""
 
 
 @dataclass(frozen=True)
 class _Settings:
-    """One choice: what the weights between items are fitted with, and the recency of queries."""
+    """One choice: the arguments of the weights between items, and the recency of queries."""
 
     weights: tuple[tuple[str, Any], ...] = ()
     recency: float | None = None
 
     @property
     def shown(self) -> dict[str, Any]:
-        """The settings by name, without what all choices share."""
+        """The settings that differ between choices, by name."""
         own = {key: value for key, value in self.weights if key not in _LIKES}
         return own | ({} if self.recency is None else {"recency": self.recency})
 
@@ -44,8 +44,7 @@ class Baseline:
     Attributes:
         scorer: The fitted recommender.
         settings: What validation chose, by name.
-        choices: Number of settings that it chose from; 1 where there was nothing to choose, or
-            nothing to choose by.
+        choices: Number of settings that it chose from; 1 without a choice or without validation.
     """
 
     scorer: Scorer
@@ -59,7 +58,7 @@ class Baseline:
         how = (
             f"chosen from {self.choices} on validation"
             if self.choices > 1
-            else "not tuned, as there is no validation split"
+            else "not tuned: there is no validation split"
         )
         return f"{settings} ({how})"
 
@@ -79,7 +78,7 @@ def _grid(
     ]
 
 
-# Up to eight settings each. The first is taken where there is nothing to choose by.
+# Up to eight settings each; the first one is the default without validation.
 _RECENT = (20.0, 5.0)
 _KINDS: dict[str, tuple[Any, list[_Settings]]] = {
     "Random": (Random, _grid()),
@@ -111,14 +110,14 @@ def tuned_baselines(
     seen: SeenItems = "exclude",
     progress: bool = False,
 ) -> Iterator[tuple[str, Baseline]]:
-    """Chooses the settings of baselines on validation, then fits them to all that is known.
+    """Chooses the settings of baselines on validation, then fits them to train and validation.
 
     Every choice is fitted to the train split and ranks the catalogue for the users of the
     validation split; the one with the best mean is fitted again to train and validation. Choices
     that differ in the recency of queries alone are fitted once.
 
     Args:
-        split: The parts of a log. Without validation targets the first choice of each is taken.
+        split: The splits of a log. Without validation targets, the default of each is taken.
         k: Length of the lists.
         names: Which baselines, of `BASELINES`.
         measure: Figure of `emorec.evaluation.top_k.Evaluation.summary` that chooses.
@@ -126,7 +125,7 @@ def tuned_baselines(
         progress: Whether to show a progress bar.
 
     Yields:
-        Name and baseline, one after the other, as a fitted one may be large.
+        Name and baseline, one at a time, because a fitted one may be large.
     """
     chosen = _chosen(split, k, names, measure, seen, progress)
     for name in names:
@@ -160,7 +159,7 @@ def _chosen(
             summary = evaluate(topk, users, targets, k).summary()
             scores[name][settings] = summary[measure]
     return {
-        # A figure that is not defined, such as that of likes where none is held out, is the worst.
+        # An undefined figure, such as that of likes where none is held out, is the worst.
         name: max(own, key=lambda settings: np.nan_to_num(own[settings], nan=-np.inf))
         for name, own in scores.items()
     }

@@ -64,7 +64,7 @@ def evaluate(
     both      NDCG of likes less that of dislikes
 
     If the model predicts which items a user will like, its predictions for the held-out events are
-    evaluated too, beside the mean reaction to each item: how often a like is ranked above a dislike
+    evaluated too, beside the item prior: how often a like is ranked above a dislike
     of the same user (PolAUC) or of any user (ROC-AUC), the mean squared error (Brier), and the
     expected calibration error (ECE).
     """  # noqa: D301
@@ -119,7 +119,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     names: list[str] = []
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(own[-length:]) for own in parts]
-        reserved = {*BASELINES, "MeanReaction"}
+        reserved = {*BASELINES, "ItemPrior"}
         if len({*names, *reserved}) == len(names) + len(reserved):
             break
     return names

@@ -1,4 +1,4 @@
-"""The data sets that EmoRec knows by name."""
+"""Loads public data sets by name."""
 
 from __future__ import annotations
 

@@ -103,8 +103,8 @@ class Expression:
         """Parses and checks an expression once, for use on any table.
 
         Raises:
-            ExpressionError: If the text is no expression or uses what is not allowed; the message
-                holds the text, the position and what is allowed.
+            ExpressionError: If the text is not an expression or uses what is not allowed; the
+                message holds the text, the position and what is allowed.
         """
         if not isinstance(text, str):
             raise ExpressionError(f"an expression must be text, got {text!r}")
@@ -288,7 +288,7 @@ class _Compiler:
         return apply
 
     def _note_text(self, node: ast.expr, others: list[ast.expr]) -> None:
-        """Remembers a column that is compared with quoted text."""
+        """Records a column that is compared with quoted text."""
         if isinstance(node, ast.Name) and any(
             isinstance(other, ast.Constant) and isinstance(other.value, str) for other in others
         ):
@@ -343,7 +343,7 @@ def _finite(data: Any) -> _Value:
 
 
 def _example(data: Any, present: Any) -> str:
-    """Where a column of text has its first value that is no number."""
+    """The first value of a text column that is not a number, with its row."""
     if not isinstance(data, np.ndarray):
         return ""
     is_number = to_numbers(pd.Series(data)).notna().to_numpy()

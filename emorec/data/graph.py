@@ -195,7 +195,7 @@ def build_graph(
     Args:
         events: All users' events.
         users: User of each user node, int64 ``[U]``; a user may have several nodes.
-        num_events: How many of the oldest events each node may know, int64 ``[U]``.
+        num_events: How many of the oldest events each node has, int64 ``[U]``.
         num_items: Size of the catalogue.
         feedback_nodes: Whether events pass through feedback nodes, see `schema`.
     """
@@ -299,7 +299,7 @@ def to_dgl(events: Events) -> Any:
 
 @dataclass(frozen=True)
 class GraphSource:
-    """Makes the graphs that a model's graph encoder asks for.
+    """Builds the graphs that a model's graph encoder needs.
 
     Attributes:
         events: All users' events.

@@ -1,4 +1,4 @@
-"""What is known of public data sets: where they are, their files, rules and terms."""
+"""Registry of public data sets: address, files, feedback rules and terms."""
 
 from __future__ import annotations
 

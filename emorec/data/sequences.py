@@ -68,7 +68,7 @@ class Targets:
     Attributes:
         item: Items, the next event's first, int64 ``[T, K]``.
         feedback: Kinds of feedback, int64 ``[T, K]``.
-        exists: Whether the history goes on that far, bool ``[T, K]``; the first always exists.
+        exists: Whether the history is that long, bool ``[T, K]``; the first always exists.
             Where it is false, item and feedback are those of the next event.
         place: Place of the next event in the user's whole history, from 0, int64 ``[T]``.
     """

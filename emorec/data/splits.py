@@ -1,4 +1,4 @@
-"""Hold-out splits: the last n events of each user, or everything after one moment."""
+"""Hold-out splits: the last n events of each user, or all events after one time."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Split:
     test rows of other users or items can be recommended by no model and are dropped.
 
     Attributes:
-        train: What parameters are learned from.
+        train: The events that parameters are fitted to.
         valid: Hold-out that chooses checkpoints and hyper-parameters, with all its rows, because
             they are history when the test split is predicted. Its targets are `valid_targets`.
             Empty where the rule leaves none, e.g. where no user has more than 2n events.
-        test: Hold-out that is looked at once; warm users and items only.
+        test: Hold-out that is evaluated once; warm users and items only.
         dropped: Number of test rows dropped because their user or item is cold.
         report: What the split did to the log; None for a split made by hand.
     """
@@ -46,12 +46,12 @@ class Split:
 
     @cached_property
     def history(self) -> Interactions:
-        """Everything known before the test split: train, then valid."""
+        """The events before the test split: train, then valid."""
         return self.train.joined_with(self.valid)
 
     @cached_property
     def log(self) -> Interactions:
-        """Everything known by now: train, valid, then test."""
+        """All events: train, valid, then test."""
         return self.train.joined_with(self.valid, self.test)
 
     @property
@@ -117,7 +117,7 @@ def hold_out_validation(
     n: int = 10,
     quantile: float = 0.9,
 ) -> Split:
-    """Holds out a validation split alone, for a model that is to be used rather than judged.
+    """Holds out a validation split alone, for a model that is to be used rather than evaluated.
 
     Args:
         interactions: The whole log.
@@ -137,13 +137,13 @@ def hold_out_validation(
 
 
 def how_tests_differ(one: Split, other: Split) -> str:
-    """In what two splits ask different things of a model: held-out events, or what came before.
+    """How the test splits of two logs differ: in held-out events, or in those before.
 
     How the events before the test split fall into train and valid makes no difference, nor does the
     order of rows.
 
     Returns:
-        What ``one`` has, and ``other`` has not, as text; empty if they ask the same.
+        The difference as text; empty if there is none.
     """
     counts = {
         "users": (one.train.num_users, other.train.num_users),
@@ -213,7 +213,7 @@ def last_n_per_user(interactions: Interactions, n: int) -> np.ndarray:
 
 
 def after_quantile(interactions: Interactions, quantile: float) -> np.ndarray:
-    """The rows after the ``quantile`` of time; rows at that very moment are not held out.
+    """The rows after the ``quantile`` of time; rows at that very time are not held out.
 
     With linear interpolation, the quantile lies between two neighbouring times of the log, and
     no row lies between those: the lower one selects the same rows and stays an integer.

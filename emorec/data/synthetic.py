@@ -1,4 +1,4 @@
-"""A seeded generator of a believable log whose ground truth is known."""
+"""A seeded generator of realistic logs with known ground truth."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIKE_SLOPE, LIKE_BIAS = 2.0, -0.2
 
 @dataclass(frozen=True)
 class Truth:
-    """What a real log never tells; ``T`` topics.
+    """The ground truth of a generated log, with ``T`` topics.
 
     Attributes:
         topic: Topic of each item, int64 ``[I]``.

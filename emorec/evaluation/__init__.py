@@ -1,1 +1,1 @@
-"""Ranking metrics, full-catalogue ranking and reports."""
+"""Metrics, top-k lists of the whole catalogue, and tests of significance."""

@@ -26,8 +26,8 @@ _GAINS = torch.tensor([_EXPLICIT, _IMPLICIT, -_IMPLICIT, -_EXPLICIT, 0.0], dtype
 def dislike_rate(listed: torch.Tensor, held_out: torch.Tensor) -> torch.Tensor:
     """Share of the list's k places that hold a held-out dislike: ``disliked / k``.
 
-    Unlike the recall of dislikes it has a value, 0, for users who turned out to dislike nothing,
-    so that its mean is the chance that a place of anybody's list holds a known dislike.
+    Unlike the recall of dislikes it is defined (as 0) for users without a held-out dislike, so that
+    its mean is the probability that a place of a list holds a held-out dislike.
 
     Args:
         listed: Held-out feedback at each rank, integer ``[U, k]``.

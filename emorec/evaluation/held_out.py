@@ -1,4 +1,4 @@
-"""What is held out: distinct pairs of user and item, and how the user ended up feeling."""
+"""Held-out items: distinct pairs of user and item, with the last feedback."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class HeldOut:
         return flat.reshape(self.num_users, kinds)
 
     def feedback_on(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """How users feel about the items of their lists.
+        """The held-out feedback of users on the items of their lists.
 
         Args:
             users: User indices, int64 ``[U]``.

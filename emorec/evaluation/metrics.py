@@ -38,7 +38,7 @@ def recall(hits: torch.Tensor, num_relevant: torch.Tensor) -> torch.Tensor:
 def precision(hits: torch.Tensor, num_relevant: torch.Tensor) -> torch.Tensor:
     """Share of the list's k places that hold a relevant item: ``hits / k``.
 
-    The divisor is k even where the list is shorter for want of candidates.
+    The divisor is k even where the list is shorter because there are fewer candidates.
 
     Args:
         hits: Whether each rank holds a relevant item, bool ``[U, k]``.

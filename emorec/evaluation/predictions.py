@@ -32,9 +32,9 @@ def polarity_auc(
 
     ``(pairs with like > dislike + half of the pairs with like = dislike) / (likes * dislikes)``
 
-    It asks for polarity alone: unobserved items play no part, and 1/2 is what a coin reaches. But
-    liked items are popular ones too, so popularity reaches more than that. Give the figure of
-    `baselines.MostPop` beside it; what a model knows of this user's taste is what lies above.
+    It measures polarity alone: unobserved items have no influence, and chance level is 1/2. Liked
+    items are also popular, so popularity reaches more. Compare with `baselines.ItemPrior`: only
+    what exceeds it is specific to the user.
 
     Args:
         scorer: Scores every item for a batch of users.
@@ -61,12 +61,12 @@ def polarity_auc(
 def evaluate_predictions(
     predict: Scorer, test: Interactions, chunk_size: int | None = None
 ) -> dict[str, float]:
-    """How well predicted polarities fit what users made of the held-out items.
+    """Evaluates predicted polarities against the feedback on held-out items.
 
     Args:
         predict: Predicts P(positive) for every item and a batch of users.
         test: Held-out interactions; a repeated pair counts once, with its last feedback.
-        chunk_size: Users asked for at a time; None takes as many as make 16 million numbers.
+        chunk_size: Users predicted at a time; None takes as many as make 16 million numbers.
 
     Returns:
         "polarity_auc", the mean over users with both a like and a dislike, see `polarity_auc`;

@@ -1,4 +1,4 @@
-"""What a dislike changes: lists before and after a user says no to the item on top."""
+"""Responsiveness: how lists change after a user dislikes the item on top."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def responsiveness(
 ) -> pd.DataFrame:
     r"""How much of an item's neighbourhood leaves the lists after an event, and how much else.
 
-    The user u meets item x. B is u's list before, without x; A the list after the event; C the
-    control: the list that the same user gets without that event. x is in none of the three, since
-    that it leaves is no merit. N is the neighbourhood of x. Then, for each user,
+    User u has an event with item x. B is u's list before, without x; A the list after the event; C
+    the control: the list that the same user gets without that event. x is in none of the three,
+    since that it leaves is no merit. N is the neighbourhood of x. Then, for each user,
 
         left           = |B & N \ A| / |B & N|
         left_control   = |B & N \ C| / |B & N|
@@ -69,22 +69,22 @@ def responsiveness(
         In the spirit of Y. Wang et al., "Learning from Negative User Feedback and Measuring
         Responsiveness for Sequential Recommenders", RecSys 2023.
     """
-    met = np.asarray(items)
+    shown = np.asarray(items)
     num_items = neighbours.shape[0]
     if neighbours.shape != (num_items, num_items):
         raise ValueError(f"neighbours must be square, got {list(neighbours.shape)}")
-    if len(met) and (met.min() < 0 or met.max() >= num_items):
-        wrong = met[(met < 0) | (met >= num_items)][0]
+    if len(shown) and (shown.min() < 0 or shown.max() >= num_items):
+        wrong = shown[(shown < 0) | (shown >= num_items)][0]
         raise ValueError(f"items holds {wrong}, must be in 0 .. {num_items - 1}")
-    base = _without("before", before, met, k)  # [U, k]
-    stays = _in_lists(base, _without("after", after, met, k, may_hold=False))
+    base = _without("before", before, shown, k)  # [U, k]
+    stays = _in_lists(base, _without("after", after, shown, k, may_hold=False))
     kept = (
         np.ones_like(stays)
         if control is None
-        else _in_lists(base, _without("control", control, met, k, may_hold=False))
+        else _in_lists(base, _without("control", control, shown, k, may_hold=False))
     )
     is_item = base >= 0
-    near = _is_stored(neighbours[met], base) & is_item
+    near = _is_stored(neighbours[shown], base) & is_item
     left = _share(near & ~stays, near)
     left_control = _share(near & ~kept, near)
     return pd.DataFrame(
@@ -114,7 +114,7 @@ def evaluate_responsiveness(
     Args:
         scorer_of: Makes a trained model's scorer for a history, for example
             ``lambda log: ModelScorer(model, log)``. Nothing may be learned from that history.
-        history: What is known before.
+        history: The events before.
         users: User indices, int64 ``[U]``, distinct.
         neighbours: See `responsiveness`.
         k: Length of the lists.
@@ -153,7 +153,7 @@ def with_events(
     items: np.ndarray,
     feedback: Feedback = Feedback.EXPLICIT_NEGATIVE,
 ) -> Interactions:
-    """A history to which each user adds one event, a moment after their last.
+    """A history to which each user adds one event, just after their last.
 
     Args:
         history: The log.

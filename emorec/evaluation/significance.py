@@ -1,7 +1,7 @@
 """How sure differences are: intervals over users, paired tests, spread over seeds.
 
 Users are what a test set has many of, so they are what intervals and tests are taken over. Seeds
-tell something else, how far training itself moves a figure, and are few: mean and deviation.
+measure something else, the variation due to training, and are few: mean and deviation.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def bootstrap_intervals(
 def confidence_intervals(
     per_user: pd.DataFrame, resamples: int = 2000, rng: np.random.Generator | int | None = 0
 ) -> pd.DataFrame:
-    """Bootstrap 95 % confidence intervals of what `Evaluation.summary` says.
+    """Bootstrap 95 % confidence intervals of the figures of `Evaluation.summary`.
 
     Args:
         per_user: The ``per_user`` of an `Evaluation`.

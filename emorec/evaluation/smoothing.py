@@ -1,7 +1,7 @@
 """Over-smoothing of a graph's vectors: how alike all have become, and how alike neighbours have.
 
-A graph encoder mixes each vector with those of its neighbours, layer after layer, until nothing
-tells one node from another. Both measures go to 0 then.
+A graph encoder mixes each vector with those of its neighbours, layer after layer, until the nodes
+cannot be distinguished. Both measures go to 0 then.
 """
 
 from __future__ import annotations

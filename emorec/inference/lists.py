@@ -11,7 +11,7 @@ import torch
 from scipy import sparse
 from tqdm import tqdm
 
-from emorec.baselines import MeanReaction, MostPop
+from emorec.baselines import ItemPrior, MostPop
 from emorec.data.interactions import Interactions
 from emorec.evaluation.scores import Scorer, scores_in_chunks
 from emorec.evaluation.top_k import SeenItems, TopK, excluded_items, recommend_top_k
@@ -87,7 +87,7 @@ def make_lists(
         excluded = sparse.vstack([excluded_items(known, seen), nobody], format="csr")
         row = np.where(index[unknown] < 0, known.num_users, index[unknown])
         topk = recommend_top_k(MostPop().fit(known), row, excluded, k)
-        polarity = MeanReaction().fit(known) if predicts_liked else None
+        polarity = ItemPrior().fit(known) if predicts_liked else None
         parts.append(_rows(unknown, row, topk, "popular", polarity, known))
     columns = ["place", "rank", "item", "score", *(["liked"] if predicts_liked else []), "source"]
     lists = pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)

@@ -147,7 +147,7 @@ def adjacencies(
     Args:
         graph: The graph.
         backend: "dgl" or "torch".
-        half_life: Days after which an event weighs half in a sum; 0: all alike.
+        half_life: Days after which an event has half its weight in a sum; 0: no decay.
 
     Raises:
         ImportError: If ``backend`` is "dgl" and DGL is missing.

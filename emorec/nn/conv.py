@@ -2,7 +2,7 @@
 
 Both pass messages in two directions: from items to the nodes that events reach, and from those
 nodes back to items, where the messages of all kinds are added. A node that nothing reaches gets
-zeros: a relation that does not reach a node says nothing to it, so neither has a bias.
+zeros: a relation that does not reach a node adds nothing to it, so neither has a bias.
 
 Projections and sums over events are both linear. After a mean, a projection costs a product per
 node that is reached: small graphs reach few nodes, but may draw on a large catalogue. It is left to

@@ -53,8 +53,8 @@ class GraphEncoder(nn.Module):
         num_heads: Heads of GAT.
         signed: Signed aggregation at users.
         dropout: Dropout after each layer but the last.
-        half_life: Days after which an event weighs half in SAGE's means, counted back from its
-            user's newest event; 0: all weigh alike.
+        half_life: Days after which an event has half its weight in SAGE's means, counted back from
+            its user's newest event; 0: all weigh alike.
         backend: "dgl" or "torch"; parameters do not depend on it.
     """
 

@@ -26,7 +26,7 @@ class SequenceEncoder(nn.Module):
         x_k = sqrt(D) item_k + position_k + w log(1 + gap_k) + b  (+ feedback_k)
 
     then `HawkesLayer` after layer and a final LayerNorm. [CLS] has a learned vector in place of
-    the item's. Attention is causal: a state knows the events up to its token only, so that it can
+    the item's. Attention is causal: a state depends on the events up to its token, so that it can
     be trained to predict the next one. The paper projects raw seconds since the epoch; they are
     some nine orders of magnitude larger than the embeddings and would drown them, so the gap
     enters on a logarithmic scale.

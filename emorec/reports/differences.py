@@ -1,4 +1,4 @@
-"""How one model differs from each other, in words that ask for no statistics."""
+"""Compares one model with each other one, in plain words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the names of points stand in a plot."""
+"""Places the labels of points in a plot."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def place_labels(
     """Moves each label to where it covers least of points, lines, other labels and the margin.
 
     Each in turn takes its cheapest place given those of the others; after a few rounds hardly any
-    wants to move. Labels that stand further off get a line that leads to their point.
+    wants to move. Labels further away get a line to their point.
 
     Args:
         texts: Annotations of the same axes, offset from their points in points. The axes must

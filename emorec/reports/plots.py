@@ -1,4 +1,4 @@
-"""Plots of the report as inline SVG that takes its colours and fonts from the page around it."""
+"""Plots of the report as inline SVG, with colours and fonts of the page around them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from emorec.reports.labels import place_labels
 
 __all__ = ["PlotsUnavailable", "plane_svg", "training_svg"]
 
-# Colours that stand for the page's own; matplotlib writes them, `_inline_svg` replaces them.
+# Placeholders for the page's colours: matplotlib writes them, `_inline_svg` replaces them.
 _INK, _SOFT, _LINE, _ACCENT, _SECOND, _PAGE = (f"#01020{digit}" for digit in range(1, 7))
 _PAGE_COLOURS = {
     _INK: "var(--ink)",
@@ -43,7 +43,7 @@ _STYLE: Any = {
     "xtick.labelcolor": _SOFT,
     "ytick.labelcolor": _SOFT,
 }
-# A plot that stands alone, as a file, brings the page's colours and font along.
+# A plot in a file of its own has the page's colours and font.
 _STANDALONE = (
     "<style>svg{--page:#ffffff;--ink:#1c2128;--soft:#667080;--line:#e3e6ea;--accent:#1f6feb;"
     "--second:#c2410c;background:var(--page);"

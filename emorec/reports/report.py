@@ -49,7 +49,7 @@ def write_report(
 ) -> None:
     """Writes one HTML page without external resources: data, results, training, trade-off.
 
-    Plots need matplotlib (``pip install "emorec[plots]"``); without it the page says so instead.
+    Plots need matplotlib (``pip install "emorec[plots]"``); without it, the page has a note.
 
     Args:
         path: File to write, replaced as a whole or not at all.
@@ -57,7 +57,7 @@ def write_report(
         card: Facts about the data.
         results: Evaluation or its summary by model name.
         k: Length of the lists.
-        predictions: What `emorec.evaluation.predictions.evaluate_predictions` says, by model name.
+        predictions: Results of `emorec.evaluation.predictions.evaluate_predictions`, by model name.
         curves: One mapping per epoch with "epoch", "loss" and ``metric``, None where it was not
             measured. Empty for a model that is not trained by epochs.
         metric: Name of the validation metric in ``curves``.
@@ -190,9 +190,9 @@ def _predictions_html(predictions: Mapping[str, Mapping[str, float]]) -> str:
         "<h3>Predicted polarity of the held-out events</h3>"
         '<div class="scroll"><table><thead><tr><th scope="col" class="model">model</th>'
         f"{labels}</tr></thead><tbody>{body}</tbody></table></div>"
-        '<p class="note">PolAUC: how often a like is put above a dislike of the same user; '
-        "ROC-AUC: of anybody. Brier: mean squared error of the probabilities; ECE: how far they "
-        "are from what happened. MeanReaction: the share of positive reactions to an item.</p>"
+        '<p class="note">PolAUC: how often a like is ranked above a dislike of the same user; '
+        "ROC-AUC: of any user. Brier: mean squared error of the probabilities; ECE: expected "
+        "calibration error. ItemPrior: the share of positive reactions to an item.</p>"
     )
 
 

@@ -61,8 +61,9 @@ class Cell:
 
     Attributes:
         text: The figure.
-        is_best: Whether no other model has a better one, and some list hit anything. Dislikes have
-            no best: lists that nobody wants have fewest. Of dNDCG, such lists do not count.
+        is_best: Whether no other model has a better value, and some list hit anything. Columns of
+            dislikes have no best value, because lists without relevant items have the fewest; for
+            dNDCG such lists do not compete.
         is_on_front: Of dislikes: whether every model with fewer has fewer likes (NDCG), too, among
             those with at least half of the best's.
     """
@@ -115,7 +116,7 @@ def results_table(
     """Aligned text, one line per model.
 
     ``*`` marks the best value of each column; ``+``, in the columns of dislikes, the front of likes
-    against dislikes: few dislikes alone are no merit, as lists that nobody wants have none.
+    against dislikes, because lists without relevant items also have few dislikes.
 
     Args:
         rows: Evaluation or its summary by model name, in the order to print.
@@ -123,8 +124,8 @@ def results_table(
         notes: Lines to print below.
 
     Returns:
-        Lines without a closing newline; undefined values are ``-``. One of them says how many
-        users the means leave out, where the summaries say so.
+        Lines without a closing newline; undefined values are ``-``. One of them counts the
+        users who are not in the means, if the summaries have these counts.
 
     Raises:
         ValueError: If a summary lacks a column or an evaluation has another k.
@@ -282,16 +283,16 @@ def best_marked(rows: Mapping[str, Evaluation | Summary], k: int) -> dict[str, l
     summaries = {name: summary_of(row, k, name) for name, row in rows.items()}
     cells: dict[str, list[Cell]] = {name: [] for name in summaries}
     likes = {name: row["ndcg_likes"] for name, row in summaries.items()}
-    able = _able(likes)
+    competing = _competing(likes)
     for column in COLUMNS:
         # Values that print alike are equally good.
         values = {name: round(row[column.key], column.decimals) for name, row in summaries.items()}
         front: set[str] = set()
         best = math.nan
         if column.lower_is_better:
-            front = _front({name: likes[name] for name in able}, values)
+            front = _front({name: likes[name] for name in competing}, values)
         else:
-            rivals = able if column.key == "delta_ndcg" else values
+            rivals = competing if column.key == "delta_ndcg" else values
             best = _best([values[name] for name in rivals])
         for name, value in values.items():
             text = "-" if math.isnan(value) else f"{value:.{column.decimals}f}"
@@ -300,8 +301,8 @@ def best_marked(rows: Mapping[str, Evaluation | Summary], k: int) -> dict[str, l
     return cells
 
 
-def _able(likes: Mapping[str, float]) -> list[str]:
-    """Models whose lists hold likes enough for few dislikes to be a merit."""
+def _competing(likes: Mapping[str, float]) -> list[str]:
+    """Models with at least half of the best NDCG of likes."""
     most = max((value for value in likes.values() if not math.isnan(value)), default=0.0)
     return [name for name, value in likes.items() if most and value >= _LIKES_ENOUGH * most]
 
@@ -354,7 +355,7 @@ def _stars(p: float) -> str:
 
 
 def coverage(summaries: Sequence[Summary]) -> list[str]:
-    """One line per distinct set of users behind the means, for summaries that tell."""
+    """One line per distinct set of users behind the means, for summaries with these counts."""
     kinds = ("any", "likes", "dislikes", "both")
     keys = ("num_users", *(f"left_out_{kind}" for kind in kinds))
     counts = {tuple(row[key] for key in keys) for row in summaries if all(k in row for k in keys)}

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are written completely or not at all, and checks of files to read."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def read_json(path: Path) -> Any:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, as one line of moderate length."""
+    """The message of an error as one line of moderate length."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:300]}..."
 

@@ -1,4 +1,4 @@
-"""Folders of files that belong together: one writer at a time, and all of its files or none."""
+"""Folders whose files belong together: one writer at a time, and all files or none."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def read_manifest(folder: Path) -> dict[str, str] | None:
 
 
 def checked_file(folder: Path, name: str) -> Path | None:
-    """A file of a folder, if it is there and is the one that its manifest tells.
+    """Returns a file of a folder if it exists and matches the manifest.
 
     Without a manifest, nothing is checked.
 
@@ -194,7 +194,7 @@ def _sha256(path: Path) -> str:
 
 
 def _holder(lock: Path) -> str:
-    """Which process holds a lock, as far as it says so."""
+    """The process that holds a lock, if its id is readable."""
     try:
         number = lock.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):  # Windows lets nobody read a locked file

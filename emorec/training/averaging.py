@@ -17,7 +17,7 @@ class ParameterAverage:
         average <- d average + (1 - d) parameters,   d = min(decay, (1 + n) / (10 + n))
 
     after step ``n = 1, 2, ...``, so that the start is forgotten sooner than ``decay`` alone would
-    have it. An average does what a falling learning rate does, and needs not know when training
+    have it. An average has the effect of a falling learning rate without depending on when training
     ends: any epoch may be the last one.
 
     Args:

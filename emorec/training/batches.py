@@ -1,9 +1,9 @@
-"""Training batches: windows of histories, their targets, and the graph of what came before.
+"""Training batches: windows of histories, their targets, and the graph of earlier events.
 
-The graph must not contain the events that a batch asks for. Each epoch therefore draws a moment
-in every user's history: the graph knows what came before it, and the targets from it on may look
-at the graph. Earlier targets are predicted from the sequence alone. At inference the graph knows
-the whole history, so the two situations match.
+To prevent leakage, the graph must not contain the targets of a batch. Each epoch therefore samples
+a cutoff per user: the graph holds the events before it, and only later targets use the graph.
+Earlier targets are predicted from the sequence alone. At inference the graph holds the whole
+history, so that the two situations match.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _BUCKETS = 8  # batches sorted by length together: less padding, still shuffled
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """What one step of training needs.
+    """The input of one training step.
 
     Attributes:
         sequences: Input sequences, ``T`` tokens.
         targets: The events after each token.
-        graph: Graph of what came before, or None.
+        graph: Graph of the events before the cutoffs, or None.
         user_node: The graph's user node of each sequence, int64 ``[B]``, or None.
-        sees_graph: Whether each token's targets may look at the graph, bool ``[T]``, or None.
+        sees_graph: Whether each token's targets use the graph, bool ``[T]``, or None.
     """
 
     sequences: SequenceBatch
@@ -62,7 +62,7 @@ def training_batches(
         source: Where graphs come from; None for a model without graph encoder.
         max_length: Events per window.
         batch_size: Windows per batch.
-        rng: Source of the order and of the moments.
+        rng: Source of the order and of the cutoffs.
         horizon: Targets per token.
     """
     windows = events.windows(max_length)

@@ -1,4 +1,4 @@
-"""Where training stands, and the file from which it goes on."""
+"""The state of training, and the file that it resumes from."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def load_parameters(model: nn.Module, tensors: dict[str, Tensor]) -> None:
             raise ValueError(f"{name} holds NaN")
     try:
         model.load_state_dict(tensors)
-    except RuntimeError as error:  # what a module says of its own buffers
+    except RuntimeError as error:  # from checks of a module's own buffers
         raise ValueError(one_line(error)) from error
 
 

@@ -34,11 +34,11 @@ from emorec.training.validation import TrainingError, Validation, diverged
 __all__ = ["MOST_EPOCHS", "TrainingError", "most_epochs", "train"]
 
 MOST_EPOCHS = 10_000
-"""Epochs after which training stops even though validation still improves: never, in practice."""
+"""Limit of epochs where validation ends training; it is not reached in practice."""
 
 _EPOCHS_WITHOUT_VALIDATION = 20
 _LARGEST_GRADIENT = 1.0  # norm that gradients are clipped to
-# Epochs of a small log are a few steps: four of them without a gain mean nothing.
+# Epochs of a small log are a few steps; a few of them without a gain are noise.
 _STEPS_OF_PATIENCE = 100
 
 
@@ -55,14 +55,14 @@ def train(
     """Trains a model in place and leaves it at its best epoch on validation.
 
     All randomness of an epoch comes from the seed and the epoch's number, so a run that was
-    killed and goes on from its checkpoint ends where an undisturbed one does.
+    killed and resumed from its checkpoint gives the same result as an undisturbed one.
 
     Args:
         model: The model.
         config: The run.
-        fit: What to learn from.
+        fit: The events to train on.
         valid: Targets that choose the epoch; if empty, the last epoch is taken.
-        checkpoint: File to write after each epoch, and to go on from if it exists.
+        checkpoint: File to write after each epoch, and to resume from if it exists.
         on_epoch: Called after each epoch with all records so far.
         progress: Whether to show a progress bar.
         anneal: Whether the learning rate falls to 0, in a straight line over all epochs.
@@ -71,7 +71,7 @@ def train(
         A record per epoch.
 
     Raises:
-        TrainingError: If the loss stops being a number, or nothing is there to learn from.
+        TrainingError: If the loss is not finite, or there is no target.
         FileError: If the checkpoint is of another model, other data or other settings.
     """
     options = config.training
@@ -125,7 +125,7 @@ def most_epochs(config: Config, valid: Interactions) -> int:
 
 
 class _Learner:
-    """The optimizer's side of training: batches in, parameters changed."""
+    """Runs epochs: batches, objective, optimizer steps."""
 
     def __init__(
         self,

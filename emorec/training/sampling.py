@@ -21,7 +21,7 @@ class ItemSampler:
             without any get unobserved items.
     """
 
-    ROUNDS = 20  # a user would have to know nearly the whole catalogue to fail all of them
+    ROUNDS = 20  # only users who have seen nearly the whole catalogue fail in all of them
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ class Validation:
     Args:
         model: The model in training.
         config: The run.
-        fit: The events that the model is trained on, and knows.
+        fit: The events that the model is trained on.
         events: The same as sequences.
         targets: Validation targets, at least one.
 

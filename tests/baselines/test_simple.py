@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from emorec.baselines import MeanReaction, MostPop, Random
+from emorec.baselines import ItemPrior, MostPop, Random
 from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions
 from emorec.data.vocabulary import Vocabulary
@@ -36,26 +36,26 @@ class TestMostPop:
         ]
 
 
-class TestMeanReaction:
+class TestItemPrior:
     # Item 0: positive, positive, negative. Item 1: negative. Item 2: nobody. 2 of 4 are positive.
     LOG = small_log([(0, 0, 0, 0), (1, 0, 1, 0), (2, 0, 2, 0), (0, 1, 3, 0)], 3, 3)
 
     def test_counts(self):
-        scores = MeanReaction(few=2).fit(self.LOG)(torch.tensor([0, 2]))
+        scores = ItemPrior(few=2).fit(self.LOG)(torch.tensor([0, 2]))
         expected = [(2 + 2 * 0.5) / (3 + 2), (0 + 2 * 0.5) / (1 + 2), 0.5]
         torch.testing.assert_close(scores, torch.tensor([expected, expected]))
 
     def test_without_any_smoothing(self):
-        scores = MeanReaction(few=0).fit(self.LOG)(torch.tensor([1]))
+        scores = ItemPrior(few=0).fit(self.LOG)(torch.tensor([1]))
         torch.testing.assert_close(scores, torch.tensor([[2 / 3, 0.0, 0.5]]))
 
     def test_of_an_empty_log_nothing_is_known(self):
-        assert MeanReaction().fit(log([], 1, 2))(torch.tensor([0])).tolist() == [[0.5, 0.5]]
+        assert ItemPrior().fit(log([], 1, 2))(torch.tensor([0])).tolist() == [[0.5, 0.5]]
 
     @pytest.mark.parametrize("few", [-1, math.nan])
     def test_wrong_input_is_refused(self, few):
         with pytest.raises(ValueError, match=f"few must be at least 0, got {few}"):
-            MeanReaction(few)
+            ItemPrior(few)
 
 
 class TestRandom:

@@ -52,9 +52,7 @@ def test_nothing_is_chosen_without_validation():
     for _, baseline in tuned_baselines(split, 5):
         assert baseline.choices == 1
         shown = str(baseline)
-        assert shown == "no settings" or shown.endswith(
-            "(not tuned, as there is no validation split)"
-        )
+        assert shown == "no settings" or shown.endswith("(not tuned: there is no validation split)")
 
 
 def test_settings_are_said_in_words():

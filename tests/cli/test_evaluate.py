@@ -25,9 +25,9 @@ class TestEvaluate:
         folder, _ = trained
         result = call(cli.evaluate, folder, "--json", "-k", 3)
         found = json.loads(result.stdout)
-        assert set(found) == {"emorec", *names_for(8), "MeanReaction"}
+        assert set(found) == {"emorec", *names_for(8), "ItemPrior"}
         assert found["ItemKNN"]["settings"].keys() == {"neighbours", "shrink"}
-        assert 0 < found["MeanReaction"]["brier_score"] < 1
+        assert 0 < found["ItemPrior"]["brier_score"] < 1
         assert 0 <= found["emorec"]["recall_any"] <= 1
         assert 0 < found["emorec"]["brier_score"] < 1
         at_ten = json.loads(call(cli.evaluate, folder, "--json").stdout)
@@ -112,7 +112,7 @@ class TestEvaluate:
         for metric in ("any", "likes", "dislikes"):
             line = next(row for row in rows if row[:3] == ["NDCG", metric, "again"])
             assert line[5:] == ["+0.0000", "1.0000", "unclear"]
-        assert [row[0] for row in rows[-3:]] == ["run", "again", "MeanReaction"]
+        assert [row[0] for row in rows[-3:]] == ["run", "again", "ItemPrior"]
 
     def test_several_runs_as_json(self, trained, tmp_path):
         again = shutil.copytree(trained[0], tmp_path / "again")
@@ -122,7 +122,7 @@ class TestEvaluate:
         alone = json.loads(call(cli.evaluate, trained[0], "--json").stdout)
         assert found["models"] == {
             "run": alone["emorec"], "again": alone["emorec"],
-            **{name: alone[name] for name in (*names_for(8), "MeanReaction")},
+            **{name: alone[name] for name in (*names_for(8), "ItemPrior")},
         }  # fmt: skip
         assert len(found["differences"]) == 3 * (1 + len(names_for(8)))
         assert found["differences"][0] == {

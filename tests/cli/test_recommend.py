@@ -149,7 +149,7 @@ class TestIds:
                 for n in range(3)
             ]
         )
-        config = small_config("", "training.epochs=1")
+        config = small_config("training.epochs=1")
         EmoRec(config=config).fit(log, progress=False).save(folder / "run")
         return folder / "run"
 

@@ -107,7 +107,7 @@ class TestResume:
             message = f"run is being written by process {process.pid}; wait for it or choose ano"
             assert_fails(cli.train, "--resume", folder, message=message)
             assert_fails(cli.train, *long_training(data), "--run-dir", folder, message=message)
-            model = EmoRec(config=small_config("", "training.epochs=1"))
+            model = EmoRec(config=small_config("training.epochs=1"))
             model.fit(small_log([(0, 0, 0, 0), (1, 1, 0, 1)], 2, 2), progress=False)
             with pytest.raises(ValueError, match=message):
                 model.save(folder)
@@ -144,7 +144,7 @@ class TestResume:
         )  # fmt: skip
 
     def test_a_run_without_a_test_part(self, tmp_path):
-        config = small_config("", "training.epochs=1")
+        config = small_config("training.epochs=1")
         EmoRec(config=config).fit(small_log([(0, 0, 0, 0), (1, 1, 0, 1)], 2, 2)).save(tmp_path)
         message = "has no test split: EmoRec.save wrote it"
         assert_fails(cli.train, "--resume", tmp_path, message=message)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from emorec import EmoRec, Interactions
-from emorec.baselines import MeanReaction, MostPop
+from emorec.baselines import ItemPrior, MostPop
 from emorec.data.feedback import Feedback
 from emorec.data.readers import read_interactions
 from emorec.data.splits import split_interactions
@@ -19,7 +19,7 @@ from emorec.inference.ranking import ModelScorer
 from tests.small import small_config
 
 LOG = generate(num_users=40, num_items=50, num_topics=8, events_per_user=12).interactions
-CONFIG = small_config("", "training.epochs=1")
+CONFIG = small_config("training.epochs=1")
 USERS = LOG.users.ids
 
 
@@ -40,7 +40,9 @@ def fitted():
 
 @pytest.fixture(scope="module")
 def flagship():
-    return EmoRec(config=small_config("emorec", "training.epochs=1")).fit(LOG, progress=False)
+    return EmoRec(config=small_config("training.epochs=1", preset="emorec")).fit(
+        LOG, progress=False
+    )
 
 
 class TestRecommend:
@@ -59,7 +61,7 @@ class TestRecommend:
         monkeypatch.setattr(scores, "_SCORES_PER_CHUNK", 2 * LOG.num_items)
         users = [USERS[5], "a stranger", USERS[2], USERS[0]]
         lists = fitted.recommend(users, k=1000)  # some lists end before others
-        anybody = MeanReaction().fit(fitted.split.history)(torch.zeros(1, dtype=torch.int64))[0]
+        anybody = ItemPrior().fit(fitted.split.history)(torch.zeros(1, dtype=torch.int64))[0]
         predicted = {
             user: fitted.scorer().polarity(
                 torch.from_numpy(fitted.split.train.users.indices([user]))
@@ -75,13 +77,13 @@ class TestRecommend:
         np.testing.assert_allclose(lists["liked"], expected, rtol=1e-5)
 
     def test_a_model_that_does_not_judge_items_says_nothing_of_that(self):
-        config = small_config("diff-gat-thp-polarity", "training.epochs=1")
+        config = small_config("training.epochs=1", preset="diff-gat-thp-polarity")
         lists = EmoRec(config=config).fit(LOG, progress=False).recommend([USERS[0], "a stranger"])
         assert lists.columns.tolist() == ["user", "rank", "item", "score", "source"]
 
     @pytest.mark.parametrize("preset", ["emorec", "base-gat", "emo-sage-thp"])
     def test_who_else_asks_changes_nothing(self, preset):
-        config = small_config(preset, "training.epochs=1")
+        config = small_config("training.epochs=1", preset=preset)
         recommender = EmoRec(config=config).fit(LOG, progress=False)
         together = recommender.recommend(USERS[:3], k=5)
         for user in USERS[:3]:
@@ -274,7 +276,7 @@ class TestEvents:
 
     @pytest.mark.parametrize("preset", ["", "diff-gat", "base-gat"])
     def test_new_users_of_a_model_with_a_vector_per_user(self, preset):
-        config = small_config(preset, "training.epochs=1", "graph.user_embeddings=true")
+        config = small_config("training.epochs=1", "graph.user_embeddings=true", preset=preset)
         recommender = EmoRec(config=config).fit(LOG, progress=False)
         now = int(LOG.time.max()) + 60
         events = pd.concat(

@@ -14,19 +14,18 @@ from emorec.inference.ranking import ModelScorer, near_items
 from tests.small import small_config, small_log
 
 LOG = generate(num_users=30, num_items=50, num_topics=8, events_per_user=10).interactions
-KINDS = {
-    "both": (),
-    "graph of all users": ("", "graph.layers=3"),
-    "graph alone": ("diff-gat",),
-    "graph without feedback nodes": ("base-gat",),
-    "sequence alone": ("emorec", "graph.conv=none"),
+CONFIGS = {
+    "both": small_config(),
+    "graph of all users": small_config("graph.layers=3"),
+    "graph alone": small_config(preset="diff-gat"),
+    "graph without feedback nodes": small_config(preset="base-gat"),
+    "sequence alone": small_config("graph.conv=none", preset="emorec"),
 }
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=CONFIGS)
 def model(request):
-    config = small_config(*KINDS[request.param])
-    return build_model(config, LOG.num_users, LOG.num_items)
+    return build_model(CONFIGS[request.param], LOG.num_users, LOG.num_items)
 
 
 def test_scores_of_all_items_for_users_in_the_order_given(model):
@@ -82,7 +81,7 @@ def test_users_without_events_get_finite_scores(model):
 
 class TestTerms:
     def test_sum_to_the_scores(self):
-        model = build_model(small_config("emorec"), LOG.num_users, LOG.num_items)
+        model = build_model(small_config(preset="emorec"), LOG.num_users, LOG.num_items)
         model.neighbours.fit(ItemKNN(6).fit(LOG).similarity)
         scorer, users = ModelScorer(model, LOG), torch.arange(9)
         terms = scorer.terms(users)
@@ -93,11 +92,11 @@ class TestTerms:
         assert torch.equal(scorer(users), sum(terms[1:], terms.next_item))
 
     def test_that_a_model_lacks_are_none(self):
-        model = build_model(small_config("emo-sage-thp"), LOG.num_users, LOG.num_items)
+        model = build_model(small_config(preset="emo-sage-thp"), LOG.num_users, LOG.num_items)
         assert ModelScorer(model, LOG).terms(torch.arange(3))[1:] == (None, None, None)
 
     def test_next_item_is_by_dot_products_with_all_items(self):
-        model = build_model(small_config("emorec", "model.aversion=0"), 3, 4)
+        model = build_model(small_config("model.aversion=0", preset="emorec"), 3, 4)
         scorer = ModelScorer(model, small_log([(0, 1, 0, 1)], 3, 4))
         users = torch.tensor([0, 2])
         expected = scorer.states(users).next @ model.item_embedding.weight.detach().T
@@ -105,13 +104,15 @@ class TestTerms:
         assert scorer.terms(users).liked is None
 
     def test_liked_is_the_log_probability_times_the_aversion(self):
-        model = build_model(small_config("emorec", "model.aversion=2.5"), 3, 4)
+        model = build_model(small_config("model.aversion=2.5", preset="emorec"), 3, 4)
         scorer = ModelScorer(model, small_log([(0, 1, 0, 1), (0, 2, 2, 5)], 3, 4))
         users = torch.tensor([0, 1])
         torch.testing.assert_close(scorer.terms(users).liked, 2.5 * scorer.polarity(users).log())
 
     def test_one_pass_is_enough_without_aversion(self):
-        model = build_model(small_config("emorec", "model.aversion=0", "graph.conv=none"), 1, 5)
+        model = build_model(
+            small_config("model.aversion=0", "graph.conv=none", preset="emorec"), 1, 5
+        )
         scorer = ModelScorer(model, small_log([(0, 1, 0, 1), (0, 2, 3, 2)], 1, 5))
         passes = []
         model.register_forward_hook(lambda *_: passes.append(1))
@@ -161,7 +162,7 @@ class TestRecentDislikes:
 
     @pytest.fixture
     def model(self):
-        return build_model(small_config("", "model.aversion=2", "graph.conv=none"), 1, 50)
+        return build_model(small_config("model.aversion=2", "graph.conv=none"), 1, 50)
 
     def test_do_not_move_the_state(self, model):
         user = torch.tensor([0])
@@ -177,7 +178,7 @@ class TestRecentDislikes:
 
     @pytest.mark.parametrize("num_dislikes", [1, 3, 7])
     def test_push_nothing_out_of_a_full_window(self, num_dislikes):
-        config = small_config("", "model.aversion=2", "graph.conv=none", "sequence.max_length=6")
+        config = small_config("model.aversion=2", "graph.conv=none", "sequence.max_length=6")
         model, user = build_model(config, 1, 50), torch.tensor([0])
         rows = [(0, item, 0, item) for item in range(9)]
         before = ModelScorer(model, small_log(rows, 1, 50)).states(user)
@@ -208,7 +209,7 @@ class TestRecentDislikes:
 
     def test_more_than_a_window_holds(self):
         # [CLS] is among the tokens since, and no item: as an index it would be the last one.
-        config = small_config("", "model.aversion=2", "graph.conv=none", "sequence.max_length=4")
+        config = small_config("model.aversion=2", "graph.conv=none", "sequence.max_length=4")
         model, user = build_model(config, 1, 50), torch.tensor([0])
         scorer = ModelScorer(model, small_log([(0, item, 3, item) for item in range(6)], 1, 50))
         near = near_items(model.item_embedding.weight, torch.tensor([3, 4, 5])).any(0)
@@ -221,7 +222,7 @@ class TestRecentDislikes:
 
 
 def test_neighbours_add_their_weighted_scores():
-    model = build_model(small_config("", "model.neighbours=5"), LOG.num_users, LOG.num_items)
+    model = build_model(small_config("model.neighbours=5"), LOG.num_users, LOG.num_items)
     model.neighbours.fit(ItemKNN(6).fit(LOG).similarity)
     users = torch.arange(4)
     scorer = ModelScorer(model, LOG)
@@ -241,7 +242,7 @@ def test_a_model_without_neighbours():
 
 class TestPolarity:
     def test_is_the_heads_probability_after_all_events(self):
-        model = build_model(small_config("", "model.aversion=2"), LOG.num_users, LOG.num_items)
+        model = build_model(small_config("model.aversion=2"), LOG.num_users, LOG.num_items)
         scorer, users = ModelScorer(model, LOG), torch.tensor([5, 2])
         with torch.inference_mode():
             expected = model.polarity.log_probability(scorer.states(users).taste).exp()
@@ -249,8 +250,8 @@ class TestPolarity:
         assert torch.equal(found, expected)
         assert ((found > 0) & (found < 1)).all()
 
-    @pytest.mark.parametrize("settings", [("base-gat",), ("diff-gat-thp-polarity",)])
-    def test_a_model_without_a_head_for_items(self, settings):
-        model = build_model(small_config(*settings), LOG.num_users, LOG.num_items)
+    @pytest.mark.parametrize("preset", ["base-gat", "diff-gat-thp-polarity"])
+    def test_a_model_without_a_head_for_items(self, preset):
+        model = build_model(small_config(preset=preset), LOG.num_users, LOG.num_items)
         with pytest.raises(ValueError, match="does not predict the polarity of items"):
             ModelScorer(model, LOG).polarity(torch.tensor([0]))

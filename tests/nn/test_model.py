@@ -132,7 +132,7 @@ def test_graph_source():
         ("", ["graph.layers=3"], True, True),
         ("base-gat", [], False, False),
     ]:
-        model = build_model(small_config(preset, *settings), 3, 3)
+        model = build_model(small_config(*settings, preset=preset), 3, 3)
         source = model.graph_source(None, 3)
         assert (source.feedback_nodes, source.full) == (feedback_nodes, full)
 

@@ -28,11 +28,11 @@ nothing hit  0.0000   0.0000   0.0000   0.0000   0.0000   0.0000   0.0000       
 
 def test_predictions():
     row = {"brier_score": 0.2, "polarity_auc": 0.75, "roc_auc": 0.7, "calibration_error": 0.03}
-    text = predictions_table({"emorec": row, "MeanReaction": {**row, "polarity_auc": float("nan")}})
+    text = predictions_table({"emorec": row, "ItemPrior": {**row, "polarity_auc": float("nan")}})
     assert [line.split() for line in text.splitlines()] == [
         ["PolAUC", "ROC-AUC", "Brier", "ECE"],
         ["emorec", "0.7500", "0.7000", "0.2000", "0.0300"],
-        ["MeanReaction", "-", "0.7000", "0.2000", "0.0300"],
+        ["ItemPrior", "-", "0.7000", "0.2000", "0.0300"],
     ]
 
 

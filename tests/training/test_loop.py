@@ -62,7 +62,7 @@ def kill_after(epoch):
 
 @pytest.mark.parametrize("preset", ["", "emorec", "emo-sage-thp-negatives", "diff-gat", "base-gat"])
 def test_loss_goes_down_and_records_tell_it(preset):
-    config = small_config(preset, "training.epochs=6", "training.patience=9")
+    config = small_config("training.epochs=6", "training.patience=9", preset=preset)
     seen = []
     _, records = run(config, on_epoch=lambda records: seen.append(len(records)))
     assert [record.epoch for record in records] == [1, 2, 3, 4, 5, 6] == seen
@@ -86,13 +86,13 @@ class TestSeeds:
         assert without_seconds(records) == without_seconds(again)
 
     def test_another_seed_another_result(self):
-        one, other = (run(small_config("", f"training.seed={s}"))[1] for s in (1, 2))
+        one, other = (run(small_config(f"training.seed={s}"))[1] for s in (1, 2))
         assert one[0].loss != other[0].loss
 
     def test_leaves_the_global_generator_alone(self):
         torch.manual_seed(5)
         before = torch.get_rng_state()
-        run(small_config("", "training.epochs=1"))
+        run(small_config("training.epochs=1"))
         assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -101,7 +101,7 @@ class TestResume:
     # gradient and so no moments.
     @pytest.mark.parametrize("preset", ["", "emorec", "emo-sage-thp-negatives", "diff-gat"])
     def test_a_killed_run_ends_where_an_undisturbed_one_does(self, tmp_path, preset):
-        config = small_config(preset, "training.epochs=4", "training.patience=9")
+        config = small_config("training.epochs=4", "training.patience=9", preset=preset)
         whole, records = run(config)
         checkpoint = tmp_path / "checkpoint.safetensors"
         with pytest.raises(Killed):
@@ -112,7 +112,7 @@ class TestResume:
 
     @pytest.mark.parametrize("error", [Killed, KeyboardInterrupt])
     def test_killed_in_the_middle_of_an_epoch(self, tmp_path, monkeypatch, error):
-        config = small_config("", "training.epochs=3")
+        config = small_config("training.epochs=3")
         whole, records = run(config)
         checkpoint = tmp_path / "checkpoint.safetensors"
         after_two = []
@@ -138,17 +138,17 @@ class TestResume:
 
     def test_fewer_epochs_are_told(self, tmp_path):
         checkpoint = tmp_path / "checkpoint.safetensors"
-        _, records = run(small_config("", "training.epochs=2"), checkpoint=checkpoint)
+        _, records = run(small_config("training.epochs=2"), checkpoint=checkpoint)
         with pytest.warns(
             UserWarning, match=r"has 2 epochs, .* training.epochs \(1\): none is added"
         ):
-            _, same = run(small_config("", "training.epochs=1"), checkpoint=checkpoint)
+            _, same = run(small_config("training.epochs=1"), checkpoint=checkpoint)
         assert same == records
 
     def test_more_epochs_go_on_from_the_last_not_the_best(self, tmp_path):
         checkpoint = tmp_path / "checkpoint.safetensors"
-        run(small_config("", "training.epochs=2"), checkpoint=checkpoint)
-        longer = small_config("", "training.epochs=4", "training.patience=9")
+        run(small_config("training.epochs=2"), checkpoint=checkpoint)
+        longer = small_config("training.epochs=4", "training.patience=9")
         resumed, again = run(longer, checkpoint=checkpoint)
         whole, records = run(longer)
         assert_same(whole, resumed)
@@ -162,7 +162,7 @@ class TestResume:
         checkpoint = tmp_path / "checkpoint.safetensors"
         run(small_config(), checkpoint=checkpoint)
         with pytest.raises(FileError, match="checkpoint.safetensors: belongs to a training on oth"):
-            run(small_config("", setting), checkpoint=checkpoint)
+            run(small_config(setting), checkpoint=checkpoint)
 
     @pytest.mark.parametrize("column", ["user", "item", "feedback", "time"])
     def test_of_other_data(self, tmp_path, column):
@@ -185,9 +185,9 @@ class TestResume:
 
     def test_other_epochs_of_a_falling_learning_rate(self, tmp_path):
         checkpoint = tmp_path / "checkpoint.safetensors"
-        run(small_config("", "training.epochs=2"), checkpoint=checkpoint, anneal=True)
+        run(small_config("training.epochs=2"), checkpoint=checkpoint, anneal=True)
         with pytest.raises(FileError, match="belongs to a training on other data"):
-            run(small_config("", "training.epochs=3"), checkpoint=checkpoint, anneal=True)
+            run(small_config("training.epochs=3"), checkpoint=checkpoint, anneal=True)
 
     @pytest.mark.parametrize(
         ("tensors", "about"),
@@ -268,7 +268,7 @@ class TestResume:
             run(small_config(), checkpoint=checkpoint)
 
     def test_a_full_disk_keeps_the_checkpoint_before(self, tmp_path, monkeypatch):
-        config = small_config("", "training.epochs=3")
+        config = small_config("training.epochs=3")
         checkpoint = tmp_path / "checkpoint.safetensors"
         with pytest.raises(Killed):
             run(config, checkpoint=checkpoint, on_epoch=kill_after(1))
@@ -308,7 +308,7 @@ class TestEarlyStopping:
     def run_with(self, monkeypatch, scores, epochs=9):
         monkeypatch.setattr(validation, "evaluate", _Scripted(scores))
         config = small_config(
-            "", f"training.epochs={epochs}", "training.patience=2", "training.averaging=0"
+            f"training.epochs={epochs}", "training.patience=2", "training.averaging=0"
         )
         model = build_model(config, LOG.num_users, LOG.num_items)
         states = []
@@ -346,7 +346,7 @@ class TestEarlyStopping:
         assert len(records) == 7
 
     def test_patience_survives_a_resume(self, monkeypatch, tmp_path):
-        config = small_config("", "training.epochs=9", "training.patience=2")
+        config = small_config("training.epochs=9", "training.patience=2")
         checkpoint = tmp_path / "checkpoint.safetensors"
         monkeypatch.setattr(validation, "evaluate", _Scripted([0.5, 0.4]))
         with pytest.raises(Killed):
@@ -357,9 +357,7 @@ class TestEarlyStopping:
 
     def test_without_validation_all_epochs_count_and_the_last_is_kept(self):
         nothing = SPLIT.valid.select(np.zeros(0, dtype=np.int64))
-        config = small_config(
-            "", "training.epochs=3", "training.patience=1", "training.averaging=0"
-        )
+        config = small_config("training.epochs=3", "training.patience=1", "training.averaging=0")
         states = []
         model = build_model(config, LOG.num_users, LOG.num_items)
         records = train(
@@ -378,22 +376,22 @@ class TestEarlyStopping:
 
     def test_without_validation_and_a_limit_there_are_twenty_epochs(self):
         nothing = SPLIT.valid.select(np.zeros(0, dtype=np.int64))
-        config = small_config("", "training.epochs=0")
+        config = small_config("training.epochs=0")
         assert most_epochs(config, nothing) == 20
         assert most_epochs(config, SPLIT.valid) == training.MOST_EPOCHS
-        assert most_epochs(small_config("", "training.epochs=3"), nothing) == 3
+        assert most_epochs(small_config("training.epochs=3"), nothing) == 3
 
     def test_a_score_that_validation_cannot_give_is_an_error(self):
         disliked = replace(SPLIT.valid, feedback=np.full(len(SPLIT.valid), 3))
-        config = small_config("", "evaluation.select=ndcg_likes")
+        config = small_config("evaluation.select=ndcg_likes")
         with pytest.raises(TrainingError, match="evaluation.select is 'ndcg_likes'.*no .*like"):
             run(config, replace(SPLIT, valid=disliked))
 
 
 def test_the_average_is_validated_and_kept():
-    plain, _ = run(small_config("", "training.epochs=1", "training.averaging=0"))
-    averaged, _ = run(small_config("", "training.epochs=1", "training.averaging=0.9"))
-    start = build_model(small_config(""), LOG.num_users, LOG.num_items)
+    plain, _ = run(small_config("training.epochs=1", "training.averaging=0"))
+    averaged, _ = run(small_config("training.epochs=1", "training.averaging=0.9"))
+    start = build_model(small_config(), LOG.num_users, LOG.num_items)
     begin, end, average = (
         torch.nn.utils.parameters_to_vector(model.parameters()).detach()
         for model in (start, plain, averaged)
@@ -410,7 +408,7 @@ def test_annealing_lowers_the_learning_rate_to_0(monkeypatch):
         return step(optimizer, *args)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", noted)
-    run(small_config("", "training.learning_rate=0.01"), anneal=True)
+    run(small_config("training.learning_rate=0.01"), anneal=True)
     expected = [0.01 * (1 - number / len(rates)) for number in range(len(rates))]
     assert [list(each) for each in rates] == [[pytest.approx(rate)] for rate in expected]
     assert len(rates) >= 4
@@ -427,16 +425,14 @@ class TestErrors:
 
     @pytest.mark.parametrize("batch_size", [8, 1000])  # several steps per epoch, and one
     def test_a_learning_rate_far_too_high(self, batch_size):
-        config = small_config(
-            "", "training.learning_rate=1e30", f"training.batch_size={batch_size}"
-        )
+        config = small_config("training.learning_rate=1e30", f"training.batch_size={batch_size}")
         with pytest.raises(TrainingError, match="lower training.learning_rate"):
             run(config)
 
     def test_no_event_is_a_target(self):
         disliked = replace(SPLIT.train, feedback=np.full(len(SPLIT.train), 3))
         with pytest.raises(TrainingError, match="loss.targets is 'positive', and no train event"):
-            run(small_config("emo-sage-thp"), replace(SPLIT, train=disliked))
+            run(small_config(preset="emo-sage-thp"), replace(SPLIT, train=disliked))
 
 
 def test_events_do_not_count_in_what_they_teach(monkeypatch):
@@ -447,7 +443,7 @@ def test_events_do_not_count_in_what_they_teach(monkeypatch):
         return logits(head, taste, items, feedback)
 
     monkeypatch.setattr(ItemPolarity, "logits", spy)
-    run(small_config("emorec", "training.epochs=1"))
+    run(small_config("training.epochs=1", preset="emorec"))
     expected = SPLIT.train.item * len(Feedback) + SPLIT.train.feedback
     assert sorted(torch.cat(found).tolist()) == sorted(expected.tolist())
 
@@ -462,7 +458,6 @@ def test_polarity_of_events_to_come_is_learned(head):
     ]
     split = split_interactions(small_log(rows, 40, 10), n=2)
     config = small_config(
-        "",
         "training.epochs=30",
         "training.patience=30",
         "sequence.dropout=0",
@@ -479,7 +474,7 @@ def test_polarity_of_events_to_come_is_learned(head):
 
 
 def test_the_trained_encoder_tells_users_apart():
-    model, _ = run(small_config("", "training.epochs=4"))
+    model, _ = run(small_config("training.epochs=4"))
     events = EventSequences.build(SPLIT.history)
     batch = events.inference_batch(np.arange(60), 20)
     with torch.no_grad():
@@ -550,9 +545,7 @@ class TestQuality:
 
 def test_the_tables_of_the_polarity_have_a_weight_decay_of_their_own(monkeypatch):
     monkeypatch.setattr(losses, "polarity_loss", lambda logit, _: 0 * logit.sum(-1))
-    config = small_config(
-        "", "loss.polarity_decay=0.5", "training.epochs=1", "training.averaging=0"
-    )
+    config = small_config("loss.polarity_decay=0.5", "training.epochs=1", "training.averaging=0")
     model = build_model(config, SPLIT.train.num_users, SPLIT.train.num_items)
     before = [table.detach().clone() for table in model.polarity.tables()]
     threshold = model.polarity.threshold.detach().clone()
@@ -568,7 +561,7 @@ def test_the_tables_of_the_polarity_have_a_weight_decay_of_their_own(monkeypatch
 
 
 def test_the_polarity_counts_what_is_learned_from():
-    model, _ = run(small_config("", "training.epochs=1"))
+    model, _ = run(small_config("training.epochs=1"))
     counted = ItemPolarity(LOG.num_items, model.item_embedding.embedding_dim)
     counted.fit(SPLIT.train)
     assert torch.equal(model.polarity.prior, counted.prior)

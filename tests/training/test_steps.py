@@ -56,7 +56,7 @@ def test_each_epoch_has_an_order_moments_and_dropout_of_its_own(monkeypatch):
     made = training.training_batches
     monkeypatch.setattr(training, "training_batches", lambda *a: note(list(made(*a))) or epochs[-1])
     spy(monkeypatch, training._Learner, "_step", lambda *_: seeds.append(torch.initial_seed()))
-    run(small_config("", "training.epochs=2", "training.batch_size=2", "sequence.max_length=3"))
+    run(small_config("training.epochs=2", "training.batch_size=2", "sequence.max_length=3"))
     orders = [[batch.sequences.user.tolist() for batch in batches] for batches in epochs]
     assert len(orders) == 2 and orders[0] != orders[1]
     seen = [
@@ -86,7 +86,7 @@ class TestSamples:
             state.append(rng.bit_generator.state["state"]["state"])
 
         spy(monkeypatch, ItemSampler, "sample", note)
-        run(small_config(BPR, "training.epochs=1", "training.batch_size=2", *settings))
+        run(small_config("training.epochs=1", "training.batch_size=2", *settings, preset=BPR))
         assert len(set(state)) == len(state) > 1  # each step draws anew
         return found
 
@@ -105,7 +105,7 @@ class TestSamples:
 def test_samples_of_users_who_have_seen_everything_teach_nothing():
     everything = small_log([(u, i, 0, i) for u in range(4) for i in range(5)], 4, 5)
     settings = ("loss.use_negatives=0", "model.polarity=none")
-    start, end, records = run(small_config(BPR, *settings), everything)
+    start, end, records = run(small_config(*settings, preset=BPR), everything)
     assert [record.loss for record in records] == [0.0, 0.0]
     assert torch.equal(start, end)
 
@@ -121,7 +121,7 @@ def test_a_model_of_the_graph_alone_learns_from_what_the_graph_is_older_than(mon
     made = training.training_batches
     monkeypatch.setattr(training, "training_batches", noted)
     spy(monkeypatch, losses, "bpr_loss", lambda _, target, __: learned.append(len(target)))
-    run(small_config("base-gat", "training.epochs=1"))
+    run(small_config("training.epochs=1", preset="base-gat"))
     assert 0 < sum(wanted) < len(LOG)
     assert sum(learned) == sum(wanted)
 
@@ -129,7 +129,7 @@ def test_a_model_of_the_graph_alone_learns_from_what_the_graph_is_older_than(mon
 def test_the_polarity_is_learned_from_events_that_are_no_targets_too(monkeypatch):
     rows = []
     spy(monkeypatch, losses, "polarity_loss", lambda _, logit, __: rows.append(len(logit)))
-    config = small_config("", "loss.targets=positive", "loss.horizon=1", "training.epochs=1")
+    config = small_config("loss.targets=positive", "loss.horizon=1", "training.epochs=1")
     run(config)
     assert sum(rows) == len(LOG) > IS_POSITIVE.sum()
 
@@ -137,7 +137,7 @@ def test_the_polarity_is_learned_from_events_that_are_no_targets_too(monkeypatch
 def test_gradients_are_clipped(monkeypatch):
     def moved():
         settings = ("training.averaging=0", "loss.polarity_decay=0", "training.epochs=1")
-        start, end, _ = run(small_config("", *settings))
+        start, end, _ = run(small_config(*settings))
         return float((end - start).norm() / start.norm())
 
     free = moved()
@@ -149,5 +149,5 @@ def test_gradients_are_clipped(monkeypatch):
 def test_validation_ranks_the_items_of_the_log_alone(monkeypatch):
     candidates = []
     spy(monkeypatch, validation, "recommend_top_k", lambda _, *a: candidates.append(a[4].tolist()))
-    run(small_config("", "training.epochs=1"), LOG, small_log([(0, 11, 0, 900)], 10, 12))
+    run(small_config("training.epochs=1"), LOG, small_log([(0, 11, 0, 900)], 10, 12))
     assert candidates == [[True] * 10 + [False] * 2]

@@ -28,7 +28,7 @@ def _few_users_at_a_time(monkeypatch):
 
 
 def trained(split, *settings):
-    config = small_config("", "model.neighbours=4", *settings)
+    config = small_config("model.neighbours=4", *settings)
     model = build_model(config, split.train.num_users, split.train.num_items)
     train(model, config, split.train, split.valid_targets, progress=False)
     return model
