@@ -150,7 +150,7 @@ def main(dataset: str, data_dir: Path | None, seeds: int, epochs: int, only: str
     done = read_finished(target.with_suffix(".json"))
     popularity = done["rows"].setdefault("MostPop", {})
     if not popularity:
-        popularity["0"] = judged(MostPop().fit(split.train), split)
+        popularity["0"] = on_validation(MostPop().fit(split.train), split)
     rows = {
         row.key: row for name, table in TABLES.items() for row in table.values() if only in name
     }
@@ -196,7 +196,7 @@ def measured(config: Config, split: Split, shuffled: bool) -> dict[str, float]:
         model = build_model(config, split.train.num_users, split.train.num_items)
         records = train(model, config, split.train, split.valid_targets, progress=False)
         scorer = ModelScorer(model, split.train)
-        figures = judged(scorer, split)
+        figures = on_validation(scorer, split)
         if isinstance(model.polarity, ItemPolarity):
             predicted = evaluate_predictions(scorer.polarity, split.valid_targets)
             figures[PREDICTED] = predicted["polarity_auc"]
@@ -220,8 +220,8 @@ def shuffled_source(
     return GRAPH_SOURCE(model, replace(events, feedback=feedback), num_items)
 
 
-def judged(scorer: Scorer, split: Split) -> dict[str, float]:
-    """The measures on validation."""
+def on_validation(scorer: Scorer, split: Split) -> dict[str, float]:
+    """The metrics on the validation split."""
     users = np.unique(split.valid_targets.user)
     candidates = np.bincount(split.train.item, minlength=split.train.num_items) > 0
     topk = recommend_top_k(scorer, users, split.train, K, candidates)
@@ -242,7 +242,7 @@ def smoothed(config: Config, split: Split, trained: bool, cure: str) -> dict[str
     train(model, config, split.train, split.valid_targets, progress=False)
     return {
         "trained": likeness(model, split),
-        "ndcg_any": round(judged(ModelScorer(model, split.train), split)["ndcg_any"], 5),
+        "ndcg_any": round(on_validation(ModelScorer(model, split.train), split)["ndcg_any"], 5),
         "seconds": round(time.perf_counter() - started, 1),
     }
 

@@ -1,4 +1,4 @@
-"""Top-k lists of other projects' recommenders, tuned on validation, judged by EmoRec.
+"""Top-k lists of other projects' recommenders, tuned on validation, evaluated by EmoRec.
 
     benchmarks/peers/setup.sh ENVIRONMENTS
     python benchmarks/peer_lists.py --dataset ml-1m --data-dir DATA --environments ENVIRONMENTS \
@@ -6,7 +6,7 @@
 
 Each peer runs in a process and an environment of its own and never sees what is held out: it is
 given events (`peers.exchange.Task`) and answers with lists (`peers.exchange.Lists`). Every
-combination of its grid in ``peers/peers.toml`` learns from the train split and is judged on the
+combination of its grid in ``peers/peers.toml`` learns from the train split and is evaluated on the
 validation split after several epochs; the best one then learns from both parts, for as many epochs.
 
 ``LISTS/DATASET-PEER.npz`` holds the lists for the test split's users, ``users`` int64 ``[U]`` and
@@ -118,7 +118,7 @@ def main(
             "tuning_seconds": round(sum(one.seconds for one in done), 1),
             "select": select,
             "tries": [vars(one) for one in done],
-            "test": judge(last, 0, split.test, k).summary(),
+            "test": evaluate_lists(last, 0, split.test, k).summary(),
         }
         with atomic_path(target) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, users=last.users, items=last.items[0])
@@ -211,10 +211,10 @@ class Peer:
 
 
 def tune(peer: Peer, split: Split, settings: Settings, k: int, select: str) -> Try:
-    """Learns from the train split, judged on the validation split at each epoch of settings."""
+    """Trains on the train split and evaluates on the validation split after several epochs."""
     lists = peer.run(task_of(split.train, split.valid_targets, k), settings)
     scores = [
-        judge(lists, place, split.valid_targets, k).summary()[select]
+        evaluate_lists(lists, place, split.valid_targets, k).summary()[select]
         for place in range(len(lists.epochs))
     ]
     best = int(np.argmax(scores))
@@ -237,7 +237,7 @@ def task_of(known: Interactions, held_out: Interactions, k: int) -> Task:
     )
 
 
-def judge(lists: Lists, place: int, held_out: Interactions, k: int) -> Evaluation:
+def evaluate_lists(lists: Lists, place: int, held_out: Interactions, k: int) -> Evaluation:
     """EmoRec's own evaluation of the lists after one of the epochs."""
     return evaluate(top_k_of(lists.items[place]), lists.users, held_out, k)
 

@@ -143,7 +143,7 @@ def train_run(
             on_epoch=record,
             progress=progress,
         )
-        recommender.save(folder)  # and removes what tells of an earlier model
+        recommender.save(folder)  # and removes the results of an earlier model
         _write_metrics(folder, recommender.records)
     return recommender
 

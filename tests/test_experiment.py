@@ -241,7 +241,7 @@ class TestJudgePolarity:
             "ItemPrior": evaluate_predictions(counted, split.test),
         }
 
-    def test_nothing_of_a_model_that_does_not_judge_items(self):
+    def test_no_predictions_of_a_model_without_a_head_for_items(self):
         config = small_config("training.epochs=1", preset="diff-gat-thp-polarity")
         recommender = EmoRec(config=config).fit(split_interactions(LOG, n=3), progress=False)
         assert evaluate_polarity({"diff": recommender}) == {}

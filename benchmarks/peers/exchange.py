@@ -1,7 +1,7 @@
 """The files that pass between EmoRec and its peers; needs NumPy alone.
 
 A peer reads a task, learns, and writes lists. It never sees what is held out: EmoRec's own
-evaluation judges the lists, those of the validation split as well as those of the test split.
+evaluation scores the lists, those of the validation split as well as those of the test split.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class Task:
-    """What a peer is told: who did what, and who wants a list.
+    """What a peer is given: the events, and the users to recommend to.
 
     Attributes:
         user: Users of the events, int64 ``[N]``, in 0 .. num_users - 1, ascending.

@@ -23,13 +23,13 @@ class SoftmaxByRows(TransformerLightningModule):
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """The loss of a batch."""
-        net, told = self.torch_model, batch["y"] != 0
+        net, known = self.torch_model, batch["y"] != 0
         items = net.item_model.get_all_embeddings()
-        states = net.encode_sessions(batch, items)[told] / self.logits_t
+        states = net.encode_sessions(batch, items)[known] / self.logits_t
         loss = torch.nn.functional.cross_entropy(
-            net.similarity_module(states, items), batch["y"][told], reduction="none"
+            net.similarity_module(states, items), batch["y"][known], reduction="none"
         )
-        loss = loss * batch["yw"][told]
+        loss = loss * batch["yw"][known]
         return loss.sum() / (loss > 0).sum()
 
 

@@ -105,7 +105,7 @@ def evaluate(
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The shortest ends of paths that tell them apart, and from baselines: "a", or "x/a".
+    """The shortest ends of paths that distinguish them, and from baselines: "a", or "x/a".
 
     Raises:
         click.UsageError: If a path is given twice.

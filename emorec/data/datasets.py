@@ -103,8 +103,8 @@ def find_dataset(name: str, data_dir: str | Path | None = None, *, progress: boo
 
 def default_data_dir() -> Path:
     """``$EMOREC_DATA_DIR`` if set, else ``~/.cache/emorec``."""
-    told = os.environ.get("EMOREC_DATA_DIR")
-    return Path(told).expanduser() if told else Path.home() / ".cache" / "emorec"
+    folder = os.environ.get("EMOREC_DATA_DIR")
+    return Path(folder).expanduser() if folder else Path.home() / ".cache" / "emorec"
 
 
 def _known(name: str) -> Dataset:

@@ -118,8 +118,8 @@ def read_interactions(
         time_format: How dates are written, if not as ISO 8601.
         order: Order of events without times: "file", that of rows; or "none", a random but
             reproducible one.
-        file_format: "csv", "jsonl" or "parquet"; None tells by the suffix.
-        delimiter: Of a csv file, one or more characters; None tells by the header.
+        file_format: "csv", "jsonl" or "parquet"; None: chosen by the suffix.
+        delimiter: Of a csv file, one or more characters; None: read from the header.
         names: Column names of a csv file that has no header; a first line of these names is one.
         encoding: Encoding of a text file.
         decimal: What separates decimals in a csv file, "." or ",".

@@ -122,12 +122,12 @@ def _from_numbers(table: Table, column: str, raw: pd.Series, unit: TimeUnitOptio
     table.refuse(numbers >= 2**63, column, "is too large for nanoseconds since 1970")
     if unit == "auto":
         _refuse_compact_dates(table, column, numbers)
-        told, note = _unit_by_size(table, column, numbers), "by their size"
+        chosen, note = _unit_by_size(table, column, numbers), "by their size"
     else:
-        told, note = unit, "as given"
-    values, kept = _whole_ticks(table, column, numbers, told)
-    note = f"times read as {_NAMES[told]} {note}"
-    return Times.of(values, kept, note if kept == told else f"{note}, kept as {_NAMES[kept]}")
+        chosen, note = unit, "as given"
+    values, kept = _whole_ticks(table, column, numbers, chosen)
+    note = f"times read as {_NAMES[chosen]} {note}"
+    return Times.of(values, kept, note if kept == chosen else f"{note}, kept as {_NAMES[kept]}")
 
 
 def _refuse_compact_dates(table: Table, column: str, numbers: np.ndarray) -> None:

@@ -105,7 +105,7 @@ class Evaluation:
         is_count = self.per_user.columns.str.startswith("hits_")
         means = self.per_user.loc[:, ~is_count].mean()
         totals = self.per_user.loc[:, is_count].sum()
-        judged = totals["hits_any"]
+        hits = totals["hits_any"]
         left_out = {
             name: int(self.per_user[column].isna().sum())
             for name, column in (
@@ -118,7 +118,7 @@ class Evaluation:
         return {
             **{str(name): float(value) for name, value in means.items()},
             **{str(name): round(value) for name, value in totals.items()},
-            "disliked_share": float(totals["hits_dislikes"] / judged) if judged else float("nan"),
+            "disliked_share": float(totals["hits_dislikes"] / hits) if hits else float("nan"),
             "num_users": len(self.per_user),
             **left_out,
         }

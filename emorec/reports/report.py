@@ -180,11 +180,11 @@ def _predictions_html(predictions: Mapping[str, Mapping[str, float]]) -> str:
     body = "".join(
         f'<tr><th scope="row">{html.escape(name)}</th>'
         + "".join(
-            f"<td>{'-' if math.isnan(judged[key]) else f'{judged[key]:.4f}'}</td>"
+            f"<td>{'-' if math.isnan(values[key]) else f'{values[key]:.4f}'}</td>"
             for key in PREDICTIONS
         )
         + "</tr>"
-        for name, judged in predictions.items()
+        for name, values in predictions.items()
     )
     return (
         "<h3>Predicted polarity of the held-out events</h3>"

@@ -110,7 +110,7 @@ class TestTrain:
     @pytest.mark.parametrize(
         ("error", "code"), [(KeyboardInterrupt(), 130), (BrokenPipeError(errno.EPIPE, "gone"), 1)]
     )
-    def test_stopped_while_it_judges(self, log, tmp_path, monkeypatch, error, code):
+    def test_stopped_while_it_evaluates(self, log, tmp_path, monkeypatch, error, code):
         def stop(*_):
             raise error
 

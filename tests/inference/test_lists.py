@@ -76,7 +76,7 @@ class TestRecommend:
         ]
         np.testing.assert_allclose(lists["liked"], expected, rtol=1e-5)
 
-    def test_a_model_that_does_not_judge_items_says_nothing_of_that(self):
+    def test_a_model_without_a_head_for_items_has_no_column_of_it(self):
         config = small_config("training.epochs=1", preset="diff-gat-thp-polarity")
         lists = EmoRec(config=config).fit(LOG, progress=False).recommend([USERS[0], "a stranger"])
         assert lists.columns.tolist() == ["user", "rank", "item", "score", "source"]
@@ -106,9 +106,9 @@ class TestRecommend:
         recommender.save(tmp_path)
         loaded = EmoRec.load(tmp_path)
         pd.testing.assert_frame_equal(loaded.recommend(USERS, k=50), lists)
-        judged = loaded.recommend(USERS, k=50, before_test=True)
+        before = loaded.recommend(USERS, k=50, before_test=True)
         for user in USERS:
-            items, others = (set(each["item"][each["user"] == user]) for each in (lists, judged))
+            items, others = (set(each["item"][each["user"] == user]) for each in (lists, before))
             assert not items & seen_items(split.log, user)
             assert others == items | seen_items(split.log, user) - seen_items(split.history, user)
 

@@ -78,7 +78,7 @@ class TestState:
         vector = model.graph_encoder(GRAPH, items)
         torch.testing.assert_close(states.taste, sequence + vector[BATCH.row])
 
-    def test_a_head_that_judges_by_events_takes_the_graph_alone(self):
+    def test_the_head_for_items_takes_the_graph_alone(self):
         head = ItemPolarity(NUM_ITEMS, SIZE)
         torch.nn.init.normal_(head.project.weight)
         model = make_model(polarity=head, graph_informs="polarity")
@@ -102,7 +102,7 @@ class TestState:
     def test_without_a_head_there_is_no_taste(self):
         assert make_model()(BATCH, GRAPH, NODES).taste is None
 
-    def test_a_head_that_judges_by_events_needs_events(self):
+    def test_the_head_for_items_needs_events(self):
         with pytest.raises(ValueError, match="needs a sequence encoder"):
             make_model(sequence=False, polarity=ItemPolarity(NUM_ITEMS, SIZE))
 

@@ -76,10 +76,10 @@ class TestWriteReport:
         assert len(page.ids) == len(set(page.ids))
 
     def test_predictions_have_a_table_of_their_own(self, tmp_path):
-        judged = {
+        values = {
             "polarity_auc": math.nan, "roc_auc": 0.75, "brier_score": 0.2, "calibration_error": 0.1
         }  # fmt: skip
-        page = write(tmp_path, predictions={"a<b": judged})
+        page = write(tmp_path, predictions={"a<b": values})
         assert "<h3>Predicted polarity of the held-out events</h3>" in page
         cells = "<td>-</td><td>0.7500</td><td>0.2000</td><td>0.1000</td>"
         assert f'<th scope="row">a&lt;b</th>{cells}' in page
