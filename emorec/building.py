@@ -86,7 +86,7 @@ def backend_for(config: Config) -> Literal["dgl", "torch"]:
 
 
 def check_memory(config: Config, num_users: int, num_items: int, copies: int = 1) -> None:
-    """Fails in one line where a model's parameters alone cannot fit into memory.
+    """Checks that a model's parameters alone fit into memory.
 
     Args:
         config: The run.
@@ -122,7 +122,7 @@ def _least_parameters(config: Config, num_users: int, num_items: int) -> int:
 
 
 def check_device(config: Config) -> None:
-    """Fails in one line where the configured device cannot be had.
+    """Checks that the configured device is available.
 
     Raises:
         ConfigError: If ``training.device`` names no device, or none that is here.
@@ -131,7 +131,9 @@ def check_device(config: Config) -> None:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"training.device {name!r} is no device: try 'cpu' or 'cuda'") from error
+        raise ConfigError(
+            f"training.device {name!r} is not a device; use 'cpu' or 'cuda'"
+        ) from error
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"training.device is {name!r}, must be 'cpu', 'cuda' or 'cuda:1'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

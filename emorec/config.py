@@ -25,7 +25,7 @@ _LARGEST_INTEGER = 2**63 - 1
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used, with what would be right."""
+    """A configuration that cannot be used; the message says what is allowed."""
 
 
 class _Section(BaseModel):
@@ -390,7 +390,7 @@ def _parse_value(text: str) -> Any:
 
 
 def _contradiction(config: Config) -> str:
-    """What two settings that exclude each other say, and what would be right; empty if none do."""
+    """Describes two settings that exclude each other, and what to change; empty if none do."""
     data, model, graph, sequence = config.data, config.model, config.graph, config.sequence
     has_graph, has_sequence = graph.conv != "none", sequence.layers > 0
     for name, heads, are_used in (

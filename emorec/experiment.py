@@ -126,7 +126,7 @@ def train_run(
     on_epoch: Callable[[list[EpochRecord]], None] = lambda records: None,
     progress: bool = True,
 ) -> EmoRec:
-    """Trains, or goes on training, in a run folder prepared before.
+    """Trains, or resumes training, in a run folder that `prepare` made.
 
     Raises:
         FileError: If another process is training there.

@@ -380,7 +380,8 @@ class EmoRec:
         model = build_model(recommender.config, split.train.num_users, split.train.num_items)
         if checked_file(folder, "model.safetensors") is None and (folder / CHECKPOINT).is_file():
             raise FileError(
-                f"{folder}: training is not finished; go on with emorec-train --resume {folder}"
+                f"{folder}: training is not finished; "
+                f"continue it with emorec-train --resume {folder}"
             )
         path = existing_file(folder, "model.safetensors")
         tensors, _ = load_tensors(path)

@@ -4,7 +4,7 @@ manifest.json              digests of the files that were written together, see 
 config.toml                every setting
 rules.toml                 the feedback rules, if they were a file of the user's
 vocabulary.json            the users' own ids
-interactions.safetensors   the parts of the log
+interactions.safetensors   the splits of the log
 model.safetensors          the best epoch's parameters
 checkpoint.safetensors     the state of training
 
@@ -103,7 +103,7 @@ def save_split(folder: Path, split: Split) -> None:
     vocabulary = {"users": train.users.ids, "items": train.items.ids}
     write_text(folder / "vocabulary.json", json.dumps(vocabulary, ensure_ascii=False))
     tensors = {
-        # copied, as parts of a split made by hand may share memory
+        # copied, as splits that a caller made may share memory
         f"{part}.{column}": torch.tensor(getattr(getattr(split, part), column))
         for part in _PARTS
         for column in _COLUMNS

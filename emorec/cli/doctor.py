@@ -1,4 +1,4 @@
-"""What of EmoRec works on this machine, and the command that mends what does not."""
+"""Which parts of EmoRec work on this machine, and the commands that fix those that do not."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def evaluate(
     dislikes  held-out items with negative feedback: recommended ones count
               against a model; their share is that of dislikes among all
               held-out items that were recommended, and nDCL weighs them by
-              rank and strength, 1 being the worst list there is
+              rank and strength, 1 being the worst possible list
     NDCG      divides by what k hits would give, however few items are held out
     both      NDCG of likes less that of dislikes
 

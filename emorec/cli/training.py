@@ -190,7 +190,7 @@ def _train_and_evaluate(config: Config, split: Split, folder: Path, progress: bo
             f"Validation was still improving at training.epochs ({limit}); to continue: "
             f"emorec-train --resume {shlex.quote(str(folder))} --epochs {2 * limit}"
         )
-    click.echo("\nTest part, evaluated once:")
+    click.echo("\nTest split, evaluated once:")
     k = config.evaluation.k
     comparison = compare_runs({config.preset: recommender}, k, progress)
     write_results(folder, config, split, comparison, recommender.records)

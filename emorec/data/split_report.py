@@ -17,7 +17,7 @@ SplitMethod = Literal["leave_last_out", "time"]
 
 @dataclass(frozen=True)
 class PartSummary:
-    """Size and make-up of one part of a split.
+    """Size and composition of one part of a split.
 
     Attributes:
         rows: Interactions.

@@ -29,8 +29,8 @@ def responsiveness(
     r"""How much of an item's neighbourhood leaves the lists after an event, and how much else.
 
     User u has an event with item x. B is u's list before, without x; A the list after the event; C
-    the control: the list that the same user gets without that event. x is in none of the three,
-    since that it leaves is no merit. N is the neighbourhood of x. Then, for each user,
+    the control: the list that the same user gets without that event. x is left out
+    of all three, because every list loses it. N is the neighbourhood of x. Then, for each user,
 
         left           = |B & N \ A| / |B & N|
         left_control   = |B & N \ C| / |B & N|

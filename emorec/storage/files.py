@@ -28,7 +28,7 @@ MAX_SETTINGS = 1 << 17  # bytes of a file that people write: settings, rules
 
 
 class FileError(ValueError):
-    """A file that is missing or cannot be used, with what would be right."""
+    """A file that is missing or cannot be used; the message says what to do."""
 
 
 @contextmanager

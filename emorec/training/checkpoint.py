@@ -35,7 +35,7 @@ class Progress:
     """Where training stands after an epoch.
 
     Attributes:
-        of: What is trained, on what: another training cannot go on from here.
+        of: What is trained, on what: another training cannot continue from here.
         best: Parameters of the best epoch so far.
         best_score: Its score on validation.
         epochs_without_gain: Epochs since.
@@ -70,7 +70,7 @@ class Progress:
     def save(
         self, path: Path, model: nn.Module, optimizer: Optimizer, average: ParameterAverage | None
     ) -> None:
-        """Writes all that training needs to go on."""
+        """Writes all that training needs to continue."""
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         moments = optimizer.state_dict()["state"]
@@ -104,11 +104,11 @@ class Progress:
         try:
             tensors, about = load_tensors(path)
         except FileError as error:
-            raise FileError(f"{error}; remove it to start anew") from error
+            raise FileError(f"{error}; remove it to start over") from error
         if about.get("of") != of:
             raise FileError(
-                f"{path}: belongs to a training on other data or with other settings; go on with "
-                "those, or remove the file to start anew"
+                f"{path}: belongs to a training on other data or with other settings; "
+                "continue with those, or remove the file to start over"
             )
         parts: dict[str, dict[str, Tensor]] = {
             name: {} for name in ("model", "best", "optimizer", "average")
@@ -128,7 +128,7 @@ class Progress:
         except (KeyError, ValueError, TypeError) as error:
             raise FileError(
                 f"{path}: belongs to another model or version of EmoRec ({one_line(error)}); "
-                "remove it to start anew"
+                "remove it to start over"
             ) from error
         if average is not None:
             average.load_state_dict(parts["average"])

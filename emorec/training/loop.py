@@ -218,7 +218,7 @@ def _identity(config: Config, fit: Interactions, valid: Interactions, anneal: bo
     settings = config.model_dump()
     del settings["data"], settings["split"]  # what came of them counts
     del settings["model"]["backend"], settings["sequence"]["attention"]  # how, not what
-    for name in ("patience", "device", "threads"):  # it may go on longer, or elsewhere
+    for name in ("patience", "device", "threads"):  # it may continue for longer, or elsewhere
         del settings["training"][name]
     if not anneal:  # else the epochs decide the learning rate
         del settings["training"]["epochs"]

@@ -18,7 +18,7 @@ __all__ = ["TrainingError", "Validation", "diverged"]
 
 
 class TrainingError(RuntimeError):
-    """Training that cannot go on, with the reason."""
+    """Training that cannot continue; the message says why."""
 
 
 class Validation:

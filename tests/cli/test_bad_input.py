@@ -102,7 +102,7 @@ class TestBadInput:
                 ["--seed", str(2**63)],
                 "training.seed must be at most 9,223,372,036,854,775,807, got 9223372036854775808",
             ),
-            (["--device", "tpu"], "training.device 'tpu' is no device: try 'cpu' or 'cuda'"),
+            (["--device", "tpu"], "training.device 'tpu' is not a device; use 'cpu' or 'cuda'"),
             (["--config", "gone.toml"], "gone.toml: cannot be read"),
             (["--epoch", "3"], "No such option"),
             (["--set", "training.threads=100000"], "training.threads must be at most 1,024"),

@@ -91,7 +91,9 @@ class TestEvaluate:
     def test_a_run_that_is_not_finished(self, trained, tmp_path):
         folder = shutil.copytree(trained[0], tmp_path / "run")
         (folder / "model.safetensors").unlink()
-        assert_fails(cli.evaluate, folder, message=f"go on with emorec-train --resume {folder}")
+        assert_fails(
+            cli.evaluate, folder, message=f"continue it with emorec-train --resume {folder}"
+        )
         (folder / "checkpoint.safetensors").unlink()
         assert_fails(cli.evaluate, folder, message="model.safetensors is missing .the folder")
 

@@ -194,7 +194,7 @@ class TestResume:
         folder = shutil.copytree(trained[0], tmp_path / "run")
         path = folder / "checkpoint.safetensors"
         path.write_bytes(path.read_bytes()[:-5])
-        message = "checkpoint.safetensors: is damaged .*; remove it to start anew"
+        message = "checkpoint.safetensors: is damaged .*; remove it to start over"
         assert_fails(cli.train, "--resume", folder, message=message)
         path.unlink()
         assert call(cli.train, "--resume", folder).exit_code == 0

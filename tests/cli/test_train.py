@@ -120,7 +120,7 @@ class TestTrain:
             result = call(cli.train, *arguments)
         assert result.exit_code == code
         assert f"emorec-train --resume {tmp_path / 'run'}" in result.stderr
-        assert "Test part" in call(cli.train, "--resume", tmp_path / "run").stdout
+        assert "Test split" in call(cli.train, "--resume", tmp_path / "run").stdout
 
     def test_files_are_json_where_nothing_can_be_measured(self, tmp_path):
         lines = [",".join([*line.split(",")[:2], "5", line.split(",")[3]]) for line in log_lines()]
