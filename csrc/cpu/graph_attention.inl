@@ -1,4 +1,7 @@
 // Attention over the edges of a graph. The names are those of the formula in graph_attention.h.
+#pragma once
+
+#include "packing.inl"
 
 // Edges taken at a time: their weights and rows stay in the first cache until all heads are done.
 constexpr int64_t kTileEdges = 64;

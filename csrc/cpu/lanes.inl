@@ -1,5 +1,9 @@
 // Vectors of one instruction set, EMOREC_VECTOR_BYTES wide, through the compiler's vector types.
 // C is the type that is computed in, float or double.
+//
+// The .inl files are compiled once per instruction set, see baseline.cpp. They include each other
+// and no headers: those are included before the namespace of the instruction set is opened.
+#pragma once
 
 #define EMOREC_LANES_INLINE static inline __attribute__((always_inline))
 
