@@ -1,4 +1,4 @@
-// Attention over the edges of a graph on the CPU: what the kernels are told, and its tasks.
+// Attention over the edges of a graph on the CPU: checks, parameters of the kernels, and tasks.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
@@ -81,9 +81,11 @@ void run(const Params& p, bool backward, const int32_t* offsets, int64_t nodes, 
             [&](int64_t i, char* scratch) { kernel(p, ranges[i], shared, scratch); });
 }
 
+// The edges by source are the backward's, for which autograd saves them.
 std::tuple<Tensor, Tensor, Tensor> graph_attention_fwd(Tensor x, Tensor left, Tensor right,
                                                        Tensor offsets, Tensor source,
-                                                       double slope) {
+                                                       Tensor /* source_offsets */,
+                                                       Tensor /* target */, double slope) {
   GraphAttentionForwardParams p{};
   fill(p, x, left, right, slope);
   check_edges(offsets, p.num_targets, source, p.num_sources);

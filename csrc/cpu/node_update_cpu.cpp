@@ -1,4 +1,4 @@
-// Update of nodes on the CPU: what the kernels are told, and its tasks.
+// Update of nodes on the CPU: parameters of the kernels, and tasks.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>

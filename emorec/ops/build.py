@@ -60,7 +60,7 @@ def cpp_flags() -> list[str]:
 
 
 def cuda_sources(folder: Path) -> list[Path]:
-    """Files of the CUDA library: the kernels, which know nothing of PyTorch, and the host code."""
+    """Files of the CUDA library: the kernels, which do not include PyTorch, and the host code."""
     return [*sorted(folder.glob("cuda/*.cu")), *sorted(folder.glob("cuda/*.cpp"))]
 
 

@@ -7,12 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emorec.ops import library
 from tests.ops.hawkes_inputs import DAY, Inputs, assert_as_good_as_plain, make_inputs
+from tests.ops.operators import needs_library
 
-pytestmark = pytest.mark.skipif(
-    library.problem("cpu") is not None, reason=f"no fused operator: {library.problem('cpu')}"
-)
+pytestmark = needs_library
 
 FLOATS = [torch.float32, torch.float64, torch.bfloat16]
 OPTIONS = {

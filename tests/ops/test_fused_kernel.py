@@ -9,13 +9,11 @@ import sys
 import pytest
 import torch
 
-from emorec.ops import library
-from emorec.ops.arguments import Arguments
+from emorec.ops import arguments
 from tests.ops.hawkes_inputs import DAY, Inputs, assert_as_good_as_plain, make_inputs
+from tests.ops.operators import needs_library
 
-pytestmark = pytest.mark.skipif(
-    library.problem("cpu") is not None, reason=f"no fused operator: {library.problem('cpu')}"
-)
+pytestmark = needs_library
 
 FLOATS = [torch.float32, torch.float64, torch.bfloat16]
 
@@ -132,7 +130,7 @@ def test_the_operator_refuses_wrong_offsets_itself(
     monkeypatch: pytest.MonkeyPatch, cu_seqlens: list[int], message: str
 ) -> None:
     # As in compiled code, where nothing can be checked before.
-    monkeypatch.setattr(Arguments, "_check_values", lambda *arguments: None)
+    monkeypatch.setattr(arguments, "_check_values", lambda *_: None)
     inputs = make_inputs([8])
     object.__setattr__(inputs, "cu_seqlens", torch.tensor(cu_seqlens))
     with pytest.raises(RuntimeError, match=message):

@@ -211,8 +211,8 @@ class TestOperator:
         offsets, source, source_offsets, target = random_edges(5, 4, 12)
         case = [each.detach() for each in inputs()]
         forward = torch.ops.emorec.graph_attention_fwd
-        torch.library.opcheck(forward, (*case, offsets, source, 0.2))
-        saved = forward(*case, offsets, source, 0.2)
+        torch.library.opcheck(forward, (*case, offsets, source, source_offsets, target, 0.2))
+        saved = forward(*case, offsets, source, source_offsets, target, 0.2)
         backward = (torch.ones_like(saved[0]), *case, source_offsets, target, *saved, 0.2)
         torch.library.opcheck(torch.ops.emorec.graph_attention_bwd, backward)
 
@@ -230,8 +230,8 @@ class TestOperator:
         ],
     )
     def test_arguments_that_do_not_fit(self, changed, message):
-        names = "x", "left", "right", "offsets", "source"
-        given = [each.detach() for each in inputs()] + list(random_edges(5, 4, 12)[:2])
+        names = "x", "left", "right", "offsets", "source", "source_offsets", "target"
+        given = [each.detach() for each in inputs()] + list(random_edges(5, 4, 12))
         case = dict(zip(names, given, strict=True)) | changed
         with pytest.raises(RuntimeError, match=message):
             torch.ops.emorec.graph_attention_fwd(*case.values(), 0.2)

@@ -186,7 +186,7 @@ def test_float32_is_as_good_as_torch(backend):
 
 def test_reference_is_for_what_the_operator_does_not_take(monkeypatch):
     said = []
-    monkeypatch.setattr(library, "say_once", said.append)
+    monkeypatch.setattr(library, "warn_once", said.append)
     arguments = inputs(size=20)
     found = node_update(**arguments)
     np.testing.assert_allclose(found.detach(), slow_update(**arguments), rtol=1e-8, atol=1e-10)
