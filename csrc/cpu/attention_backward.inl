@@ -191,10 +191,10 @@ struct BackwardPass {
     C far_weight;  // of one far key
   };
 
-  // exp(s - log_sum) has the rounding error of log_sum, which the division by the sum takes out. For
-  // two kinds of rows the largest score is subtracted instead: where scores are so large that exp of
-  // the rounding may overflow, and where nearly all weight is on one key. That weight must be 1
-  // exactly, or c - delta would be the rounding error of c.
+  // exp(s - log_sum) has the rounding error of log_sum, which the division by the sum takes out.
+  // For two kinds of rows the largest score is subtracted instead: where scores are so large that
+  // exp of the rounding may overflow, and where nearly all weight is on one key. That weight must
+  // be 1 exactly, or c - delta would be the rounding error of c.
   inline __attribute__((always_inline)) Softmax softmax_row(int64_t r, Keys keys, int64_t num_far,
                                                             C bound, C log_sum, const C* g,
                                                             const C* c, C* weight) const {

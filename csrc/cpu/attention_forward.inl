@@ -1,5 +1,5 @@
-// Forward of attention: some rows of one sequence, block by block. The names are those of the formula
-// in hawkes_attention.h.
+// Forward of attention: some rows of one sequence, block by block. The names are those of the
+// formula in hawkes_attention.h.
 #pragma once
 
 #include "scores.inl"
@@ -11,7 +11,7 @@ struct ForwardPass {
   int64_t first_row, last_row;  // within the sequence
   int64_t first;                // token of the sequence's row 0
   int64_t length;               // of the sequence
-  int64_t n;                    // keys that the rows see
+  int64_t n;                    // keys of the last row
   int64_t padded, stride;       // of rows of scores, and between them
   bool symmetric;               // all g are computed at once
   Timeline<C> line;
@@ -176,7 +176,8 @@ struct ForwardPass {
   void add_values(const Block<C>& block, int64_t h, Keys keys) {
     const Panels<C> v = {values[h].data + keys.low * values[h].row_stride, values[h].row_stride,
                          values[h].panel_stride};
-    const auto product = p.sum_heads && h > 0 ? multiply<C, false, true> : multiply<C, false, false>;
+    const bool add = p.sum_heads && h > 0;
+    const auto product = add ? multiply<C, false, true> : multiply<C, false, false>;
     block.for_strips([&](int64_t r, int64_t rows) {
       const int64_t depth = minimum(block.of_row(keys, r).high, n) - keys.low;
       product(rows, sizes.value, depth, {weights + r * stride + keys.low, stride, 1}, v,

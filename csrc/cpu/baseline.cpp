@@ -1,9 +1,9 @@
 // The kernels for the least that the compiler's target has: SSE2 on x86-64, NEON on aarch64.
 //
 // The same source is compiled once per instruction set, each time in an unnamed namespace and with
-// everything that it calls: the linker would merge a function that two of them share, and might keep
-// the copy that an older processor cannot run. So the .inl files include no headers. Without linkage
-// the compiler also inlines what is called once, such as the steps of the attention.
+// everything that it calls: the linker would merge a function that two of them share, and might
+// keep the copy that an older processor cannot run. So the .inl files include no headers. Without
+// linkage the compiler also inlines what is called once, such as the steps of the attention.
 #include "kernels.h"
 
 #if defined(__aarch64__)

@@ -151,7 +151,7 @@ struct DecayFactors {
   }
 
   // Calls f(j, decay, elapsed, visible) for the vectors of a row's keys: `decay` is an argument of
-  // `score` below, and visible(a, b) is a for the keys that the row sees, else b.
+  // `score` below, and visible(a, b) is a for the keys that the row attends to, else b.
   template <typename F>
   inline __attribute__((always_inline)) void for_keys(int64_t r, Keys keys, F f) const {
     const Real<C> before = broadcast(row_before[r]), after = broadcast(row_after[r]);
@@ -177,13 +177,13 @@ struct DecayFactors {
     }
   }
 
-  // Which keys of a vector a row sees.
+  // Which keys of a vector a row attends to.
   struct Everything {
-    Real<C> operator()(Real<C> seen, Real<C>) const { return seen; }
+    Real<C> operator()(Real<C> visible, Real<C>) const { return visible; }
   };
   struct Some {
     Int<C> mask;
-    Real<C> operator()(Real<C> seen, Real<C> unseen) const { return mask ? seen : unseen; }
+    Real<C> operator()(Real<C> visible, Real<C> masked) const { return mask ? visible : masked; }
   };
 
   EMOREC_LANES_INLINE Real<C> score(Real<C> g, Real<C> decay) {

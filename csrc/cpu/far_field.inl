@@ -58,8 +58,8 @@ struct FarField {
       }
   }
 
-  // Finds the near keys of a block; returns the range of all heads together. Must be called block by
-  // block, first rows first.
+  // Finds the near keys of a block; returns the range of all heads together. Must be called block
+  // by block, first rows first.
   Keys near(const Block<C>& block, const HawkesForwardParams& p, const Timeline<C>& line) {
     Keys all = {block.end, 0};
     for (int64_t h = 0; h < num_heads; h++) {
@@ -122,8 +122,8 @@ struct FarField {
     }
   }
 
-  // Adds the gradients of the sums to those of the values: a value is in every sum_before of a later
-  // boundary and in every sum_after of an earlier one.
+  // Adds the gradients of the sums to those of the values: a value is in every sum_before of a
+  // later boundary and in every sum_after of an earlier one.
   void spread_grads(const Rows<C>* grad_values) const {
     if (!on) return;
     for (int64_t h = 0; h < num_heads; h++)

@@ -37,7 +37,7 @@ void check_edges(const Tensor& offsets, int64_t nodes, const Tensor& ends, int64
   uint32_t last = 0;  // an index below 0 is a large one here
   for (int64_t e = 0; e < ends.numel(); e++) last = std::max(last, end[e]);
   STD_TORCH_CHECK(!ends.numel() || last < num_ends, "graph_attention: an edge ends at node ",
-                  static_cast<int32_t>(last), ", which is none of the ", num_ends);
+                  static_cast<int32_t>(last), ", which is out of range for ", num_ends, " nodes");
 }
 
 void fill(GraphAttentionParams& p, const Tensor& x, const Tensor& left, const Tensor& right,

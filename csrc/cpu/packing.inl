@@ -78,8 +78,8 @@ static Rows<const C> read_rows(Dtype dtype, const ConstVectors& from, int64_t he
   return {room, stride};
 }
 
-// Where the rows of one head from token `first` on are computed: in the tensor or, if write_rows has
-// to copy them there, in `room`.
+// Where the rows of one head from token `first` on are computed: in the tensor or, if write_rows
+// has to copy them there, in `room`.
 template <typename C>
 static Rows<C> rows_to_write(Dtype dtype, const Vectors& to, int64_t head, int64_t first,
                              int64_t size, C* room) {

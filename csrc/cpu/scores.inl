@@ -56,7 +56,7 @@ static bool far_field_applies(const HawkesForwardParams& p, const Timeline<C>& l
          p.dropout == 0 && n >= kFarFieldLength;
 }
 
-// The score of a key that is not seen, below all others. Not infinite: its difference from itself
+// The score of a key that is masked, below all others. Not infinite: its difference from itself
 // would be NaN.
 template <typename C>
 constexpr C kLowest = sizeof(C) == 4 ? C(-3e38) : C(-1e308);
@@ -169,7 +169,7 @@ struct Scores {
   }
 };
 
-// Writes the scores s of row r from its g, those of keys that it does not see as the lowest; returns
+// Writes the scores s of row r from its g, the lowest for keys that it does not attend to; returns
 // the largest.
 template <typename C, bool kAdditive>
 EMOREC_LANES_INLINE C write_scores(const DecayFactors<C, kAdditive>& decay, int64_t r, Keys keys,

@@ -44,8 +44,8 @@ __global__ void __launch_bounds__(TileShape<Math, kHeadSize, true>::kThreads,
     hawkes_attention_bwd_kernel(const __grid_constant__ HawkesBackwardArguments arguments) {
   using Shape = TileShape<Math, kHeadSize, true>;
   constexpr int kRows = Shape::kRows, kCols = Shape::kCols, kChunk = Shape::kChunk;
-  // Whether NaN of a query is kept from the keys of the tile that it does not see. Kernels of wider
-  // heads have no register left for it.
+  // Whether NaN of a query is kept from the keys of the tile that it does not attend to. Kernels of
+  // wider heads have no register left for it.
   constexpr bool kConfined = !kOwnQueries && kHeadSize < 128;
   const HawkesBackwardParams& p = arguments.params;
   const HawkesBackwardWorkspace& workspace = arguments.workspace;
@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(TileShape<Math, kHeadSize, true>::kThreads,
 
             const Score score =
                 decayed_score<Math>(p, rate, inverse_window, query, key, s[n][e] * scale);
-            float a = sees(p, query_place, key_place, rows.length)
+            float a = attends(p, query_place, key_place, rows.length)
                           ? Math::exp(score.value - query.log_sum)
                           : 0.0f;
             const float kept = dropout.factor(query, key_place);

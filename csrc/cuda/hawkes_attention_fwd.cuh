@@ -1,4 +1,4 @@
-// Forward kernel: a block owns kRows queries and streams the keys and values that they see, with
+// Forward kernel: a block owns kRows queries and streams their keys and values, with
 // the softmax kept up to date (its maximum and sum) from tile to tile.
 #pragma once
 
@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(TileShape<Math, kHeadSize, false>::kThreads,
         for (int e = 0; e < 4; ++e) {
           const int row = rows.first_row + warp_row + fragment_row(e);
           const int column = fragment_column(n, e);
-          s[n][e] = sees(p, row, first + column, rows.length)
+          s[n][e] = attends(p, row, first + column, rows.length)
                         ? decayed_score<Math>(p, rate, inverse_window, queries[e / 2],
                                               shared.keys[column], s[n][e] * scale).value
                         : -INFINITY;
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(TileShape<Math, kHeadSize, false>::kThreads,
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         new_maximum[r] = row_max(new_maximum[r]);
-        shift[r] = new_maximum[r] == -INFINITY ? 0.0f : new_maximum[r];  // no key seen so far
+        shift[r] = new_maximum[r] == -INFINITY ? 0.0f : new_maximum[r];  // no key so far
         const float correction = Math::exp(maximum[r] - shift[r]);
         maximum[r] = new_maximum[r];
         sum[r] *= correction;

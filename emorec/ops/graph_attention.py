@@ -70,7 +70,7 @@ def graph_attention(
 
     Raises:
         ValueError: If there is no such backend.
-        RuntimeError: If ``backend="fused"`` is asked for and not there.
+        RuntimeError: If ``backend="fused"`` is requested but not available.
 
     References:
         P. Velickovic et al.: Graph Attention Networks, ICLR 2018, arXiv:1710.10903.

@@ -102,7 +102,7 @@ def hawkes_attention(
 
     Raises:
         ValueError: If shapes or options do not fit.
-        RuntimeError: If ``backend="fused"`` is asked for and not there.
+        RuntimeError: If ``backend="fused"`` is requested but not available.
     """
     inputs = query, key, value, time, position, cu_seqlens, decay_rate
     check_arguments(*inputs, window=window, decay=decay, dropout=dropout)
@@ -242,7 +242,7 @@ def hawkes_attention_dense(
 
     Raises:
         ValueError: If shapes or options do not fit.
-        RuntimeError: If ``backend="fused"`` is asked for and not there.
+        RuntimeError: If ``backend="fused"`` is requested but not available.
     """
     if value.dim() != 4:
         raise ValueError(f"value must be [B, L, H, Dv], got {list(value.shape)}")

@@ -104,7 +104,7 @@ def runs_fused(backend: Backend, device: str, unsupported: str | None = None) ->
 
     Raises:
         ValueError: If there is no such backend.
-        RuntimeError: If "fused" is asked for and not there.
+        RuntimeError: If "fused" is requested but not available.
     """
     if backend not in ("auto", "reference", "fused"):
         raise ValueError(f"backend must be 'auto', 'reference' or 'fused', got {backend!r}")

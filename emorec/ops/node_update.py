@@ -73,7 +73,7 @@ def node_update(
 
     Raises:
         ValueError: If there is no such backend.
-        RuntimeError: If ``backend="fused"`` is asked for and not there.
+        RuntimeError: If ``backend="fused"`` is requested but not available.
     """
     if not runs_fused_on_cpu(backend, "update of nodes", others, _unsupported(others)):
         return node_update_ref(

@@ -51,7 +51,7 @@ def softmax_loss(
 
     Raises:
         ValueError: If there is no such backend, or no state.
-        RuntimeError: If ``backend="fused"`` is asked for and not there.
+        RuntimeError: If ``backend="fused"`` is requested but not available.
     """
     if not len(state):
         raise ValueError("state must have at least one row: the mean over no target is undefined")
