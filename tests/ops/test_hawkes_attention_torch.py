@@ -1,4 +1,4 @@
-"""The fused operator as a citizen of PyTorch: gradcheck, opcheck, compile, autocast, dropout."""
+"""The fused Hawkes attention within PyTorch: gradcheck, opcheck, compile, autocast, dropout."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_opcheck(with_key: bool, dropout: float, sum_heads: bool) -> None:
 @pytest.mark.parametrize(
     ("compiler", "dropout"), [("aot_eager", 0.0), ("aot_eager", 0.3), ("inductor", 0.3)]
 )
-def test_compiles_in_one_piece(compiler: str, dropout: float) -> None:
+def test_compiles_as_one_graph(compiler: str, dropout: float) -> None:
     inputs = make_inputs([6, 3], 2, 4).to(torch.float32)
 
     def loss(query: Tensor, value: Tensor, rate: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ def test_dropout_keeps_the_mean() -> None:
 
 
 @needs_library
-def test_dropout_drops_the_asked_share_independently() -> None:
+def test_dropout_drops_the_given_share_independently() -> None:
     """With uniform weights and values 1, 2, 4, ... the kept keys are the bits of the output."""
     keys = 16
     value = 2.0 ** torch.arange(keys, dtype=torch.float64).repeat(500)[:, None, None]
@@ -228,7 +228,7 @@ def test_dense_without_padding(backend: str) -> None:
     torch.testing.assert_close(dense.flatten(0, 1), call(inputs, backend, window=5.0))
 
 
-def test_absent_library_is_said_once_and_refused_on_request(
+def test_missing_library_is_logged_once_and_fused_raises(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     inputs = make_inputs([4])
@@ -261,7 +261,7 @@ def test_a_library_of_older_sources_is_not_used(monkeypatch: pytest.MonkeyPatch)
         (torch.float32, 256, None),
     ],
 )
-def test_what_the_cuda_kernel_cannot_do_goes_to_the_reference(
+def test_auto_runs_the_reference_for_what_the_cuda_kernel_does_not_support(
     dtype: torch.dtype,
     size: int,
     reason: str | None,
