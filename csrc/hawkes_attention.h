@@ -8,12 +8,12 @@
 //   x_ij = rate_h * max(0, t_i - t_j) + |p_i - p_j| * inverse_window_h       the decay's exponent
 //   multiplicative:  s_ij = g_ij * w_ij,  w_ij = exp(-x_ij)
 //   additive:        s_ij = g_ij - x_ij
-//   a_ij = exp(s_ij) / sum_j exp(s_ij), over the keys that i sees            0 for all other j
+//   a_ij = exp(s_ij) / sum_j exp(s_ij), over the keys that i attends to      0 for all other j
 //   m_ij = keep_ij / (1 - dropout)                                           1 without dropout
 //   o_i^h = sum_j a_ij m_ij v_j^h                                            or summed over h
 //
-// Token i sees the tokens of its sequence; if causal only those at its place or before; if mask_self
-// not itself. A token that sees nothing has output 0 and passes no gradient.
+// Token i attends to the tokens of its sequence; if causal only to those at its place or before; if
+// mask_self not to itself. A token that attends to none has output 0 and passes no gradient.
 //
 // Backward, for the gradient u_i^h of o_i^h (the same u_i for all h if heads are summed):
 //
@@ -90,7 +90,7 @@ struct HawkesForwardParams {
   // Outputs.
   Vectors output;  // [T, H, Dv], or [T, 1, Dv] if sum_heads
   void* log_sum;   // [T, H], contiguous, float (double for float64): log sum_j exp(s_ij); 0 for a
-                   // token that sees nothing
+                   // token that attends to none
 };
 
 // log_sum and the forward's other fields are inputs here, `output` is unused.

@@ -70,7 +70,7 @@ inline void check_vector(const char* name, const Tensor& tensor, ScalarType type
                   " and value are on different devices");
 }
 
-// Strides of a size-1 dimension may be anything; a head stride of 0 says that heads share.
+// Strides of a size-1 dimension may be anything; a head stride of 0 means that heads share.
 inline ConstVectors const_vectors(const Tensor& tensor) {
   return {tensor.data_ptr(), tensor.stride(0), tensor.size(1) == 1 ? 0 : tensor.stride(1)};
 }

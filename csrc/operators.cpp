@@ -19,7 +19,8 @@ STABLE_TORCH_LIBRARY(emorec, m) {
   m.def("softmax_loss(Tensor state, Tensor items, Tensor target, Tensor wanted)"
         " -> (Tensor loss, Tensor grad_state, Tensor grad_items)");
   m.def("graph_attention_fwd(Tensor x, Tensor left, Tensor right, Tensor offsets, Tensor source, "
-        "float slope) -> (Tensor output, Tensor above, Tensor totals)");
+        "Tensor source_offsets, Tensor target, float slope)"
+        " -> (Tensor output, Tensor above, Tensor totals)");
   m.def("graph_attention_bwd(Tensor grad_output, Tensor x, Tensor left, Tensor right, "
         "Tensor source_offsets, Tensor target, Tensor output, Tensor above, Tensor totals, "
         "float slope) -> (Tensor grad_x, Tensor grad_left, Tensor grad_right)");

@@ -1,13 +1,12 @@
 // The far field of multiplicative decay: where w_ij is so small that |g_ij w_ij| < epsilon,
-// exp(s_ij) is 1 to within rounding, so that all far keys of a row together weigh their number, and
-// add the plain sum of their values. A block of rows then computes only the keys in [low, high).
+// exp(s_ij) is 1 to within rounding: the far keys of a row add their number to the sum of its
+// weights and the sum of their values to its output. A block of rows then computes only the keys in
+// [low, high).
+#pragma once
 
-// A range of keys.
-struct Keys {
-  int64_t low, high;
-};
+#include "decay.inl"
 
-constexpr int64_t kFarFieldLength = 256;  // below, the far field is too small to pay
+constexpr int64_t kFarFieldLength = 256;  // below, the sums cost more than they save
 
 template <typename C>
 struct FarField {
@@ -59,9 +58,9 @@ struct FarField {
       }
   }
 
-  // Finds the near keys of a block; returns the range of all heads together. Blocks come in order.
-  template <typename Line>
-  Keys near(const Block<C>& block, const HawkesForwardParams& p, const Line& line) {
+  // Finds the near keys of a block; returns the range of all heads together. Must be called block
+  // by block, first rows first.
+  Keys near(const Block<C>& block, const HawkesForwardParams& p, const Timeline<C>& line) {
     Keys all = {block.end, 0};
     for (int64_t h = 0; h < num_heads; h++) {
       if (on) {
@@ -79,6 +78,13 @@ struct FarField {
   // Starts again at the first block.
   void restart() {
     for (int64_t h = 0; h < num_heads; h++) low[h] = high[h] = 0;
+  }
+
+  // The near keys of a head, and how many far ones a block's rows have.
+  Keys near_keys(int64_t head) const { return {low[head], high[head]}; }
+  int64_t count(Keys near, const Block<C>& block, bool causal) const {
+    const int64_t end = causal ? block.first + block.rows : length;
+    return near.low + maximum(end - near.high, 0);
   }
 
   // output += the far keys' share; far_weight is the weight of each of a row's far keys.
@@ -105,7 +111,7 @@ struct FarField {
     clear(grad_after, num_heads * boundaries * stride);
   }
 
-  // The gradient of `add`, for the sums.
+  // The gradient of `add` for the sums, where u is the gradient of the output.
   void add_grad(int64_t head, Keys keys, const Block<C>& block, const C* far_weight, const C* u,
                 int64_t u_stride) {
     for (int64_t d = 0; d < stride; d += kLanes<C>) {
@@ -116,8 +122,8 @@ struct FarField {
     }
   }
 
-  // ... and for the values: a value is in every sum_before of a later boundary and in every
-  // sum_after of an earlier one.
+  // Adds the gradients of the sums to those of the values: a value is in every sum_before of a
+  // later boundary and in every sum_after of an earlier one.
   void spread_grads(const Rows<C>* grad_values) const {
     if (!on) return;
     for (int64_t h = 0; h < num_heads; h++)
@@ -150,8 +156,8 @@ struct FarField {
     return sums + (head * boundaries + key / kPanel<C>)*stride;
   }
 
-  template <typename Line>
-  void advance(const Block<C>& block, const Line& line, C rate, C inverse_window, int64_t h) {
+  void advance(const Block<C>& block, const Timeline<C>& line, C rate, C inverse_window,
+               int64_t h) {
     const int64_t first = block.first, last = block.first + block.rows - 1;
     int64_t j = low[h];
     while (j + kPanel<C> <= first) {

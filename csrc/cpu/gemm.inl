@@ -2,6 +2,9 @@
 //
 // Tiles are kTileRows x (kPanel numbers). B is read in panels of kPanel columns, see `Panels`; a
 // last panel may be narrower, in whole vectors.
+#pragma once
+
+#include "lanes.inl"
 
 constexpr int kTileRows = EMOREC_ROWS_PER_TILE;
 constexpr int kPanelVectors = EMOREC_VECTORS_PER_PANEL;

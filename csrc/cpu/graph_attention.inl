@@ -1,11 +1,14 @@
 // Attention over the edges of a graph. The names are those of the formula in graph_attention.h.
+#pragma once
+
+#include "packing.inl"
 
 // Edges taken at a time: their weights and rows stay in the first cache until all heads are done.
 constexpr int64_t kTileEdges = 64;
-// How many edges before its turn a row is asked for: a gather from a far cache would wait for each.
+// How many edges ahead a row is prefetched: without that a gather waits for the memory of each.
 constexpr int64_t kAhead = 16;
 
-// Asks for the row of the edge that comes kAhead later; from this one on there are `remaining`.
+// Prefetches the row of the edge that comes kAhead later; from this one on there are `remaining`.
 template <typename C>
 EMOREC_LANES_INLINE void prefetch_row(const C* rows, int64_t stride, const int32_t* index,
                                       int64_t remaining) {
@@ -37,7 +40,7 @@ struct EdgeSums {
 };
 
 // sum += weight * row and sum_above += above * row, over rows of kHeads heads next to each other,
-// kVectors vectors of each. With `remaining` edges given, rows to come are asked for.
+// kVectors vectors of each. With `remaining` edges given, later rows are prefetched.
 template <typename C, int kHeads, int kVectors>
 static void add_block(const C* rows, int64_t stride, const int32_t* index, int64_t n,
                       int64_t remaining, const C* weight, const C* above, C* sum, C* sum_above) {
@@ -67,7 +70,7 @@ static void add_block(const C* rows, int64_t stride, const int32_t* index, int64
 }
 
 // The same for whole rows [H, width]: four vectors at a time keep the sums in registers and the
-// processor busy, be they of one head or of several.
+// processor busy, of one head or of several.
 template <typename C>
 static void add_rows(const EdgeSums<C>& of, int64_t num_heads, const C* rows, const int32_t* index,
                      int64_t n, int64_t remaining) {

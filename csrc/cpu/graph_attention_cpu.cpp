@@ -1,4 +1,4 @@
-// Attention over the edges of a graph on the CPU: what the kernels are told, and its tasks.
+// Attention over the edges of a graph on the CPU: checks, parameters of the kernels, and tasks.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
@@ -37,7 +37,7 @@ void check_edges(const Tensor& offsets, int64_t nodes, const Tensor& ends, int64
   uint32_t last = 0;  // an index below 0 is a large one here
   for (int64_t e = 0; e < ends.numel(); e++) last = std::max(last, end[e]);
   STD_TORCH_CHECK(!ends.numel() || last < num_ends, "graph_attention: an edge ends at node ",
-                  static_cast<int32_t>(last), ", which is none of the ", num_ends);
+                  static_cast<int32_t>(last), ", which is out of range for ", num_ends, " nodes");
 }
 
 void fill(GraphAttentionParams& p, const Tensor& x, const Tensor& left, const Tensor& right,
@@ -81,9 +81,11 @@ void run(const Params& p, bool backward, const int32_t* offsets, int64_t nodes, 
             [&](int64_t i, char* scratch) { kernel(p, ranges[i], shared, scratch); });
 }
 
+// The edges by source are the backward's, for which autograd saves them.
 std::tuple<Tensor, Tensor, Tensor> graph_attention_fwd(Tensor x, Tensor left, Tensor right,
                                                        Tensor offsets, Tensor source,
-                                                       double slope) {
+                                                       Tensor /* source_offsets */,
+                                                       Tensor /* target */, double slope) {
   GraphAttentionForwardParams p{};
   fill(p, x, left, right, slope);
   check_edges(offsets, p.num_targets, source, p.num_sources);

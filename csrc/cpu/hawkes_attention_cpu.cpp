@@ -1,4 +1,4 @@
-// Hawkes attention on the CPU: what the kernels are told, and which part of the work is a task.
+// Hawkes attention on the CPU: parameters of the kernels, and the pieces of work that are tasks.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 // The border between the host code of the CPU and its kernels, which are compiled once for every
-// instruction set. No torch and no standard library below: see baseline.cpp for why.
+// instruction set. Kernels use neither torch nor the standard library: see baseline.cpp for why.
 #pragma once
 
 #include "../graph_attention.h"

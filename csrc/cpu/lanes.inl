@@ -1,5 +1,9 @@
 // Vectors of one instruction set, EMOREC_VECTOR_BYTES wide, through the compiler's vector types.
 // C is the type that is computed in, float or double.
+//
+// The .inl files are compiled once per instruction set, see baseline.cpp. They include each other
+// and no headers: those are included before the namespace of the instruction set is opened.
+#pragma once
 
 #define EMOREC_LANES_INLINE static inline __attribute__((always_inline))
 
@@ -112,7 +116,7 @@ constexpr double kLn2 = 0.69314718055994530942;
 
 // 2^x for -125 <= x < 128 to about 1.5 ulp: 2^n times a polynomial in the rest. Adding 1.5 * 2^23
 // rounds to an integer, which is then in the low bits. NaN stays NaN. Of other x the result may be
-// anything, but Bits have no undefined overflow: keys that are not seen may have any score.
+// anything, but Bits have no undefined overflow: masked keys may have any score.
 EMOREC_LANES_INLINE Real<float> bounded_power_of_2(Real<float> x) {
   const Real<float> round = broadcast(12582912.f);
   const Real<float> shifted = x + round;

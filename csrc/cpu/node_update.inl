@@ -1,4 +1,7 @@
 // Update of nodes. The names are those of the formula in node_update.h.
+#pragma once
+
+#include "packing.inl"
 
 constexpr int64_t kTileNodes = 8 * kTileRows;
 

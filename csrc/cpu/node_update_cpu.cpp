@@ -1,4 +1,4 @@
-// Update of nodes on the CPU: what the kernels are told, and its tasks.
+// Update of nodes on the CPU: parameters of the kernels, and tasks.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
@@ -40,7 +40,7 @@ bool check_index(const NodeUpdateParams& p, int64_t num_others) {
   for (int64_t i = 0; i < p.num_nodes * p.num_terms; i++) {
     const int32_t row = p.index[i];
     if (row < 0) continue;
-    STD_TORCH_CHECK(row < num_others, "node_update: index ", row, " is none of the ", num_others,
+    STD_TORCH_CHECK(row < num_others, "node_update: index ", row, " is out of range for ", num_others,
                     " rows of others");
     STD_TORCH_CHECK(!named[row], "node_update: index ", row, " comes twice");
     named[row] = true;

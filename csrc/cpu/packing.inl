@@ -1,6 +1,9 @@
 // Between tensors and the kernels' own arrays: scratch memory, and rows of numbers in and out.
+#pragma once
 
-// Hands out pieces of scratch memory, or counts them if there is none yet.
+#include "gemm.inl"
+
+// Hands out pieces of scratch memory; without memory (base is null) only adds up their sizes.
 struct Arena {
   char* base;
   int64_t used = 0;
@@ -41,6 +44,14 @@ struct Rows {
   C* operator[](int64_t i) const { return data + i * stride; }
 };
 
+// Distance between the rows of arrays of scores: an odd number of cache lines, so that a column's
+// elements spread over all sets of the first cache.
+template <typename C>
+static int64_t score_stride(int64_t padded) {
+  const int64_t line = 64 / sizeof(C);
+  return (round_up(padded, line) / line | 1) * line;
+}
+
 // Whether a tensor's rows can be used as they are: of type C and, without padding, of whole
 // vectors.
 template <typename C>
@@ -48,7 +59,7 @@ static bool usable_in_place(Dtype dtype, int64_t size) {
   return dtype != Dtype::bfloat16 && size % kLanes<C> == 0;
 }
 
-// The rows of one head from token `first` on, if need be copied into `room`, zeros past `size`.
+// The rows of one head from token `first` on: in place or copied into `room`, zeros past `size`.
 template <typename C>
 static Rows<const C> read_rows(Dtype dtype, const ConstVectors& from, int64_t head, int64_t first,
                                int64_t n, int64_t size, C* room) {
@@ -67,8 +78,8 @@ static Rows<const C> read_rows(Dtype dtype, const ConstVectors& from, int64_t he
   return {room, stride};
 }
 
-// Where to make the rows of one head from token `first` on: in the tensor or, to be copied there by
-// write_rows, in `room`.
+// Where the rows of one head from token `first` on are computed: in the tensor or, if write_rows
+// has to copy them there, in `room`.
 template <typename C>
 static Rows<C> rows_to_write(Dtype dtype, const Vectors& to, int64_t head, int64_t first,
                              int64_t size, C* room) {
@@ -95,8 +106,8 @@ static void write_rows(Dtype dtype, Rows<C> from, C scale, const Vectors& to, in
   }
 }
 
-// Copies rows of up to a panel's width not at all, wider ones into panels [width / kPanel, n,
-// kPanel]; see `Panels`.
+// Copies rows wider than a panel into panels [width / kPanel, n, kPanel]; narrower rows are used in
+// place. See `Panels`.
 template <typename C>
 static Panels<C> pack_rows(Rows<const C> rows, int64_t n, int64_t width, C* panels) {
   if (width <= kPanel<C>) return plain_rows(rows.data, rows.stride);

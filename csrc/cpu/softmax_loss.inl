@@ -1,4 +1,7 @@
 // Cross-entropy over the catalogue. The names are those of the formula in softmax_loss.h.
+#pragma once
+
+#include "packing.inl"
 
 // States and items of one task, and what a product takes of them at a time: a tile's operands then
 // stay in the first cache.

@@ -47,7 +47,7 @@ std::tuple<Tensor, Tensor, Tensor> softmax_loss(Tensor state, Tensor items, Tens
   for (int64_t k = 0; k < p.num_states * p.num_targets; k++) {
     p.num_wanted += p.wanted[k];
     STD_TORCH_CHECK(p.target[k] >= 0 && p.target[k] < p.num_items, "softmax_loss: target ",
-                    p.target[k], " is none of the ", p.num_items, " items");
+                    p.target[k], " is out of range for ", p.num_items, " items");
   }
   STD_TORCH_CHECK(p.num_wanted > 0, "softmax_loss: no target counts");
 

@@ -33,6 +33,29 @@ __device__ __forceinline__ Token load_query(const HawkesBackwardParams& p,
   return token;
 }
 
+// One pair of tokens: replaces s, the product of query and key, by the score's gradient, and c,
+// that of upstream gradient and value, by the weight after dropout.
+template <class Math, bool kOwnQueries, bool kConfined>
+__device__ __forceinline__ void differentiate_pair(const Score& score, float a, float kept,
+                                                   const Token& query, float& s, float& c,
+                                                   float& grad_rate) {
+  a *= query.inverse_sum;
+  const float grad_score = a * (c - query.delta);
+  grad_rate -= grad_score * score.elapsed;
+  s = kConfined && a == 0.0f ? 0.0f : grad_score * score.weight;
+  c = a * kept;
+}
+
+// Turns a thread's sums over the keys of its two rows into what the second pass needs of them.
+__device__ __forceinline__ void finish_first_pass(float (&sum)[2], const float (&delta)[2],
+                                                  Token (&own)[2]) {
+  for (int r = 0; r < 2; ++r) {
+    sum[r] = row_sum(sum[r]);
+    own[r].inverse_sum = sum[r] > 0.0f ? 1.0f / sum[r] : 0.0f;
+    own[r].delta = row_sum(delta[r]) * own[r].inverse_sum;
+  }
+}
+
 struct HawkesBackwardArguments {
   HawkesBackwardParams params;
   HawkesBackwardWorkspace workspace;
@@ -44,8 +67,8 @@ __global__ void __launch_bounds__(TileShape<Math, kHeadSize, true>::kThreads,
     hawkes_attention_bwd_kernel(const __grid_constant__ HawkesBackwardArguments arguments) {
   using Shape = TileShape<Math, kHeadSize, true>;
   constexpr int kRows = Shape::kRows, kCols = Shape::kCols, kChunk = Shape::kChunk;
-  // Whether NaN of a query is kept from the keys of the tile that it does not see. Kernels of wider
-  // heads have no register left for it.
+  // Whether NaN of a query is kept from the keys of the tile that it does not attend to. Kernels of
+  // wider heads have no register left for it.
   constexpr bool kConfined = !kOwnQueries && kHeadSize < 128;
   const HawkesBackwardParams& p = arguments.params;
   const HawkesBackwardWorkspace& workspace = arguments.workspace;
@@ -93,24 +116,28 @@ __global__ void __launch_bounds__(TileShape<Math, kHeadSize, true>::kThreads,
             p.log_sum)[(rows.sequence_start + place) * p.num_heads + head];
     }
 
+    const auto load_others = [&](int first) {
+      const int64_t token = rows.sequence_start + first;
+      const int count = rows.length - first;
+      load_tile<Shape, Math, kCols, kHeadSize>(shared.other_x, other_x, token, head, count, 0,
+                                               query_size);
+      cp_async_commit();
+      load_tile<Shape, Math, kCols, kHeadSize>(shared.other_y, other_y, token, head, count, 0,
+                                               value_size);
+      cp_async_commit();
+      if (threadIdx.x < kCols)
+        shared.others[threadIdx.x] =
+            kOwnQueries ? load_token(p, rows, first + threadIdx.x, head)
+                        : load_query(p, workspace, rows, first + threadIdx.x, head);
+    };
+
     float grad_y[kChunk / 8][4] = {};  // of values
     float sum[2] = {}, delta[2] = {}, grad_rate[2] = {};
     // A first pass finds the rows' sum of weights (1, but for the rounding of log_sum) and delta.
     for (int pass = kOwnQueries ? 0 : 1; pass < 2; ++pass) {
       for (int first = begin; first < end; first += kCols) {
-        const int64_t token = rows.sequence_start + first;
-        const int count = rows.length - first;
         __syncthreads();  // the tiles before are used up
-        load_tile<Shape, Math, kCols, kHeadSize>(shared.other_x, other_x, token, head, count, 0,
-                                                 query_size);
-        cp_async_commit();
-        load_tile<Shape, Math, kCols, kHeadSize>(shared.other_y, other_y, token, head, count, 0,
-                                                 value_size);
-        cp_async_commit();
-        if (threadIdx.x < kCols)
-          shared.others[threadIdx.x] =
-              kOwnQueries ? load_token(p, rows, first + threadIdx.x, head)
-                          : load_query(p, workspace, rows, first + threadIdx.x, head);
+        load_others(first);
 
         float s[kCols / 8][4] = {}, c[kCols / 8][4] = {};
         cp_async_wait<1>();
@@ -136,7 +163,7 @@ __global__ void __launch_bounds__(TileShape<Math, kHeadSize, true>::kThreads,
 
             const Score score =
                 decayed_score<Math>(p, rate, inverse_window, query, key, s[n][e] * scale);
-            float a = sees(p, query_place, key_place, rows.length)
+            float a = attends(p, query_place, key_place, rows.length)
                           ? Math::exp(score.value - query.log_sum)
                           : 0.0f;
             const float kept = dropout.factor(query, key_place);
@@ -145,11 +172,8 @@ __global__ void __launch_bounds__(TileShape<Math, kHeadSize, true>::kThreads,
               sum[r] += a;
               delta[r] += a * c[n][e];
             } else {
-              a *= query.inverse_sum;
-              const float grad_score = a * (c[n][e] - query.delta);
-              grad_rate[r] -= grad_score * score.elapsed;
-              s[n][e] = kConfined && a == 0.0f ? 0.0f : grad_score * score.weight;
-              c[n][e] = a * kept;
+              differentiate_pair<Math, kOwnQueries, kConfined>(score, a, kept, query, s[n][e],
+                                                               c[n][e], grad_rate[r]);
             }
           }
         if (kOwnQueries && pass == 0) continue;
@@ -163,12 +187,7 @@ __global__ void __launch_bounds__(TileShape<Math, kHeadSize, true>::kThreads,
         Math::template multiply<kCols>(grad_x, strip, Shape::kScoreStride,
                                        shared.other_x + first_column, Shape::kStride);
       }
-      if (kOwnQueries && pass == 0)
-        for (int r = 0; r < 2; ++r) {
-          sum[r] = row_sum(sum[r]);
-          own[r].inverse_sum = sum[r] > 0.0f ? 1.0f / sum[r] : 0.0f;
-          own[r].delta = row_sum(delta[r]) * own[r].inverse_sum;
-        }
+      if (kOwnQueries && pass == 0) finish_first_pass(sum, delta, own);
     }
 
     if (kOwnQueries) {

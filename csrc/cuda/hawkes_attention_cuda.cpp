@@ -15,7 +15,7 @@
 namespace emorec {
 namespace {
 
-// Sets the current device to that of a tensor while it lives, and knows the stream to launch on.
+// Sets the current device to that of a tensor while it lives, and holds the stream to launch on.
 struct DeviceAndStream {
   torch::stable::accelerator::DeviceGuard guard;
   cudaStream_t stream;

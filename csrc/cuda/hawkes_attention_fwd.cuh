@@ -1,5 +1,5 @@
-// Forward kernel: a block owns kRows queries and streams the keys and values that they see, with
-// the softmax kept up to date (its maximum and sum) from tile to tile.
+// Forward kernel: a block owns kRows queries and streams their keys and values, with the softmax
+// kept up to date (its maximum and sum) from tile to tile.
 #pragma once
 
 #include "tiles.cuh"
@@ -14,6 +14,65 @@ struct ForwardMemory {
   alignas(16) Element value[Shape::kCols * Shape::kChunkStride];
   alignas(16) Element scores[Shape::kRows * Shape::kScoreStride];
   Token keys[Shape::kCols];
+};
+
+// A thread's part of the softmax of its two rows.
+template <class Math>
+struct RunningSoftmax {
+  float maximum[2] = {-INFINITY, -INFINITY};
+  float sum[2] = {0.0f, 0.0f};
+
+  // Raises the maximum to that of a tile, scales the sum and the output to it, and writes what is
+  // subtracted from the tile's scores.
+  template <int kN>
+  __device__ __forceinline__ void rescale(float (&new_maximum)[2], float (&output)[kN][4],
+                                          float (&shift)[2]) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      new_maximum[r] = row_max(new_maximum[r]);
+      shift[r] = new_maximum[r] == -INFINITY ? 0.0f : new_maximum[r];  // no key so far
+      const float correction = Math::exp(maximum[r] - shift[r]);
+      maximum[r] = new_maximum[r];
+      sum[r] *= correction;
+#pragma unroll
+      for (int n = 0; n < kN; ++n) {
+        output[n][2 * r] *= correction;
+        output[n][2 * r + 1] *= correction;
+      }
+    }
+  }
+
+  // Turns a tile's scores into weights, adds them to the sum and applies their dropout.
+  template <int kN>
+  __device__ __forceinline__ void weigh(float (&s)[kN][4], const float (&shift)[2],
+                                        const Dropout& dropout, const Token (&queries)[2],
+                                        int first) {
+#pragma unroll
+    for (int n = 0; n < kN; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        s[n][e] = Math::exp(s[n][e] - shift[e / 2]);
+        sum[e / 2] += s[n][e];
+        s[n][e] *= dropout.factor(queries[e / 2], first + fragment_column(n, e));
+      }
+  }
+
+  // total += output / sum, when all tiles have been added.
+  template <int kN>
+  __device__ __forceinline__ void normalize(const float (&output)[kN][4], float (&total)[kN][4],
+                                            int r) {
+    sum[r] = row_sum(sum[r]);
+    const float inverse = sum[r] > 0.0f ? 1.0f / sum[r] : 0.0f;
+#pragma unroll
+    for (int n = 0; n < kN; ++n) {
+      total[n][2 * r] += output[n][2 * r] * inverse;
+      total[n][2 * r + 1] += output[n][2 * r + 1] * inverse;
+    }
+  }
+
+  __device__ __forceinline__ float log_sum(int r) const {
+    return sum[r] > 0.0f ? maximum[r] + logf(sum[r]) : 0.0f;
+  }
 };
 
 template <class Math, int kHeadSize>
@@ -65,7 +124,7 @@ __global__ void __launch_bounds__(TileShape<Math, kHeadSize, false>::kThreads,
     load_keys(0);
 
     float output[kChunk / 8][4] = {};
-    float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
+    RunningSoftmax<Math> softmax;
     for (int first = 0; first < end; first += kCols) {
       cp_async_wait<0>();
       __syncthreads();  // the keys are there, the values before used up
@@ -74,41 +133,22 @@ __global__ void __launch_bounds__(TileShape<Math, kHeadSize, false>::kThreads,
       float s[kCols / 8][4] = {};
       Math::template multiply_transposed<kHeadSize>(s, shared.query + warp_row * Shape::kStride,
                                                     Shape::kStride, shared.key, Shape::kStride);
-      float new_maximum[2] = {maximum[0], maximum[1]};
+      float new_maximum[2] = {softmax.maximum[0], softmax.maximum[1]};
 #pragma unroll
       for (int n = 0; n < kCols / 8; ++n)
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
           const int row = rows.first_row + warp_row + fragment_row(e);
           const int column = fragment_column(n, e);
-          s[n][e] = sees(p, row, first + column, rows.length)
+          s[n][e] = attends(p, row, first + column, rows.length)
                         ? decayed_score<Math>(p, rate, inverse_window, queries[e / 2],
                                               shared.keys[column], s[n][e] * scale).value
                         : -INFINITY;
           new_maximum[e / 2] = fmaxf(new_maximum[e / 2], s[n][e]);
         }
       float shift[2];
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        new_maximum[r] = row_max(new_maximum[r]);
-        shift[r] = new_maximum[r] == -INFINITY ? 0.0f : new_maximum[r];  // no key seen so far
-        const float correction = Math::exp(maximum[r] - shift[r]);
-        maximum[r] = new_maximum[r];
-        sum[r] *= correction;
-#pragma unroll
-        for (int n = 0; n < kChunk / 8; ++n) {
-          output[n][2 * r] *= correction;
-          output[n][2 * r + 1] *= correction;
-        }
-      }
-#pragma unroll
-      for (int n = 0; n < kCols / 8; ++n)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          s[n][e] = Math::exp(s[n][e] - shift[e / 2]);
-          sum[e / 2] += s[n][e];
-          s[n][e] *= dropout.factor(queries[e / 2], first + fragment_column(n, e));
-        }
+      softmax.rescale(new_maximum, output, shift);
+      softmax.weigh(s, shift, dropout, queries, first);
       store_scores<Math>(strip, Shape::kScoreStride, s);
 
       cp_async_wait<0>();
@@ -120,17 +160,11 @@ __global__ void __launch_bounds__(TileShape<Math, kHeadSize, false>::kThreads,
 
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      sum[r] = row_sum(sum[r]);
-      const float inverse = sum[r] > 0.0f ? 1.0f / sum[r] : 0.0f;
-#pragma unroll
-      for (int n = 0; n < kChunk / 8; ++n) {
-        total[n][2 * r] += output[n][2 * r] * inverse;
-        total[n][2 * r + 1] += output[n][2 * r + 1] * inverse;
-      }
+      softmax.normalize(output, total, r);
       const int row = warp_row + fragment_row(2 * r);
       if (row < num_rows && lane() % 4 == 0 && first_column == 0)
         static_cast<float*>(p.log_sum)[(first_token + row) * p.num_heads + head] =
-            sum[r] > 0.0f ? maximum[r] + logf(sum[r]) : 0.0f;
+            softmax.log_sum(r);
     }
   }
   store_rows<Math>(p.output, first_token + warp_row, block_head, num_rows - warp_row, first_column,

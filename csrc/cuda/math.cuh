@@ -5,7 +5,7 @@
 //
 // C lives in registers as tensor cores lay it out: c[n][e] of a lane is row fragment_row(e), column
 // fragment_column(n, e). A and B are row-major, `lda` and `ldb` elements from row to row. Rows are
-// padded by kPad elements, so that a warp's loads meet different banks.
+// padded by kPad elements, so that a warp's loads are from different banks.
 #pragma once
 
 #include "ptx.cuh"

@@ -46,7 +46,7 @@ __device__ __forceinline__ uint32_t round_to_tf32(float x) {
   return rounded;
 }
 
-// Four 8 x 8 matrices of 16-bit elements. Lane l says where row l % 8 of matrix l / 8 starts
+// Four 8 x 8 matrices of 16-bit elements. Lane l gives the address of row l % 8 of matrix l / 8
 // (16 bytes, aligned) and gets the elements 2 (l % 4) and the next of row l / 4 of each.
 __device__ __forceinline__ void ldmatrix(uint32_t (&r)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"

@@ -179,8 +179,9 @@ __device__ __forceinline__ Score decayed_score(const HawkesForwardParams& p, flo
   return {value, weight, elapsed * value};
 }
 
-// Whether the query at a place of its sequence sees the key at another.
-__device__ __forceinline__ bool sees(const HawkesForwardParams& p, int query, int key, int length) {
+// Whether the query at a place of its sequence attends to the key at another.
+__device__ __forceinline__ bool attends(const HawkesForwardParams& p, int query, int key,
+                                        int length) {
   return query < length && key < length && !(p.causal && key > query) &&
          !(p.mask_self && key == query);
 }

@@ -13,13 +13,12 @@ shares a node's vector out to the heads, and any number of them gathers one vect
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from emorec.nn.aggregate import Adjacency
+from emorec.ops.kind_product import kind_product
 
 __all__ = ["GATConv", "KindLinear", "SAGEConv"]
 
@@ -128,7 +127,7 @@ class GATConv(nn.Module):
         ``edges`` lead from nodes to pairs of an item and a kind.
         """
         num_kinds, num_heads, width, size = self.project.shape
-        values = _per_kind(nodes, self.project.view(num_kinds, size, size), sizes)
+        values = kind_product(nodes, self.project.view(num_kinds, size, size), sizes)
         left = _node_logits(nodes, self._of_source(), sizes)
         right = _pair_logits(items, self.attend_target)
         messages = edges.attend(values.view(-1, num_heads, width), left, right)
@@ -174,48 +173,4 @@ def _pair_logits(items: Tensor, weight: Tensor) -> Tensor:
 
 def _node_logits(nodes: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:
     """Logits of nodes by their kind's ``weight`` ``[R, H, D]``: ``[F, H]``."""
-    return _per_kind(nodes, weight, sizes)
-
-
-def _per_kind(x: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:
-    """``W_k x_v``.
-
-    Args:
-        x: Vectors of nodes sorted by kind, ``[F, D]``.
-        weight: ``[R, N, D]``.
-        sizes: Nodes of each kind.
-
-    Returns:
-        ``[F, N]``.
-    """
-    return _KindProduct.apply(x, weight, sizes)
-
-
-class _KindProduct(torch.autograd.Function):
-    """Products of blocks, each written where it belongs: no block is cut out, joined or padded."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.sizes = sizes
-        output = x.new_empty(len(x), weight.shape[1])
-        for block, own, w in zip(output.split(sizes), x.split(sizes), weight.unbind(), strict=True):
-            torch.mm(own, w.T, out=block)
-        return output
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, weight = ctx.saved_tensors
-        grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
-        for block, own, w, grad_own, grad_w in zip(
-            grad.split(ctx.sizes),
-            x.split(ctx.sizes),
-            weight.unbind(),
-            grad_x.split(ctx.sizes),
-            grad_weight.unbind(),
-            strict=True,
-        ):
-            torch.mm(block, w, out=grad_own)
-            torch.mm(block.T, own, out=grad_w)
-        return grad_x, grad_weight, None
+    return kind_product(nodes, weight, sizes)

@@ -60,7 +60,7 @@ def cpp_flags() -> list[str]:
 
 
 def cuda_sources(folder: Path) -> list[Path]:
-    """Files of the CUDA library: the kernels, which know nothing of PyTorch, and the host code."""
+    """Files of the CUDA library: the kernels, which do not include PyTorch, and the host code."""
     return [*sorted(folder.glob("cuda/*.cu")), *sorted(folder.glob("cuda/*.cpp"))]
 
 
@@ -77,7 +77,7 @@ def nvcc_flags() -> list[str]:
 def cuda_home() -> Path | None:
     """The CUDA toolkit; None where there is none.
 
-    The nvcc on the path may be a wrapper in another place, so nvcc is asked for its toolkit.
+    The nvcc on the path may be a wrapper in another place, so its dry run is read instead.
     """
     if home := os.environ.get("CUDA_HOME"):
         return Path(home)
@@ -94,8 +94,8 @@ def cuda_home() -> Path | None:
 def prepare_cuda() -> str | None:
     """Tells PyTorch's build tools where the toolkit is and what to build for.
 
-    A GPU need not be present: ``TORCH_CUDA_ARCH_LIST`` says for which ones, by default all that the
-    kernels know.
+    A GPU need not be present: ``TORCH_CUDA_ARCH_LIST`` lists the architectures, by default all that
+    the kernels support.
 
     Returns:
         Why the CUDA library cannot be built; None if it can.

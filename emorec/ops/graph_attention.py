@@ -1,4 +1,4 @@
-"""Attention over the edges of a graph, without anything per edge that is kept.
+"""Attention over the edges of a graph, without keeping anything per edge.
 
 For an edge from u to v and each head, with ``t_uv = l_u + r_v``:
 
@@ -11,8 +11,6 @@ above the bend. With ``g`` the gradient of ``m``, ``c_v = <g_v, m_v>`` and ``s_u
     dx_u = sum_v a_uv g_v
     dl_u = <sum_v a_uv s_uv g_v, x_u> - sum_v a_uv s_uv c_v
     dr_v = <g_v, sum_u a_uv s_uv x_u> - c_v sum_u a_uv s_uv
-
-`graph_attention` runs the compiled operator where it is there, else its plain PyTorch twin.
 """
 
 from __future__ import annotations
@@ -23,12 +21,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from emorec.ops.library import Backend, runs_fused_on_cpu
+from emorec.ops.registration import declare, differentiable
 from emorec.ops.segments import segment_sum, sum_bags
 
-__all__ = ["graph_attention"]
+__all__ = ["graph_attention", "graph_attention_ref"]
 
 SLOPE = 0.2  # of the leaky ReLU below its bend (GAT, section 3.3)
 
@@ -45,9 +43,17 @@ def graph_attention(
 ) -> Tensor:
     """Attention-weighted sums over each target's edges, see the module's formula.
 
-    The edges come in both orders, by target for the forward and by source for the backward: nothing
-    is ever scattered, and results do not depend on the number of threads. The compiled operator is
-    for a CPU, in float32 and float64; "auto" runs the reference for all else.
+    The edges are given in both orders, by target for the forward and by source for the backward:
+    sums are never scattered, and results do not depend on the number of threads. The compiled
+    operator is for a CPU, in float32 and float64; "auto" runs the reference for all else.
+
+    Equivalent to, where ``target_of`` are the targets of the edges sorted by target::
+
+        target_of = torch.repeat_interleave(offsets.diff())
+        weight = F.leaky_relu(left[source] + right[target_of], 0.2).exp()  # [E, H]
+        weight = weight / torch.zeros_like(right).index_add(0, target_of, weight)[target_of]
+        output = x.new_zeros(len(right), *x.shape[1:])
+        output.index_add(0, target_of, weight[..., None] * x[source])
 
     Args:
         x: Values of the sources, ``[U, H, N]``.
@@ -64,55 +70,60 @@ def graph_attention(
 
     Raises:
         ValueError: If there is no such backend.
-        RuntimeError: If ``backend="fused"`` is asked for and not there.
+        RuntimeError: If ``backend="fused"`` is requested but not available.
 
     References:
         P. Velickovic et al.: Graph Attention Networks, ICLR 2018, arXiv:1710.10903.
     """
-    fused = runs_fused_on_cpu(backend, "attention", x)
-    return _GraphAttention.apply(x, left, right, offsets, source, source_offsets, target, fused)
+    arguments = (
+        x.contiguous(),
+        left.contiguous(),
+        right.contiguous(),
+        offsets,
+        source,
+        source_offsets,
+        target,
+    )
+    if not runs_fused_on_cpu(backend, "attention", x):
+        return graph_attention_ref(*arguments)
+    output, _, _ = torch.ops.emorec.graph_attention_fwd(*arguments, SLOPE)
+    return output
 
 
-class _GraphAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        left: Tensor,
-        right: Tensor,
-        offsets: Tensor,
-        source: Tensor,
-        source_offsets: Tensor,
-        target: Tensor,
-        fused: bool,
-    ) -> Tensor:
-        inputs = x.contiguous(), left.contiguous(), right.contiguous()
-        run = torch.ops.emorec.graph_attention_fwd if fused else _forward
-        output, above, totals = run(*inputs, offsets, source, SLOPE)
-        ctx.save_for_backward(*inputs, source_offsets, target, output, above, totals)
-        ctx.fused = fused
-        return output
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        saved = *ctx.saved_tensors, SLOPE
-        run: Callable[..., Any] = torch.ops.emorec.graph_attention_bwd if ctx.fused else _backward
-        grads = run(grad.contiguous(), *saved)
-        return *grads, None, None, None, None, None
+def graph_attention_ref(
+    x: Tensor,
+    left: Tensor,
+    right: Tensor,
+    offsets: Tensor,
+    source: Tensor,
+    source_offsets: Tensor,
+    target: Tensor,
+) -> Tensor:
+    """Plain PyTorch twin of `graph_attention`, head by head."""
+    output, _, _ = _graph_attention_ref(
+        x, left, right, offsets, source, source_offsets, target, SLOPE
+    )
+    return output
 
 
-def _forward(
-    x: Tensor, left: Tensor, right: Tensor, offsets: Tensor, source: Tensor, slope: float
+def _forward_ref(
+    x: Tensor,
+    left: Tensor,
+    right: Tensor,
+    offsets: Tensor,
+    source: Tensor,
+    source_offsets: Tensor,
+    target: Tensor,
+    slope: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``m``, its part above the bend, and what the backward needs of the softmax ``[V, 3, H]``."""
-    target = torch.repeat_interleave(offsets.diff())
+    target_of = torch.repeat_interleave(offsets.diff())
     outputs, parts_above, totals = [], [], []
     for values, of_source, of_target in _heads(x, left, right):
-        t = of_source.index_select(0, source).add_(of_target.index_select(0, target))  # [E]
+        t = of_source.index_select(0, source).add_(of_target.index_select(0, target_of))  # [E]
         logit = F.leaky_relu(t, slope)
         largest = torch.segment_reduce(logit, "max", offsets=offsets, unsafe=True)  # [V]
-        weight = logit.sub_(largest.index_select(0, target)).exp_()
+        weight = logit.sub_(largest.index_select(0, target_of)).exp_()
         weight_above = weight.where(t > 0, 0)
         total, share = (segment_sum(each, offsets) for each in (weight, weight_above))
         inverse = total.reciprocal().masked_fill_(total == 0, 0)  # of targets without edges
@@ -122,7 +133,7 @@ def _forward(
     return torch.stack(outputs, 1), torch.stack(parts_above, 1), torch.stack(totals, 2)
 
 
-def _backward(
+def _gradients_ref(
     grad: Tensor,
     x: Tensor,
     left: Tensor,
@@ -162,3 +173,42 @@ def _heads(x: Tensor, left: Tensor, right: Tensor) -> Iterator[tuple[Tensor, Ten
     for parts in zip(x.unbind(1), left.unbind(1), right.unbind(1), strict=True):
         values, of_source, of_target = (part.contiguous() for part in parts)
         yield values, of_source, of_target
+
+
+def _fake_forward(
+    x: Tensor, left: Tensor, right: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    num_targets, num_heads = right.shape
+    output = x.new_empty(num_targets, num_heads, x.shape[2])
+    return output, torch.empty_like(output), x.new_empty(num_targets, 3, num_heads)
+
+
+def _fake_backward(
+    grad_output: Tensor, x: Tensor, left: Tensor, right: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(left), torch.empty_like(right)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, left, right, _, _, source_offsets, target, ctx.slope = inputs
+    ctx.save_for_backward(x, left, right, source_offsets, target, *output)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return _backward_by(torch.ops.emorec.graph_attention_bwd, ctx, grad)
+
+
+def _backward_ref(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return _backward_by(_gradients_ref, ctx, grad)
+
+
+def _backward_by(
+    gradients: Callable[..., tuple[Tensor, ...]], ctx: Any, grad: Tensor
+) -> tuple[Tensor | None, ...]:
+    grads = gradients(grad.contiguous(), *ctx.saved_tensors, ctx.slope)
+    return *grads, None, None, None, None, None
+
+
+declare("graph_attention_fwd", _fake_forward, _setup_context, _backward)
+declare("graph_attention_bwd", _fake_backward)
+_graph_attention_ref = differentiable(_forward_ref, _setup_context, _backward_ref)

@@ -9,11 +9,8 @@ positions ``p``:
     a_ij = softmax_j(s_ij)          o_i^h = sum_j a_ij v_j^h
 
 Multiplicative decay is the paper's (3.2.3, steps 3 to 6): an old key's score goes to 0, so its
-weight goes to that of a neutral key, not to 0. Additive decay sends the weight itself to 0: it
-forgets. Excluded keys (masks) are set to minus infinity *after* the decay, since -inf * 0 is NaN.
-
-`hawkes_attention` runs the compiled operator of `emorec.ops.fused` where it is there, else
-`hawkes_attention_ref`, its plain PyTorch twin.
+weight goes to that of a neutral key, not to 0. Additive decay takes the weight itself to 0.
+Excluded keys (masks) are set to minus infinity *after* the decay, since -inf * 0 is NaN.
 """
 
 from __future__ import annotations
@@ -23,9 +20,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from emorec.ops import fused
-from emorec.ops.arguments import Arguments
+from emorec.ops.arguments import check_arguments
 from emorec.ops.library import Backend, runs_fused
+from emorec.ops.registration import declare
 
 __all__ = [
     "Backend",
@@ -36,6 +33,9 @@ __all__ = [
 ]
 
 Decay = Literal["multiplicative", "additive"]
+
+LARGEST_CUDA_SIZE = 256
+"""Of queries and values per head; kMaxHeadSize in csrc."""
 
 
 def hawkes_attention(
@@ -59,9 +59,19 @@ def hawkes_attention(
 ) -> Tensor:
     """Hawkes attention over packed sequences, see the module's formula.
 
-    Gradients reach query, key, value and decay rate. The compiled kernel needs memory for the
+    Query, key, value and decay rate get gradients. The compiled operator needs memory for the
     inputs and outputs only, the reference for every pair of tokens. Its results do not depend on
     the number of threads.
+
+    Equivalent to, for one sequence, multiplicative decay and ``causal``::
+
+        elapsed = (time[:, None] - time).clamp(min=0)  # [T, T]
+        distance = (position[:, None] - position).abs()
+        factor = torch.exp(-decay_rate[:, None, None] * elapsed - distance / window)  # [H, T, T]
+        scores = scale * (query @ query.T) * factor
+        later = torch.ones_like(elapsed, dtype=torch.bool).triu(1)
+        weights = torch.softmax(scores.masked_fill(later, -torch.inf), dim=-1)
+        output = (weights @ value.transpose(0, 1)).transpose(0, 1)  # [T, H, Dv]
 
     Args:
         query: ``[T, D]`` (one set of scores for all heads) or ``[T, H, D]``, float.
@@ -69,52 +79,138 @@ def hawkes_attention(
         value: ``[T, H, Dv]``.
         time: ``[T]``, int64 or float64, in the unit of ``1 / decay_rate``. Differences are taken
             before rounding to the working precision.
-        position: ``[T]``, int32 or int64, less than 2^31 apart within a sequence (checked on a CPU
-            alone). Differences are taken before rounding.
+        position: ``[T]``, int32 or int64, less than 2^31 apart within a sequence (only checked on a
+            CPU). Differences are taken before rounding.
         cu_seqlens: Sequence ``b`` holds the tokens ``cu_seqlens[b] : cu_seqlens[b + 1]``,
             int ``[B + 1]``, from 0 to ``T``.
-        decay_rate: ``[H]``, or ``[1]`` for all heads alike, at least 0; 0 never forgets. Heads
+        decay_rate: ``[H]``, or ``[1]`` for all heads, at least 0; 0 turns decay by time off. Heads
             that share rate, window and scores share their weights, which saves most of the work.
         window: Positional reach, a number or ``[H]``; infinity turns positional decay off.
         decay: "multiplicative" (the paper) or "additive".
-        causal: Whether token ``i`` sees only the tokens at its place or before in its sequence.
+        causal: Whether a token attends only to those up to its own place in the sequence.
         scale: Factor on the scores, ``1 / sqrt(D)`` by default.
-        mask_self: Whether a token may not see itself; a token that sees nothing gets zeros.
+        mask_self: Whether a token does not attend to itself; one without any key gets zeros.
         dropout: Share of attention weights set to 0 (the others scaled up).
         seed: Fixes the dropout mask, the same for every backend and device; int or int64 ``[1]``.
             By default each call draws a new one.
         sum_heads: Whether to return the sum over heads.
-        backend: "reference" (plain PyTorch), "fused" (the compiled kernel) or "auto".
+        backend: "reference" (plain PyTorch), "fused" (the compiled operator) or "auto".
 
     Returns:
         ``[T, H, Dv]``, or ``[T, Dv]`` if ``sum_heads``, in ``value``'s precision (autocast's
-        where that is on).
+        where that is on); differentiable once.
 
     Raises:
         ValueError: If shapes or options do not fit.
-        RuntimeError: If ``backend="fused"`` is asked for and not there.
+        RuntimeError: If ``backend="fused"`` is requested but not available.
     """
-    arguments = Arguments(
-        query,
-        key,
-        value,
-        time,
-        position,
-        cu_seqlens,
-        decay_rate,
-        window,
-        decay,
-        causal,
-        scale,
-        mask_self,
+    inputs = query, key, value, time, position, cu_seqlens, decay_rate
+    check_arguments(*inputs, window=window, decay=decay, dropout=dropout)
+    fused = runs_fused(backend, value.device.type, _unsupported(query, value))
+    run = _hawkes_attention_fused if fused else hawkes_attention_ref
+    return run(
+        *inputs,
+        window=window,
+        decay=decay,
+        causal=causal,
+        scale=scale,
+        mask_self=mask_self,
+        dropout=dropout,
+        seed=seed,
+        sum_heads=sum_heads,
+    )
+
+
+def _unsupported(query: Tensor, value: Tensor) -> str | None:
+    """Why the compiled operator does not take these arguments; None if it does."""
+    if value.device.type != "cuda":
+        return None
+    if _dtypes(query, value)[0] == torch.float64:
+        return "float64 has no CUDA kernel"
+    if max(query.shape[-1], value.shape[-1]) > LARGEST_CUDA_SIZE:
+        return (
+            f"the CUDA kernel takes sizes up to {LARGEST_CUDA_SIZE} per head, got queries of "
+            f"{query.shape[-1]} and values of {value.shape[-1]}"
+        )
+    return None
+
+
+def _hawkes_attention_fused(
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor,
+    time: Tensor,
+    position: Tensor,
+    cu_seqlens: Tensor,
+    decay_rate: Tensor,
+    *,
+    window: float | Tensor,
+    decay: Decay,
+    causal: bool,
+    scale: float | None,
+    mask_self: bool,
+    dropout: float,
+    seed: int | Tensor | None,
+    sum_heads: bool,
+) -> Tensor:
+    """`hawkes_attention` by the compiled operator."""
+    num_heads, value_size = value.shape[1:]
+    compute, output_dtype = _dtypes(query, value)
+    query = query if query.dim() == 3 else query[:, None]
+    key = key if key is None or key.dim() == 3 else key[:, None]
+    if isinstance(window, Tensor):
+        inverse_window = 1 / window.detach().double()
+    else:
+        inverse_window = value.new_full((1,), 1 / window, dtype=torch.float64)
+
+    # Heads of equal weights are one head: of summed values, or of values side by side.
+    one_rate = decay_rate.numel() == 1 and inverse_window.numel() == 1
+    as_one = one_rate and query.shape[1] == 1 and dropout == 0 and num_heads > 1
+    if as_one and sum_heads:
+        value = value.sum(1, keepdim=True)
+    elif as_one and value.device.type == "cpu":  # other kernels bound the size of values
+        value = value.flatten(1)[:, None]
+
+    if dropout > 0 and seed is None:
+        seed = torch.randint(2**62, (1,), device=value.device)
+    elif dropout > 0 and isinstance(seed, int):
+        seed = torch.full((1,), seed, dtype=torch.int64, device=value.device)
+    output, _ = torch.ops.emorec.hawkes_attention_fwd(
+        _rows(query, compute),
+        None if key is None else _rows(key, compute),
+        _rows(value, compute),
+        time.contiguous(),
+        position.to(torch.int32).contiguous(),  # modulo 2^32, see position_difference in csrc
+        cu_seqlens.to(torch.int64).contiguous(),
+        decay_rate.double().expand(value.shape[1]).contiguous(),
+        inverse_window.expand(value.shape[1]).contiguous(),
+        seed if dropout > 0 else None,
+        query.shape[-1] ** -0.5 if scale is None else scale,
         dropout,
-        seed,
+        decay == "additive",
+        causal,
+        mask_self,
         sum_heads,
     )
-    arguments.check()
-    if runs_fused(backend, value.device.type, fused.unsupported(arguments)):
-        return fused.hawkes_attention(arguments)
-    return hawkes_attention_ref(arguments)
+    output = output.to(output_dtype)
+    # A view's gradient is a view too; that of output[:, 0] would be a copy.
+    return output.view(-1, value_size) if sum_heads else output.view(-1, num_heads, value_size)
+
+
+def _dtypes(query: Tensor, value: Tensor) -> tuple[torch.dtype, torch.dtype]:
+    """Precision of the kernel's arguments, and of the output."""
+    device = value.device.type
+    if torch.is_autocast_enabled(device):
+        output = compute = torch.get_autocast_dtype(device)
+    else:
+        output, compute = value.dtype, torch.promote_types(query.dtype, value.dtype)
+    return torch.float32 if compute == torch.float16 else compute, output
+
+
+def _rows(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor in a precision, its last dimension contiguous."""
+    tensor = tensor.to(dtype)
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 def hawkes_attention_dense(
@@ -146,7 +242,7 @@ def hawkes_attention_dense(
 
     Raises:
         ValueError: If shapes or options do not fit.
-        RuntimeError: If ``backend="fused"`` is asked for and not there.
+        RuntimeError: If ``backend="fused"`` is requested but not available.
     """
     if value.dim() != 4:
         raise ValueError(f"value must be [B, L, H, Dv], got {list(value.shape)}")
@@ -184,10 +280,26 @@ def hawkes_attention_dense(
     return output.unflatten(0, (num_rows, length))
 
 
-def hawkes_attention_ref(a: Arguments) -> Tensor:
+def hawkes_attention_ref(
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor,
+    time: Tensor,
+    position: Tensor,
+    cu_seqlens: Tensor,
+    decay_rate: Tensor,
+    *,
+    window: float | Tensor = float("inf"),
+    decay: Decay = "multiplicative",
+    causal: bool = True,
+    scale: float | None = None,
+    mask_self: bool = False,
+    dropout: float = 0.0,
+    seed: int | Tensor | None = None,
+    sum_heads: bool = False,
+) -> Tensor:
     """Plain PyTorch twin of `hawkes_attention`, on padded arrays ``[B, H, L, L]``."""
-    query, value, cu_seqlens, window = a.query, a.value, a.cu_seqlens, a.window
-    scale = query.shape[-1] ** -0.5 if a.scale is None else a.scale
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
     lengths = cu_seqlens.diff().long()
     num_rows, length = len(lengths), int(lengths.max()) if len(lengths) else 0
     row = torch.repeat_interleave(torch.arange(num_rows, device=lengths.device), lengths)
@@ -199,37 +311,37 @@ def hawkes_attention_ref(a: Arguments) -> Tensor:
         return dense.view(num_rows, length, *packed.shape[1:])
 
     q = _head_first(padded(query))  # [B, H or 1, L, D]
-    k = q if a.key is None else _head_first(padded(a.key))
+    k = q if key is None else _head_first(padded(key))
     v = _head_first(padded(value))  # [B, H, L, Dv]
     scores = (q * scale) @ k.transpose(-1, -2)  # [B, H or 1, L, L]
 
-    t, p = padded(a.time), padded(a.position)
+    t, p = padded(time), padded(position)
     elapsed = (t[:, :, None] - t[:, None, :]).clamp_(min=0).to(scores.dtype)[:, None]
     distance = (p[:, :, None] - p[:, None, :]).abs_().to(scores.dtype)[:, None]
     reach = window.detach().view(1, -1, 1, 1) if isinstance(window, Tensor) else window
-    exponent = a.decay_rate.view(1, -1, 1, 1).to(scores.dtype) * elapsed + distance / reach
-    if a.decay == "multiplicative":
+    exponent = decay_rate.view(1, -1, 1, 1).to(scores.dtype) * elapsed + distance / reach
+    if decay == "multiplicative":
         scores = scores * torch.exp(-exponent)
     else:
         scores = scores - exponent
 
     real = padded(torch.ones_like(slot, dtype=torch.bool))
     visible = real[:, None, None, :].expand(-1, 1, length, -1)
-    if a.causal:
+    if causal:
         visible = visible & visible.new_ones(length, length).tril_()
-    if a.mask_self:
+    if mask_self:
         visible = visible & ~torch.eye(length, dtype=torch.bool, device=value.device)
     weights = torch.softmax(scores.masked_fill(~visible, float("-inf")), dim=-1)
-    if a.mask_self:  # a row without a visible key: softmax of nothing is 0 here, not NaN
+    if mask_self:  # a row without a visible key: softmax of nothing is 0 here, not NaN
         weights = weights.masked_fill(~visible.any(-1, keepdim=True), 0.0)
-    if a.dropout > 0 and a.seed is not None:
+    if dropout > 0 and seed is not None:
         token = cu_seqlens[:-1, None] + torch.arange(length, device=lengths.device)
-        weights = weights * _dropout_mask(a.seed, token, v.shape[1], a.dropout).to(weights.dtype)
+        weights = weights * _dropout_mask(seed, token, v.shape[1], dropout).to(weights.dtype)
     else:
-        weights = torch.dropout(weights, a.dropout, train=a.dropout > 0)
+        weights = torch.dropout(weights, dropout, train=dropout > 0)
     output = (weights.to(v.dtype) @ v).transpose(1, 2)  # [B, L, H, Dv]
     output = output.reshape(num_rows * length, *value.shape[1:]).index_select(0, slot)
-    return output.sum(1) if a.sum_heads else output
+    return output.sum(1) if sum_heads else output
 
 
 def _dropout_mask(seed: int | Tensor, token: Tensor, num_heads: int, dropout: float) -> Tensor:
@@ -269,3 +381,64 @@ def _dropout_mask(seed: int | Tensor, token: Tensor, num_heads: int, dropout: fl
 def _head_first(dense: Tensor) -> Tensor:
     """``[B, L, D]`` or ``[B, L, H, D]`` -> ``[B, 1 or H, L, D]``."""
     return dense[:, None] if dense.dim() == 3 else dense.transpose(1, 2)
+
+
+def _fake_forward(
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor,
+    time: Tensor,
+    position: Tensor,
+    cu_seqlens: Tensor,
+    decay_rate: Tensor,
+    inverse_window: Tensor,
+    seed: Tensor | None,
+    scale: float,
+    dropout: float,
+    additive: bool,
+    causal: bool,
+    mask_self: bool,
+    sum_heads: bool,
+) -> tuple[Tensor, Tensor]:
+    num_tokens, num_heads, size = value.shape
+    accumulate = torch.float64 if value.dtype == torch.float64 else torch.float32
+    output = value.new_empty(num_tokens, 1 if sum_heads else num_heads, size)
+    return output, value.new_empty(num_tokens, num_heads, dtype=accumulate)
+
+
+def _fake_backward(
+    grad_output: Tensor,
+    log_sum: Tensor,
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor,
+    time: Tensor,
+    position: Tensor,
+    cu_seqlens: Tensor,
+    decay_rate: Tensor,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grad_query = query.new_empty(query.shape)
+    grad_key = query.new_empty(0) if key is None else query.new_empty(query.shape)
+    return grad_query, grad_key, value.new_empty(value.shape), torch.empty_like(decay_rate)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    tensors, ctx.options = inputs[:9], inputs[9:]
+    ctx.save_for_backward(output[1], *tensors)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    if grad.stride(-1) != 1:
+        grad = grad.contiguous()
+    grad_query, grad_key, grad_value, grad_decay_rate = torch.ops.emorec.hawkes_attention_bwd(
+        grad, *ctx.saved_tensors, *ctx.options
+    )
+    key = ctx.saved_tensors[2]
+    grads = [grad_query, None if key is None else grad_key, grad_value, None, None, None]
+    grads += [grad_decay_rate, None, None]  # inverse_window and seed have none
+    return *grads, *(None for _ in ctx.options)
+
+
+declare("hawkes_attention_fwd", _fake_forward, _setup_context, _backward)
+declare("hawkes_attention_bwd", _fake_backward)

@@ -1,4 +1,4 @@
-"""The compiled library: where it is, whether it loads, and what to do where it does not.
+"""The compiled library: where it is, whether it loads, and whether an operator runs in it.
 
 `setup.py` builds it ahead of time into the package, ``emorec doctor --build`` just in time into a
 cache folder. CUDA kernels are a library of their own, loaded only by a PyTorch that has CUDA.
@@ -16,25 +16,25 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from emorec.ops import build, fused
+from emorec.ops import build, registration
 
-__all__ = ["Backend", "load", "problem", "runs_fused", "runs_fused_on_cpu", "say_once"]
+__all__ = ["Backend", "load", "problem", "runs_fused", "runs_fused_on_cpu", "warn_once"]
 
 logger = logging.getLogger("emorec")
 
 Backend = Literal["auto", "reference", "fused"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-REMEDY = "`emorec doctor --build` compiles it, `emorec doctor` says what is missing"
-RENEWAL = "`make build` builds it anew"
+REMEDY = "`emorec doctor --build` compiles it, `emorec doctor` lists what is missing"
+REBUILD = "`make build` builds it anew"
 
 
 @functools.cache
 def load() -> dict[str, str]:
-    """Loads what there is of the library, once per process.
+    """Loads the libraries that were built, once per process.
 
     Returns:
-        For "cpu" and "cuda" why its kernels are not there; no entry where they are.
+        Why the kernels of "cpu" and "cuda" cannot run; no entry for those that can.
     """
     problems = {}
     for device, name in build.LIBRARIES.items():
@@ -52,14 +52,14 @@ def load() -> dict[str, str]:
                 problems[device] = f"{path} does not load ({reason}); {REMEDY}"
                 continue
             if device == "cpu" and (lack := _unregistered()) is not None:
-                problems[device] = f"{path} is not of these sources ({lack}); {RENEWAL}"
+                problems[device] = f"{path} is not of these sources ({lack}); {REBUILD}"
     return problems
 
 
 def _unregistered() -> str | None:
-    """Registers shapes and gradients; says why where the library lacks an operator."""
+    """Registers shapes and gradients; returns the reason if the library lacks an operator."""
     try:
-        fused.register()
+        registration.register()
     except RuntimeError as error:
         return str(error).splitlines()[0]
     return None
@@ -89,22 +89,22 @@ def problem(device: str) -> str | None:
 
 @_constant
 @functools.cache
-def say_once(reason: str) -> None:
-    """Logs, once per process, that the reference runs and why."""
+def warn_once(reason: str) -> None:
+    """Logs, once per process and reason, that the reference runs."""
     logger.warning("The slower PyTorch reference runs: %s", reason)
 
 
 def runs_fused(backend: Backend, device: str, unsupported: str | None = None) -> bool:
-    """Whether the compiled operator is to run, or the reference; "auto" says why it is that one.
+    """Whether the compiled operator runs; if not, the reference does, and "auto" logs why.
 
     Args:
-        backend: What was asked for.
+        backend: "auto", "reference" or "fused".
         device: Kind of device of the arguments.
-        unsupported: Why the operator does not take the arguments, if it does not.
+        unsupported: Why the operator does not take the arguments; None if it does.
 
     Raises:
         ValueError: If there is no such backend.
-        RuntimeError: If "fused" is asked for and not there.
+        RuntimeError: If "fused" is requested but not available.
     """
     if backend not in ("auto", "reference", "fused"):
         raise ValueError(f"backend must be 'auto', 'reference' or 'fused', got {backend!r}")
@@ -115,16 +115,22 @@ def runs_fused(backend: Backend, device: str, unsupported: str | None = None) ->
         return True
     if backend == "fused":
         raise RuntimeError(f"backend='fused': {reason}")
-    say_once(reason)
+    warn_once(reason)
     return False
 
 
 def runs_fused_on_cpu(
     backend: Backend, what: str, tensor: Tensor, unsupported: str | None = None
 ) -> bool:
-    """`runs_fused` for an operator that takes float32 and float64 on a CPU and nothing else.
+    """`runs_fused` for an operator that only takes float32 and float64 on a CPU.
 
-    Where it does not take ``tensor``, "auto" says nothing: there the reference is all there is.
+    For other tensors "auto" logs nothing: there is no faster way than the reference.
+
+    Args:
+        backend: "auto", "reference" or "fused".
+        what: What the operator computes, for messages.
+        tensor: One of the arguments.
+        unsupported: Why the operator does not take the arguments; None if it does.
     """
     if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64):
         return runs_fused(backend, "cpu", unsupported)

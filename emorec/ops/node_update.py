@@ -4,9 +4,8 @@ For a node v of kind k, with a vector ``x_v`` of its own and ``J`` vectors ``z_v
 
     h_v = b_k + W_k x_v + sum_j c_vj U_kj z_vj        y_v = layer_norm(elu(h_v))
 
-`node_update` runs the compiled operator where it is there, else its plain PyTorch twin. The
-compiled one reads and writes every row once in each direction, where PyTorch's operators pass
-arrays of all nodes from one to the next and wait for memory.
+The compiled operator reads and writes every row once in each direction, where PyTorch's operators
+pass arrays of all nodes from one to the next and wait for memory.
 """
 
 from __future__ import annotations
@@ -16,11 +15,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from emorec.ops.kind_product import kind_product
 from emorec.ops.library import Backend, runs_fused_on_cpu
+from emorec.ops.registration import declare
 
-__all__ = ["node_update"]
+__all__ = ["node_update", "node_update_ref"]
 
 EPSILON = 1e-5  # of the layer norm
 WHOLE_VECTORS = 16
@@ -47,6 +47,12 @@ def node_update(
     The compiled operator is for a CPU, in float32 and float64, and for a size that is a multiple of
     16; "auto" runs the reference for all else. Results do not depend on the number of threads.
 
+    Equivalent to, for nodes of one kind::
+
+        z = scale[..., None] * others[index]  # [V, J, D]; zeros where index is -1
+        h = bias + own @ own_weight[0].T + torch.einsum("vjd,jed->ve", z, others_weight[0])
+        F.layer_norm(F.elu(h), gain.shape, gain, shift)
+
     Args:
         others: What reaches nodes, ``[Z, D]``.
         others_weight: ``U``, ``[K, J, D, D]``.
@@ -67,81 +73,126 @@ def node_update(
 
     Raises:
         ValueError: If there is no such backend.
-        RuntimeError: If ``backend="fused"`` is asked for and not there.
+        RuntimeError: If ``backend="fused"`` is requested but not available.
     """
-    scale = None if scale is None else scale.to(others.dtype)
-    if runs_fused_on_cpu(backend, "update of nodes", others, _unsupported(others)):
-        return _NodeUpdate.apply(
-            others, others_weight, own, own_weight, bias, gain, shift, index, scale, sizes, elu
+    if not runs_fused_on_cpu(backend, "update of nodes", others, _unsupported(others)):
+        return node_update_ref(
+            others,
+            others_weight,
+            gain,
+            shift,
+            sizes,
+            own=own,
+            own_weight=own_weight,
+            bias=bias,
+            index=index,
+            scale=scale,
+            elu=elu,
         )
-    num_terms, size = others_weight.shape[1:3]
-    if index is not None:  # -1 is a last row of zeros
-        others = F.pad(others, (0, 0, 0, 1)).index_select(0, index.flatten() % (len(others) + 1))
-    if scale is not None:
-        others = others * scale.reshape(-1, 1)
-    # sum_j c_vj U_kj z_vj is one product: [V, J D] by [J D, D].
-    terms = others.view(-1, num_terms * size)
-    h = _per_kind(terms, others_weight.transpose(2, 3).flatten(1, 2), sizes)
-    if own is not None and own_weight is not None:
-        h = h + _per_kind(own, own_weight.transpose(1, 2), sizes)
-    if bias is not None:
-        h = h + torch.cat([b.expand(n, -1) for b, n in zip(bias, sizes, strict=True)])
-    return F.layer_norm(F.elu(h) if elu else h, (size,), gain, shift, EPSILON)
+    output, _, _ = torch.ops.emorec.node_update_fwd(
+        others.contiguous(),
+        others_weight.contiguous(),
+        None if own is None else own.contiguous(),
+        None if own_weight is None else own_weight.contiguous(),
+        index,
+        None if scale is None else scale.detach().to(others.dtype).T.contiguous(),
+        gain,
+        torch.tensor([0, *sizes]).cumsum(0),
+        None if bias is None else bias.contiguous(),
+        shift,
+        EPSILON,
+        elu,
+    )
+    return output
 
 
 def _unsupported(others: Tensor) -> str | None:
+    """Why the compiled operator does not take rows of this size; None if it does."""
     size = others.shape[1]
     if size % WHOLE_VECTORS == 0:
         return None
     return f"the compiled update takes sizes that are multiples of {WHOLE_VECTORS}, got {size}"
 
 
-class _NodeUpdate(torch.autograd.Function):
-    """The compiled operator."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        others: Tensor,
-        others_weight: Tensor,
-        own: Tensor | None,
-        own_weight: Tensor | None,
-        bias: Tensor | None,
-        gain: Tensor,
-        shift: Tensor,
-        index: Tensor | None,
-        scale: Tensor | None,
-        sizes: list[int],
-        elu: bool,
-    ) -> Tensor:
-        def contiguous(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.contiguous()
-
-        inputs = (
-            contiguous(others),
-            contiguous(others_weight),
-            contiguous(own),
-            contiguous(own_weight),
-            index,
-            None if scale is None else scale.T.contiguous(),
-            gain,
-            torch.tensor([0, *sizes]).cumsum(0),
-        )
-        output, activated, statistics = torch.ops.emorec.node_update_fwd(
-            *inputs, contiguous(bias), shift, EPSILON, elu
-        )
-        ctx.save_for_backward(*inputs, activated, statistics)
-        ctx.elu = elu
-        return output
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grads = torch.ops.emorec.node_update_bwd(grad.contiguous(), *ctx.saved_tensors, ctx.elu)
-        wanted = zip(grads, ctx.needs_input_grad, strict=False)
-        return *(each if needed else None for each, needed in wanted), None, None, None, None
+def node_update_ref(
+    others: Tensor,
+    others_weight: Tensor,
+    gain: Tensor,
+    shift: Tensor,
+    sizes: list[int],
+    *,
+    own: Tensor | None = None,
+    own_weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    index: Tensor | None = None,
+    scale: Tensor | None = None,
+    elu: bool = True,
+) -> Tensor:
+    """Plain PyTorch twin of `node_update`."""
+    num_terms, size = others_weight.shape[1:3]
+    if index is not None:  # -1 is a last row of zeros
+        others = F.pad(others, (0, 0, 0, 1)).index_select(0, index.flatten() % (len(others) + 1))
+    if scale is not None:
+        others = others * scale.detach().to(others.dtype).reshape(-1, 1)
+    # sum_j c_vj U_kj z_vj is one product: [V, J D] by [J D, D].
+    side_by_side = others_weight.transpose(2, 3).flatten(1, 2)  # [K, J D, D]
+    h = kind_product(others.view(-1, num_terms * size), side_by_side.transpose(1, 2), sizes)
+    if own is not None and own_weight is not None:
+        h = h + kind_product(own, own_weight, sizes)
+    if bias is not None:
+        h = h + torch.cat([b.expand(n, -1) for b, n in zip(bias, sizes, strict=True)])
+    return F.layer_norm(F.elu(h) if elu else h, (size,), gain, shift, EPSILON)
 
 
-def _per_kind(x: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:
-    """Rows times their kind's matrix."""
-    return torch.cat([rows @ w for rows, w in zip(x.split(sizes), weight, strict=True)])
+def _fake_forward(
+    others: Tensor,
+    others_weight: Tensor,
+    own: Tensor | None,
+    own_weight: Tensor | None,
+    index: Tensor | None,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    num_nodes = len(others) // others_weight.shape[1] if index is None else len(index)
+    output = others.new_empty(num_nodes, others.shape[1])
+    return output, torch.empty_like(output), others.new_empty(num_nodes, 2)
+
+
+def _fake_backward(
+    grad_output: Tensor,
+    others: Tensor,
+    others_weight: Tensor,
+    own: Tensor | None,
+    own_weight: Tensor | None,
+    index: Tensor | None,
+    scale: Tensor | None,
+    gain: Tensor,
+    *rest: Any,
+) -> tuple[Tensor, ...]:
+    num_kinds, _, size, _ = others_weight.shape
+    grad_own, grad_own_weight = (
+        others.new_empty(shape) if each is None else torch.empty_like(each)
+        for each, shape in ((own, (0, size)), (own_weight, (0, size, size)))
+    )
+    of_others = torch.empty_like(others), torch.empty_like(others_weight)
+    of_all = others.new_empty(num_kinds, size), torch.empty_like(gain), gain.new_empty(size)
+    return *of_others, grad_own, grad_own_weight, *of_all
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *of_both_passes, _, _, _, ctx.elu = inputs  # without bias, shift and epsilon
+    _, activated, statistics = output
+    ctx.save_for_backward(*of_both_passes, activated, statistics)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    *of_weights, grad_bias, grad_gain, grad_shift = torch.ops.emorec.node_update_bwd(
+        grad.contiguous(), *ctx.saved_tensors, ctx.elu
+    )
+    # In the order of the forward's arguments: index, scale and kind_offsets have none.
+    grads = *of_weights, None, None, grad_gain, None, grad_bias, grad_shift, None, None
+    wanted = zip(grads, ctx.needs_input_grad, strict=True)
+    return tuple(each if needed else None for each, needed in wanted)
+
+
+declare("node_update_fwd", _fake_forward, _setup_context, _backward)
+declare("node_update_bwd", _fake_backward)

@@ -6,9 +6,8 @@ For states ``x_t``, items ``v_i`` and a state's targets ``y``, ``n_t`` of them a
     e_ti = (n_t p_ti - targets of t that are i) / N    dx_t = sum_i e_ti v_i
                                                        dv_i = sum_t e_ti x_t
 
-States are taken in chunks whose errors ``e`` fit a cache, and the gradients are made while they
-are there, which needs no second pass. `softmax_loss` runs the compiled operator where it is there,
-else its plain PyTorch twin.
+States are taken in chunks whose errors ``e`` fit a cache. The forward computes the gradients too,
+while the errors are there, which saves a second pass.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from emorec.ops.library import Backend, runs_fused_on_cpu
+from emorec.ops.registration import declare, differentiable
 
-__all__ = ["softmax_loss"]
+__all__ = ["softmax_loss", "softmax_loss_ref"]
 
-_CHUNK_SCORES = 2**19  # scores held at a time by the reference: 2 MiB, about a cache
+_CHUNK_SCORES = 2**19  # scores that the reference holds at a time: 2 MiB, about a cache
 
 
 def softmax_loss(
@@ -31,14 +30,19 @@ def softmax_loss(
 ) -> Tensor:
     """Mean cross-entropy over the whole catalogue, see the module's formula.
 
-    A state may have several targets; they share its scores, so that more of them cost next to
-    nothing. Results do not depend on the number of threads. The compiled operator is for a CPU, in
-    float32 and float64; "auto" runs the reference for all else.
+    A state may have several targets: they share its scores, so that each costs next to nothing.
+    Results do not depend on the number of threads. The compiled operator is for a CPU, in float32
+    and float64; "auto" runs the reference for all else.
+
+    Equivalent to::
+
+        row = wanted.nonzero()[:, 0]
+        F.cross_entropy((state @ items.T)[row], target[wanted])
 
     Args:
         state: States ``x``, ``[T, D]``.
         items: Item embeddings ``v``, ``[I, D]``.
-        target: Indices of items that were chosen, int64 ``[T, K]``.
+        target: Indices of the targets, int64 ``[T, K]``.
         wanted: Which of them count, bool ``[T, K]``, at least one in every row.
         backend: "reference" (plain PyTorch), "fused" (the compiled operator) or "auto".
 
@@ -47,41 +51,27 @@ def softmax_loss(
 
     Raises:
         ValueError: If there is no such backend, or no state.
-        RuntimeError: If ``backend="fused"`` is asked for and not there.
+        RuntimeError: If ``backend="fused"`` is requested but not available.
     """
     if not len(state):
         raise ValueError("state must have at least one row: the mean over no target is undefined")
-    return _SoftmaxLoss.apply(
-        state, items, target, wanted, runs_fused_on_cpu(backend, "loss", state)
-    )
+    if not runs_fused_on_cpu(backend, "loss", state):
+        return softmax_loss_ref(state, items, target, wanted)
+    arguments = (each.contiguous() for each in (state, items, target, wanted))
+    loss, _, _ = torch.ops.emorec.softmax_loss(*arguments)
+    return loss.to(state.dtype)
 
 
-class _SoftmaxLoss(torch.autograd.Function):
-    """The forward makes the gradients too; the backward has but to scale them."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, state: Tensor, items: Tensor, target: Tensor, wanted: Tensor, fused: bool
-    ) -> Tensor:
-        if fused:
-            arguments = (each.contiguous() for each in (state, items, target, wanted))
-            loss, grad_state, grad_items = torch.ops.emorec.softmax_loss(*arguments)
-        else:
-            loss, grad_state, grad_items = _by_chunks(state, items, target, wanted)
-        ctx.save_for_backward(grad_state, grad_items)
-        return loss.to(state.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        grad_state, grad_items = ctx.saved_tensors
-        return grad_state * grad, grad_items * grad, None, None, None
+def softmax_loss_ref(state: Tensor, items: Tensor, target: Tensor, wanted: Tensor) -> Tensor:
+    """Plain PyTorch twin of `softmax_loss`."""
+    loss, _, _ = _loss_and_gradients(state, items, target, wanted)
+    return loss
 
 
-def _by_chunks(
+def _forward_ref(
     state: Tensor, items: Tensor, target: Tensor, wanted: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss and its gradients, by PyTorch's own operators."""
+    """The loss and the gradients of ``state`` and ``items``, chunk by chunk."""
     total = state.new_zeros(())
     grad_state, grad_items = torch.empty_like(state), torch.zeros_like(items)
     count = wanted.sum(1, keepdim=True).to(state.dtype)  # n, [T, 1]
@@ -101,3 +91,24 @@ def _by_chunks(
         grad_items.addmm_(error.T, x * count[rows])
     num_targets = count.sum()
     return total / num_targets, grad_state * (count / num_targets), grad_items / num_targets
+
+
+def _fake(
+    state: Tensor, items: Tensor, target: Tensor, wanted: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    loss = state.new_empty((), dtype=torch.float64)
+    return loss, torch.empty_like(state), torch.empty_like(items)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _, grad_state, grad_items = output
+    ctx.save_for_backward(grad_state, grad_items)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    grad_state, grad_items = ctx.saved_tensors
+    return grad_state * grad, grad_items * grad, None, None
+
+
+declare("softmax_loss", _fake, _setup_context, _backward)
+_loss_and_gradients = differentiable(_forward_ref, _setup_context, _backward)

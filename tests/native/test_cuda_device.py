@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from emorec.ops import hawkes_attention, library
-from tests.ops.hawkes_inputs import DAY, Inputs, assert_as_good_as_plain, make_inputs
+from tests.ops.hawkes_inputs import DAY, Inputs, assert_as_accurate_as_reference, make_inputs
 
 pytestmark = [
     pytest.mark.gpu,
@@ -46,23 +46,23 @@ def on_gpu(inputs: Inputs) -> Inputs:
 @pytest.mark.parametrize("with_key", [False, True], ids=["key-is-query", "key"])
 def test_options(dtype: torch.dtype, options: dict, head_scores: bool, with_key: bool) -> None:
     inputs = make_inputs([70, 0, 33], 2, 16, 24, head_scores=head_scores, with_key=with_key)
-    assert_as_good_as_plain(on_gpu(inputs), dtype, **options)
+    assert_as_accurate_as_reference(on_gpu(inputs), dtype, **options)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 63, 64, 65, 129, 1025])
 @pytest.mark.parametrize("causal", [True, False])
 def test_lengths(dtype: torch.dtype, length: int, causal: bool) -> None:
-    assert_as_good_as_plain(on_gpu(make_inputs([length], size=64)), dtype, causal=causal)
+    assert_as_accurate_as_reference(on_gpu(make_inputs([length], size=64)), dtype, causal=causal)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("size", [8, 12, 32, 50, 64, 100, 128, 256])
 def test_sizes(dtype: torch.dtype, size: int) -> None:
     inputs = make_inputs([40, 9], 2, size, magnitude=0.5)
-    assert_as_good_as_plain(on_gpu(inputs), dtype, causal=False)
+    assert_as_accurate_as_reference(on_gpu(inputs), dtype, causal=False)
     inputs = make_inputs([40, 9], 2, 16, size, with_key=True)
-    assert_as_good_as_plain(on_gpu(inputs), dtype)
+    assert_as_accurate_as_reference(on_gpu(inputs), dtype)
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.001, 100 * 365 * DAY])
@@ -70,7 +70,7 @@ def test_sizes(dtype: torch.dtype, size: int) -> None:
 def test_gaps(gap: float, decay: str) -> None:
     inputs = make_inputs([100])
     time = inputs.time[0] + gap * torch.arange(100, dtype=torch.float64)
-    assert_as_good_as_plain(on_gpu(replace(inputs, time=time)), torch.float32, decay=decay)
+    assert_as_accurate_as_reference(on_gpu(replace(inputs, time=time)), torch.float32, decay=decay)
 
 
 def test_runs_are_bitwise_equal() -> None:

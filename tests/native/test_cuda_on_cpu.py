@@ -111,7 +111,7 @@ MUTATIONS = {
     "weights not divided by their sum": (
         "plain",
         BACKWARD,
-        ("hawkes_attention_bwd.cuh", "              a *= query.inverse_sum;\n", ""),
+        ("hawkes_attention_bwd.cuh", "  a *= query.inverse_sum;\n", ""),
         "FAIL",
     ),
     "warp barrier missing": (

@@ -99,15 +99,15 @@ def make_inputs(
     )
 
 
-# Where sums nearly cancel, plain PyTorch's own error is a matter of luck and may be 0. A result may
+# Where sums nearly cancel, the reference's own error is a matter of luck and may be 0. A result may
 # therefore always be off by a few units in the last place of the largest number of its array, or of
 # 1, the size of the inputs: 32 in float32, 1 in bfloat16, which is rounded once more on output. In
-# float64 there is no better yardstick than the reference itself. A decay rate's gradient, one
-# number from all pairs, is given ten times as much.
+# float64 the reference itself is the truth. The limit of a decay rate's gradient, one number from
+# all pairs, is ten times as large.
 FLOOR = {torch.float64: 1e-12, torch.float32: 32 * 2.0**-23, torch.bfloat16: 2.0**-8}
 
 
-def assert_as_good_as_plain(
+def assert_as_accurate_as_reference(
     inputs: Inputs | list[Inputs], dtype: torch.dtype, **options: Any
 ) -> None:
     """Asserts small errors of the fused operator in a precision, against float64 throughout.
@@ -120,19 +120,22 @@ def assert_as_good_as_plain(
     for one in inputs if isinstance(inputs, list) else [inputs]:
         given = one.to(dtype)
         exact = given.to(torch.float64).run("reference", **options)
-        plain = given.run("reference", **options)
+        reference = given.run("reference", **options)
         fused = given.run("fused", **options)
         assert fused.keys() == exact.keys()
         for name, truth in exact.items():
-            assert fused[name].shape == plain[name].shape and fused[name].dtype == plain[name].dtype
+            assert (
+                fused[name].shape == reference[name].shape
+                and fused[name].dtype == reference[name].dtype
+            )
             if not truth.numel():
                 continue
             factor = 2 if name == "output" else 3
             floor = FLOOR[dtype] * (10 if name == "decay_rate" else 1)
             largest = max(1.0, float(truth.abs().max()))
-            plain_error = float((plain[name].double() - truth).abs().max())
+            reference_error = float((reference[name].double() - truth).abs().max())
             error = float((fused[name].double() - truth).abs().max())
-            limits[name] = limits.get(name, 0.0) + max(factor * plain_error, floor * largest)
+            limits[name] = limits.get(name, 0.0) + max(factor * reference_error, floor * largest)
             errors[name] = errors.get(name, 0.0) + error
     for name, error in errors.items():
         assert error <= limits[name], f"{name}: {error:.3g}, allowed {limits[name]:.3g}"

@@ -1,4 +1,4 @@
-"""Whether the compiled operators are there."""
+"""A marker for tests that need the compiled operators."""
 
 import pytest
 

@@ -12,7 +12,7 @@ from emorec.ops import hawkes_attention
 YEAR_MS = 365 * 86_400_000
 
 
-def slow(
+def by_formula(
     query,
     key,
     value,
@@ -54,7 +54,7 @@ def slow(
     return out
 
 
-def problem(lengths=(3, 1, 4), num_heads=2, size=3, per_head=False, with_key=False, seed=0):
+def random_inputs(lengths=(3, 1, 4), num_heads=2, size=3, per_head=False, with_key=False, seed=0):
     """Random inputs in float64; times are milliseconds of int64, not sorted."""
     generator = torch.Generator().manual_seed(seed)
     num_tokens = sum(lengths)
@@ -72,7 +72,7 @@ def problem(lengths=(3, 1, 4), num_heads=2, size=3, per_head=False, with_key=Fal
 
 
 def assert_matches(inputs, **options):
-    expected = slow(**inputs, **options)
+    expected = by_formula(**inputs, **options)
     np.testing.assert_allclose(hawkes_attention(**inputs, **options), expected, atol=1e-12)
 
 
@@ -84,15 +84,15 @@ class TestAgainstTheFormula:
     @pytest.mark.parametrize("window", [math.inf, 2.0])
     @pytest.mark.parametrize("mask_self", [True, False])
     def test_options(self, decay, causal, per_head, with_key, window, mask_self):
-        inputs = problem(num_heads=3, per_head=per_head, with_key=with_key)
+        inputs = random_inputs(num_heads=3, per_head=per_head, with_key=with_key)
         assert_matches(inputs, decay=decay, causal=causal, window=window, mask_self=mask_self)
 
     @pytest.mark.parametrize("lengths", [(1,), (2,), (3,), (63,), (0, 2), (2, 0, 1, 0), (5, 1, 8)])
     def test_lengths(self, decay, causal, lengths):
-        assert_matches(problem(lengths), decay=decay, causal=causal, window=3.0)
+        assert_matches(random_inputs(lengths), decay=decay, causal=causal, window=3.0)
 
     def test_scale(self, decay, causal):
-        assert_matches(problem(), decay=decay, causal=causal, scale=0.3)
+        assert_matches(random_inputs(), decay=decay, causal=causal, scale=0.3)
 
     @pytest.mark.parametrize(
         "times",
@@ -100,32 +100,34 @@ class TestAgainstTheFormula:
     )
     @pytest.mark.parametrize("start", [0, 1_700_000_000_000])
     def test_gaps(self, decay, causal, times, start):
-        inputs = problem((4,))
+        inputs = random_inputs((4,))
         inputs["time"] = start + torch.tensor(times)
         inputs["decay_rate"] = torch.tensor([0.7, 1e-13], dtype=torch.float64)
         assert_matches(inputs, decay=decay, causal=causal)
 
     def test_one_millisecond_matters_in_float32(self, decay, causal):
         # As float32 both times are the same number.
-        inputs = problem((2,))
+        inputs = random_inputs((2,))
         inputs["time"] = 1_700_000_000_000 + torch.tensor([0, 1])
         inputs["decay_rate"] = torch.tensor([0.7, 2.0])
         single = {name: x.float() for name, x in inputs.items() if name in ("query", "value")}
         found = hawkes_attention(**(inputs | single), decay=decay, causal=causal)
         assert found.dtype == torch.float32
-        np.testing.assert_allclose(found, slow(**inputs, decay=decay, causal=causal), atol=1e-5)
+        np.testing.assert_allclose(
+            found, by_formula(**inputs, decay=decay, causal=causal), atol=1e-5
+        )
         days = inputs | single | {"time": inputs["time"].double() / 86_400_000}
         days["decay_rate"] = inputs["decay_rate"] * 86_400_000
         found = hawkes_attention(**days, decay=decay, causal=causal)
         # float64 days are good to a microsecond so far from the epoch.
-        expected = slow(**inputs, decay=decay, causal=causal)
+        expected = by_formula(**inputs, decay=decay, causal=causal)
         np.testing.assert_allclose(found, expected, atol=1e-3)
 
     @pytest.mark.parametrize("mask_self", [True, False])
     @pytest.mark.parametrize("per_head", [True, False])
     @pytest.mark.parametrize("with_key", [True, False])
     def test_gradients(self, decay, causal, mask_self, per_head, with_key):
-        inputs = problem((3, 1, 0, 2), per_head=per_head, with_key=with_key)
+        inputs = random_inputs((3, 1, 0, 2), per_head=per_head, with_key=with_key)
         names = [n for n in ("query", "key", "value", "decay_rate") if inputs[n] is not None]
         for name in names:
             inputs[name].requires_grad_()
@@ -138,8 +140,8 @@ class TestAgainstTheFormula:
 
         assert torch.autograd.gradcheck(run, tuple(inputs[name] for name in names))
 
-    def test_sequences_are_apart(self, decay, causal):
-        both = problem((3, 4))
+    def test_sequences_are_independent(self, decay, causal):
+        both = random_inputs((3, 4))
         alone = {
             name: x[3:] if torch.is_tensor(x) and len(x) == 7 else x for name, x in both.items()
         }
@@ -152,7 +154,7 @@ class TestLimits:
     """One old, one new token; two heads, of which the second never forgets."""
 
     def weight_of_old(self, decay, gap):
-        inputs = problem((2,))
+        inputs = random_inputs((2,))
         inputs["query"] = torch.tensor([[2.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
         inputs["key"] = torch.tensor([[3.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
         inputs["value"] = torch.zeros(2, 2, 1, dtype=torch.float64)
@@ -180,7 +182,7 @@ class TestLimits:
 class TestMasks:
     @pytest.mark.parametrize("decay", ["multiplicative", "additive"])
     def test_a_later_token_changes_no_earlier_output(self, decay):
-        inputs = problem((6,), with_key=True)
+        inputs = random_inputs((6,), with_key=True)
         before = hawkes_attention(**inputs, decay=decay)
         for name in ("query", "key", "value", "time", "position"):
             inputs[name] = inputs[name].clone()
@@ -190,19 +192,19 @@ class TestMasks:
         assert not torch.allclose(before[4:], after[4:])
 
     @pytest.mark.parametrize("decay", ["multiplicative", "additive"])
-    def test_a_token_that_sees_nothing_gets_zeros(self, decay):
-        inputs = problem((1, 2, 3))
+    def test_token_without_keys_gets_zeros(self, decay):
+        inputs = random_inputs((1, 2, 3))
         found = hawkes_attention(**inputs, decay=decay, mask_self=True)
         assert found[[0, 1, 3]].abs().sum() == 0  # each sequence's first
         torch.testing.assert_close(found[2], inputs["value"][1])  # its only choice
         assert torch.isfinite(found).all()
 
-    def test_one_token_sees_itself(self):
-        inputs = problem((1,))
+    def test_single_token_attends_to_itself(self):
+        inputs = random_inputs((1,))
         torch.testing.assert_close(hawkes_attention(**inputs), inputs["value"])
 
-    def test_a_huge_gap_beside_a_mask_is_no_nan(self):
-        inputs = problem((3,))
+    def test_huge_gap_and_mask_give_no_nan(self):
+        inputs = random_inputs((3,))
         inputs["time"] = torch.tensor([0, 100 * YEAR_MS, 200 * YEAR_MS])
         inputs["decay_rate"] = torch.tensor([1e6, 1e6], dtype=torch.float64)
         for decay, mask_self in itertools.product(("multiplicative", "additive"), (True, False)):
@@ -211,7 +213,7 @@ class TestMasks:
 
 
 def test_inputs_need_not_be_contiguous():
-    inputs = problem(per_head=True, with_key=True)
+    inputs = random_inputs(per_head=True, with_key=True)
     expected = hawkes_attention(**inputs)
     strided = {
         name: torch.stack([x, x], dim=-1)[..., 0] if torch.is_tensor(x) else x
@@ -223,7 +225,7 @@ def test_inputs_need_not_be_contiguous():
 
 @pytest.mark.parametrize("cu_seqlens", [[0], [0, 0], [0, 0, 0]])
 def test_no_tokens(cu_seqlens):
-    inputs = problem((0,)) | {"cu_seqlens": torch.tensor(cu_seqlens)}
+    inputs = random_inputs((0,)) | {"cu_seqlens": torch.tensor(cu_seqlens)}
     assert hawkes_attention(**inputs).shape == (0, 2, 2)
 
 
@@ -251,6 +253,6 @@ def test_no_tokens(cu_seqlens):
         ("backend", "cuda", "'auto', 'reference' or 'fused', got 'cuda'"),
     ],
 )
-def test_bad_arguments(name, value, message):
+def test_invalid_arguments_raise(name, value, message):
     with pytest.raises(ValueError, match=message):
-        hawkes_attention(**(problem() | {name: value}))
+        hawkes_attention(**(random_inputs() | {name: value}))

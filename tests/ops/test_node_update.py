@@ -51,7 +51,7 @@ def inputs(
     }
 
 
-def slow_update(
+def by_formula(
     own, own_weight, others, others_weight, gain, shift, sizes, bias, index, scale, elu=True
 ):
     """The module's formula node by node, in NumPy."""
@@ -103,7 +103,7 @@ def test_by_hand(backend):
 def test_formula(backend, given, elu):
     arguments = inputs(given=given)
     found = node_update(**arguments, elu=elu, backend=backend)
-    expected = slow_update(**arguments, elu=elu)
+    expected = by_formula(**arguments, elu=elu)
     np.testing.assert_allclose(found.detach(), expected, rtol=1e-10, atol=1e-12)
 
 
@@ -119,7 +119,7 @@ def test_any_sizes(sizes, num_terms, size, given, seed):
     arguments = inputs(sizes, num_terms, size, sorted(given), seed=seed)
     reference = with_gradients(arguments, backend="reference")
     np.testing.assert_allclose(
-        reference[0].detach(), slow_update(**arguments), rtol=1e-8, atol=1e-10
+        reference[0].detach(), by_formula(**arguments), rtol=1e-8, atol=1e-10
     )
     if library.problem("cpu") is None:
         torch.testing.assert_close(with_gradients(arguments, backend="fused"), reference)
@@ -145,7 +145,7 @@ def test_rows_that_are_side_by_side(backend):
     index[70, 1] = -1
     arguments["index"] = index
     found = with_gradients(arguments, backend=backend)
-    np.testing.assert_allclose(found[0].detach(), slow_update(**arguments), rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(found[0].detach(), by_formula(**arguments), rtol=1e-8, atol=1e-10)
     grad_others = found[1]
     assert grad_others[170].tolist() == [0] * 16  # of the row that is not named
     assert grad_others[171].abs().sum() > 0
@@ -158,7 +158,7 @@ def test_large_numbers_stay_finite(backend):
     assert all(torch.isfinite(each).all() for each in with_gradients(arguments, backend=backend))
 
 
-def test_nan_shows_where_it_is(backend):
+def test_nan_stays_in_its_rows(backend):
     arguments = inputs((4,), 1, given=("own",))
     with torch.no_grad():
         arguments["own"][2, 3] = math.nan
@@ -167,7 +167,7 @@ def test_nan_shows_where_it_is(backend):
     assert torch.isfinite(found[[0, 1, 3]]).all()
 
 
-def test_float32_is_as_good_as_torch(backend):
+def test_float32_is_as_accurate_as_torch(backend):
     exact = inputs((700, 900), 2, 64)
     single = {
         name: each.detach().float().requires_grad_(each.requires_grad)
@@ -184,19 +184,19 @@ def test_float32_is_as_good_as_torch(backend):
         assert (own - right).abs().max() <= bound
 
 
-def test_reference_is_for_what_the_operator_does_not_take(monkeypatch):
-    said = []
-    monkeypatch.setattr(library, "say_once", said.append)
+def test_auto_runs_the_reference_for_unsupported_arguments(monkeypatch):
+    logged = []
+    monkeypatch.setattr(library, "warn_once", logged.append)
     arguments = inputs(size=20)
     found = node_update(**arguments)
-    np.testing.assert_allclose(found.detach(), slow_update(**arguments), rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(found.detach(), by_formula(**arguments), rtol=1e-8, atol=1e-10)
     if library.problem("cpu") is None:
-        assert said == ["the compiled update takes sizes that are multiples of 16, got 20"]
+        assert logged == ["the compiled update takes sizes that are multiples of 16, got 20"]
         with pytest.raises(RuntimeError, match=r"backend='fused': .* multiples of 16, got 20"):
             node_update(**arguments, backend="fused")
 
 
-def test_unknown_backend():
+def test_unknown_backend_raises():
     with pytest.raises(ValueError, match="'reference' or 'fused', got 'fast'"):
         node_update(**inputs(), backend="fast")
 
@@ -214,7 +214,7 @@ class TestOperator:
                 scale = other.abs().max().item()
                 torch.testing.assert_close(own, other, rtol=0, atol=tolerance * scale)
 
-    def test_any_number_of_threads_gives_the_same_bits(self):
+    def test_results_do_not_depend_on_the_number_of_threads(self):
         arguments = inputs((4000, 100, 3000), 2, 32, dtype=torch.float32)
         before = torch.get_num_threads()
         results = []
@@ -237,7 +237,7 @@ class TestOperator:
         found, expected = (node_update(**each, backend="fused") for each in (strided, arguments))
         assert torch.equal(found, expected)
 
-    def test_gradients_of_what_is_asked_for(self):
+    def test_only_required_gradients_are_returned(self):
         arguments = inputs()
         for name in ("own", "gain"):
             arguments[name] = arguments[name].detach()
@@ -276,14 +276,17 @@ class TestOperator:
             ({"others_weight": torch.zeros(3, 16, 16).double()}, r"must be \[K, J, D, D\]"),
             ({"others_weight": torch.zeros(3, 2, 8, 8).double()}, "a multiple of 16, got 8"),
             ({"index": torch.zeros(5, 2, dtype=torch.int32)}, "index 0 comes twice"),
-            ({"index": torch.full((5, 2), 12, dtype=torch.int32)}, "12 is none of the 12 rows"),
+            (
+                {"index": torch.full((5, 2), 12, dtype=torch.int32)},
+                "12 is out of range for 12 rows",
+            ),
             ({"index": torch.zeros(5, 2)}, "index must be contiguous"),
             ({"scale": torch.zeros(5, 3).double()}, "scale must be contiguous"),
             ({"kind_offsets": torch.tensor([0, 3, 2, 5])}, "kind_offsets must rise from 0"),
             ({"kind_offsets": torch.tensor([0, 5])}, "kind_offsets must be contiguous"),
         ],
     )
-    def test_arguments_that_do_not_fit(self, changed, message):
+    def test_invalid_arguments_raise(self, changed, message):
         in_both, arguments = self.arguments_of_operator(**changed)
         with pytest.raises(RuntimeError, match=message):
             torch.ops.emorec.node_update_fwd(

@@ -1,4 +1,4 @@
-"""The fused operator as a citizen of PyTorch: gradcheck, opcheck, compile, autocast, dropout."""
+"""The fused Hawkes attention within PyTorch: gradcheck, opcheck, compile, autocast, dropout."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from emorec.ops import fused, library
+from emorec.ops import library, registration
 from emorec.ops.hawkes_attention import hawkes_attention, hawkes_attention_dense
 from tests.ops.hawkes_inputs import Inputs, make_inputs
+from tests.ops.operators import needs_library
 
 # The package exports the function of the same name.
-hawkes_attention_module = importlib.import_module("emorec.ops.hawkes_attention")
-
-fused_only = pytest.mark.skipif(
-    library.problem("cpu") is not None, reason=f"no fused operator: {library.problem('cpu')}"
-)
+module = importlib.import_module("emorec.ops.hawkes_attention")
 
 
 def call(inputs: Inputs, backend: str = "fused", **options: Any) -> Tensor:
@@ -28,7 +25,7 @@ def call(inputs: Inputs, backend: str = "fused", **options: Any) -> Tensor:
     return hawkes_attention(**arguments, backend=backend, **options)
 
 
-@fused_only
+@needs_library
 @pytest.mark.parametrize("with_key", [False, True])
 @pytest.mark.parametrize(
     "options",
@@ -52,7 +49,7 @@ def test_gradcheck(with_key: bool, options: dict) -> None:
     assert torch.autograd.gradcheck(run, leaves)
 
 
-@fused_only
+@needs_library
 @pytest.mark.parametrize("with_key", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("sum_heads", [False, True])
@@ -85,11 +82,11 @@ def test_opcheck(with_key: bool, dropout: float, sum_heads: bool) -> None:
     )
 
 
-@fused_only
+@needs_library
 @pytest.mark.parametrize(
     ("compiler", "dropout"), [("aot_eager", 0.0), ("aot_eager", 0.3), ("inductor", 0.3)]
 )
-def test_compiles_in_one_piece(compiler: str, dropout: float) -> None:
+def test_compiles_as_one_graph(compiler: str, dropout: float) -> None:
     inputs = make_inputs([6, 3], 2, 4).to(torch.float32)
 
     def loss(query: Tensor, value: Tensor, rate: Tensor) -> Tensor:
@@ -118,7 +115,7 @@ def test_compiles_in_one_piece(compiler: str, dropout: float) -> None:
     )
 
 
-@fused_only
+@needs_library
 def test_autocast_leaves_times_alone() -> None:
     inputs = make_inputs([40], rate=1.0, gap=lambda u: torch.ones_like(u)).to(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
@@ -129,7 +126,7 @@ def test_autocast_leaves_times_alone() -> None:
     assert (output - exact).abs().max() <= 0.01 * exact.abs().max()
 
 
-@fused_only
+@needs_library
 def test_half_precision_goes_through_float32() -> None:
     inputs = make_inputs([9]).to(torch.float16)
     output = call(inputs)
@@ -137,7 +134,7 @@ def test_half_precision_goes_through_float32() -> None:
     torch.testing.assert_close(output, call(inputs.to(torch.float32)).half())
 
 
-@fused_only
+@needs_library
 def test_dropout_keeps_the_mean() -> None:
     inputs = make_inputs([64], 2, 4, magnitude=0.0).to(torch.float64)
     plain = call(inputs)
@@ -146,8 +143,8 @@ def test_dropout_keeps_the_mean() -> None:
     assert ((draws.mean(0) - plain).abs() <= 5 * deviation + 1e-12).all()
 
 
-@fused_only
-def test_dropout_drops_the_asked_share_independently() -> None:
+@needs_library
+def test_dropout_drops_the_given_share_independently() -> None:
     """With uniform weights and values 1, 2, 4, ... the kept keys are the bits of the output."""
     keys = 16
     value = 2.0 ** torch.arange(keys, dtype=torch.float64).repeat(500)[:, None, None]
@@ -174,7 +171,7 @@ def test_dropout_drops_the_asked_share_independently() -> None:
     assert abs(above.mean() - 0.75**2) < 0.006
 
 
-@fused_only
+@needs_library
 def test_dropout_seeds() -> None:
     inputs = make_inputs([30]).to(torch.float32)
     same = [call(inputs, dropout=0.5, seed=3), call(inputs, dropout=0.5, seed=torch.tensor([3]))]
@@ -188,7 +185,7 @@ def test_dropout_seeds() -> None:
     assert torch.equal(*drawn)
 
 
-@pytest.mark.parametrize("backend", ["reference", pytest.param("fused", marks=fused_only)])
+@pytest.mark.parametrize("backend", ["reference", pytest.param("fused", marks=needs_library)])
 @pytest.mark.parametrize("sum_heads", [False, True])
 def test_dense(backend: str, sum_heads: bool) -> None:
     inputs = make_inputs([4, 0, 2]).to(torch.float64)
@@ -216,7 +213,7 @@ def test_dense(backend: str, sum_heads: bool) -> None:
     assert (dense[~mask] == 0).all()
 
 
-@pytest.mark.parametrize("backend", ["reference", pytest.param("fused", marks=fused_only)])
+@pytest.mark.parametrize("backend", ["reference", pytest.param("fused", marks=needs_library)])
 def test_dense_without_padding(backend: str) -> None:
     inputs = make_inputs([6, 6]).to(torch.float64)
     dense = hawkes_attention_dense(
@@ -231,7 +228,7 @@ def test_dense_without_padding(backend: str) -> None:
     torch.testing.assert_close(dense.flatten(0, 1), call(inputs, backend, window=5.0))
 
 
-def test_absent_library_is_said_once_and_refused_on_request(
+def test_missing_library_is_logged_once_and_fused_raises(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     inputs = make_inputs([4])
@@ -249,10 +246,8 @@ def test_absent_library_is_said_once_and_refused_on_request(
 
 @pytest.mark.skipif(library.find("_C") is None, reason="no library to load")
 def test_a_library_of_older_sources_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    def register() -> None:
-        torch.library.register_fake("emorec::not_in_this_library", lambda: None)
-
-    monkeypatch.setattr(library.fused, "register", register)
+    monkeypatch.setattr(registration, "_declared", {})
+    registration.declare("not_in_this_library", lambda: None)
     problem = library.load.__wrapped__()["cpu"]
     assert "emorec::not_in_this_library does not exist" in problem
     assert "`make build` builds it anew" in problem
@@ -266,7 +261,7 @@ def test_a_library_of_older_sources_is_not_used(monkeypatch: pytest.MonkeyPatch)
         (torch.float32, 256, None),
     ],
 )
-def test_what_the_cuda_kernel_cannot_do_goes_to_the_reference(
+def test_auto_runs_the_reference_for_what_the_cuda_kernel_does_not_support(
     dtype: torch.dtype,
     size: int,
     reason: str | None,
@@ -275,8 +270,8 @@ def test_what_the_cuda_kernel_cannot_do_goes_to_the_reference(
 ) -> None:
     inputs = make_inputs([3], 2, size).to(dtype)
     monkeypatch.setattr(library, "load", dict)  # as if the CUDA library were there
-    monkeypatch.setattr(fused, "hawkes_attention", lambda _: "fused")
-    monkeypatch.setattr(hawkes_attention_module, "hawkes_attention_ref", lambda _: "reference")
+    monkeypatch.setattr(module, "_hawkes_attention_fused", lambda *_, **__: "fused")
+    monkeypatch.setattr(module, "hawkes_attention_ref", lambda *_, **__: "reference")
     mode, gpu = FakeTensorMode(), torch.device("cuda")  # shapes alone, so it needs no GPU
     on_gpu = Inputs(
         **{

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from emorec.ops.hawkes_attention import hawkes_attention
-from tests.ops.hawkes_inputs import assert_as_good_as_plain, make_inputs
+from tests.ops.hawkes_inputs import assert_as_accurate_as_reference, make_inputs
 from tests.ops.operators import needs_library
 
 pytestmark = needs_library
@@ -68,14 +68,16 @@ def test_positions_are_subtracted_before_rounding(
     # In float32 the last three would be one.
     position = torch.tensor([0, 2**30, 2**30 + 1, 2**30 + 3])[order]
     inputs = dataclasses.replace(make_inputs([4]), position=position)
-    assert_as_good_as_plain(inputs, torch.float32, causal=causal, window=2.0, decay="additive")
+    assert_as_accurate_as_reference(
+        inputs, torch.float32, causal=causal, window=2.0, decay="additive"
+    )
     window = 2.0**30  # that distances of 2^30 count too
-    assert_as_good_as_plain(inputs, torch.float32, causal=causal, window=window)
+    assert_as_accurate_as_reference(inputs, torch.float32, causal=causal, window=window)
 
 
 @pytest.mark.parametrize("backend", ["reference", "fused"])
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=str)
-def test_a_sequence_whose_positions_are_too_far_apart(backend: str, dtype: torch.dtype) -> None:
+def test_positions_too_far_apart_raise(backend: str, dtype: torch.dtype) -> None:
     inputs = make_inputs([2, 3])
     lowest = -(2**31)
     position = torch.tensor([lowest, 5, 0, 1, 2**31 - 1], dtype=dtype)
@@ -172,7 +174,7 @@ def test_nan_of_one_token_stays_where_the_reference_keeps_it(
 
 
 @pytest.mark.parametrize("name", ["key", "value"])
-def test_nan_far_away_is_not_hidden(name: str) -> None:
+def test_nan_of_a_far_key_propagates(name: str) -> None:
     # Keys at a distance enter by the sums of their values alone, unless their scores are NaN.
     inputs = make_inputs([700], with_key=True).to(torch.float32)
     getattr(inputs, name)[0, 0] = torch.nan

@@ -1,4 +1,4 @@
-"""What the CPU kernels do beside the arithmetic: instruction sets, threads, memory, far field."""
+"""The CPU kernels of Hawkes attention: instruction sets, threads, memory, far field."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import sys
 import pytest
 import torch
 
-from emorec.ops import library
-from emorec.ops.arguments import Arguments
-from tests.ops.hawkes_inputs import DAY, Inputs, assert_as_good_as_plain, make_inputs
+from emorec.ops import arguments
+from tests.ops.hawkes_inputs import DAY, Inputs, assert_as_accurate_as_reference, make_inputs
+from tests.ops.operators import needs_library
 
-pytestmark = pytest.mark.skipif(
-    library.problem("cpu") is not None, reason=f"no fused operator: {library.problem('cpu')}"
-)
+pytestmark = needs_library
 
 FLOATS = [torch.float32, torch.float64, torch.bfloat16]
 
@@ -24,15 +22,17 @@ FLOATS = [torch.float32, torch.float64, torch.bfloat16]
 @pytest.mark.parametrize("decay", ["multiplicative", "additive"])
 def test_every_instruction_set(instruction_set: str, dtype: torch.dtype, decay: str) -> None:
     inputs = make_inputs([65, 1, 30], 3, 20, 28)
-    assert_as_good_as_plain(inputs, dtype, decay=decay)
-    assert_as_good_as_plain(inputs, dtype, decay=decay, causal=False, window=8.0, sum_heads=True)
+    assert_as_accurate_as_reference(inputs, dtype, decay=decay)
+    assert_as_accurate_as_reference(
+        inputs, dtype, decay=decay, causal=False, window=8.0, sum_heads=True
+    )
     keyed = make_inputs([65, 1, 30], 3, 20, 70, head_scores=True, with_key=True)
-    assert_as_good_as_plain(keyed, dtype, decay=decay, dropout=0.2, seed=3)
+    assert_as_accurate_as_reference(keyed, dtype, decay=decay, dropout=0.2, seed=3)
 
 
 @pytest.mark.parametrize("lengths", [[1100], [0, 5, 130, 1, 48, 300]], ids=str)
 @pytest.mark.parametrize("with_key", [False, True])
-def test_any_number_of_threads_gives_the_same_bits(lengths: list[int], with_key: bool) -> None:
+def test_results_do_not_depend_on_the_number_of_threads(lengths: list[int], with_key: bool) -> None:
     inputs = make_inputs(lengths, with_key=with_key).to(torch.float32)
     before = torch.get_num_threads()
     results = []
@@ -101,7 +101,7 @@ def test_far_field(
 ) -> None:
     inputs = make_inputs([700, 300], with_key=with_key)
     options = {"causal": causal, "window": torch.tensor([4.0, 7.0])}
-    assert_as_good_as_plain(inputs, dtype, **options)
+    assert_as_accurate_as_reference(inputs, dtype, **options)
     near = inputs.to(dtype).run("fused", **options)
     monkeypatch.setenv("EMOREC_FAR_FIELD", "0")
     full = inputs.to(dtype).run("fused", **options)
@@ -114,11 +114,11 @@ def test_far_field(
 
 def test_far_field_of_time_alone() -> None:
     inputs = make_inputs([600], gap=lambda u: (u * DAY).round(), rate=3 / DAY)
-    assert_as_good_as_plain(inputs, torch.float32, causal=False)
-    assert_as_good_as_plain(inputs, torch.float32, causal=True, mask_self=True)
+    assert_as_accurate_as_reference(inputs, torch.float32, causal=False)
+    assert_as_accurate_as_reference(inputs, torch.float32, causal=True, mask_self=True)
 
 
-def test_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_instruction_set_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMOREC_ISA", "mmx")
     with pytest.raises(RuntimeError, match="EMOREC_ISA=mmx is not one of"):
         torch.ops.emorec.instruction_set()
@@ -128,11 +128,11 @@ def test_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     ("cu_seqlens", "message"),
     [([0, 5], "from 0 to T = 8"), ([1, 8], "from 0 to T = 8"), ([0, 6, 3, 8], "must not fall")],
 )
-def test_the_operator_refuses_wrong_offsets_itself(
+def test_operator_checks_offsets(
     monkeypatch: pytest.MonkeyPatch, cu_seqlens: list[int], message: str
 ) -> None:
     # As in compiled code, where nothing can be checked before.
-    monkeypatch.setattr(Arguments, "_check_values", lambda *arguments: None)
+    monkeypatch.setattr(arguments, "_check_values", lambda *_: None)
     inputs = make_inputs([8])
     object.__setattr__(inputs, "cu_seqlens", torch.tensor(cu_seqlens))
     with pytest.raises(RuntimeError, match=message):

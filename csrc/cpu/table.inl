@@ -1,0 +1,27 @@
+// All kernels of one instruction set, in a table.
+#pragma once
+
+#include "attention.inl"
+#include "graph_attention.inl"
+#include "node_update.inl"
+#include "softmax_loss.inl"
+
+static constexpr Kernels kTable = {
+    EMOREC_NAME,
+    scratch_bytes,
+    forward,
+    backward,
+    softmax_sizes,
+    softmax_pack,
+    softmax_states,
+    softmax_items,
+    graph_sizes,
+    graph_pack,
+    graph_targets,
+    graph_pack_gradient,
+    graph_sources,
+    update_sizes,
+    update_pack,
+    update_forward,
+    update_backward,
+};
