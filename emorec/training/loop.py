@@ -21,6 +21,7 @@ from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
 from emorec.inference.neighbours import Neighbours, similar_items
 from emorec.memory import keep_freed_memory
+from emorec.nn.feedback_sum import FeedbackSum
 from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity
 from emorec.training.averaging import ParameterAverage
@@ -28,7 +29,7 @@ from emorec.training.batches import TrainingBatch, half_batches, num_batches, tr
 from emorec.training.checkpoint import EpochRecord, Progress
 from emorec.training.losses import Objective
 from emorec.training.sampling import ItemSampler
-from emorec.training.tuning import tune_neighbours
+from emorec.training.tuning import tune_decay, tune_neighbours
 from emorec.training.validation import TrainingError, Validation, diverged
 
 __all__ = ["MOST_EPOCHS", "TrainingError", "most_epochs", "train"]
@@ -116,6 +117,8 @@ def train(
     model.load_state_dict(state.best)
     if isinstance(model.neighbours, Neighbours) and validation is not None:
         tune_neighbours(model.neighbours, config, validation, progress)
+    if isinstance(model.graph_encoder, FeedbackSum) and validation is not None:
+        tune_decay(model.graph_encoder, config, validation)
     return state.records
 
 

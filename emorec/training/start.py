@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from scipy.sparse.linalg import svds
+from torch import Tensor
 
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
@@ -14,7 +15,8 @@ from emorec.nn.model import Recommender
 
 __all__ = ["start_from_log"]
 
-_SPREAD = 0.05  # standard deviation of scores, apart from the bias
+_SPREAD = 0.5  # standard deviation of scores, apart from the bias
+_TILT = 0.25
 _POPULARITY = 0.3  # the bias is this power of an item's likes
 _USERS = 512  # that the spread is measured on
 
@@ -23,12 +25,14 @@ _USERS = 512  # that the spread is measured on
 def start_from_log(model: Recommender, log: Interactions) -> None:
     """Sets the parameters that a model with a `FeedbackSum` is trained from.
 
-        D_u^-1/2 A D_i^-1/2 ~ U S V^T       source = embedding = V S^1/2
+        D_u^-1/2 A D_i^-1/2 ~ U S V^T       source = C^-1 V S^1/2       embedding = C V S^1/2
         bias_i = 0.3 log(1 + likes of i)
 
-    ``A`` is 1 where a user has an event with an item, and the diagonals hold its row and column
-    sums. The scale is such that scores hardly spread: the start then tells directions, and the
-    lengths of vectors are learned. Other models are left as they are.
+    ``A`` is 1 where a user has an event with an item, the diagonals ``D`` hold its row and column
+    sums, and ``C = D_i^1/4`` divided by its mean: frequent items say less and are told more. With
+    ``D_i^1/2`` the start would be the linear filter of spectral methods, which is better on sparse
+    logs alone. The scale is such that scores hardly spread: the start then tells directions, and
+    the lengths of vectors are learned. Other models are left as they are.
 
     Args:
         model: The model, untrained.
@@ -37,9 +41,9 @@ def start_from_log(model: Recommender, log: Interactions) -> None:
     encoder = model.graph_encoder
     if not isinstance(encoder, FeedbackSum) or model.item_bias is None:
         return
-    vectors = torch.from_numpy(_singular_vectors(log, encoder.source.embedding_dim))
-    encoder.source.weight.copy_(vectors)
-    model.item_embedding.weight.copy_(vectors)
+    vectors, tilt = _singular_vectors(log, encoder.source.embedding_dim)
+    encoder.source.weight.copy_(vectors / tilt)
+    model.item_embedding.weight.copy_(vectors * tilt)
     likes = np.bincount(log.item[log.is_positive], minlength=log.num_items)
     model.item_bias.copy_(_POPULARITY * torch.from_numpy(likes).log1p())
     events = EventSequences.build(log)
@@ -52,18 +56,18 @@ def start_from_log(model: Recommender, log: Interactions) -> None:
         encoder.scale.mul_(_SPREAD / spread)
 
 
-def _singular_vectors(log: Interactions, size: int) -> np.ndarray:
-    """``V S^1/2``, float32 ``[I, D]``; a log of lower rank leaves the last columns 0."""
+def _singular_vectors(log: Interactions, size: int) -> tuple[Tensor, Tensor]:
+    """``V S^1/2`` ``[I, D]``, its last columns 0 if the rank is lower, and ``C`` ``[I, 1]``."""
     shape = log.num_users, log.num_items
     seen = sparse.csr_matrix((np.ones(len(log)), (log.user, log.item)), shape=shape)
     seen.data[:] = 1  # however often
-    by_user, by_item = (
-        sparse.diags(np.maximum(np.asarray(seen.sum(axis)).ravel(), 1) ** -0.5) for axis in (1, 0)
-    )
+    of_users, of_items = (np.maximum(np.asarray(seen.sum(axis)).ravel(), 1) for axis in (1, 0))
+    normalised = sparse.diags(of_users**-0.5) @ seen @ sparse.diags(of_items**-0.5)
     vectors = np.zeros((log.num_items, size), np.float32)
     rank = min(size, min(shape) - 1)
     if rank > 0:
         # A start of its own: that of SciPy is random.
-        _, values, right = svds(by_user @ seen @ by_item, k=rank, v0=np.ones(min(shape)))
+        _, values, right = svds(normalised, k=rank, v0=np.ones(min(shape)))
         vectors[:, :rank] = right.T * np.sqrt(values)
-    return vectors
+    tilt = (of_items**_TILT)[:, None]
+    return torch.from_numpy(vectors), torch.from_numpy(tilt / tilt.mean()).float()

@@ -72,3 +72,41 @@ def test_a_user_without_events_is_zero():
     vectors = make_encoder()(graph, torch.zeros(NUM_ITEMS, SIZE)).detach()
     assert not vectors[0].any()
     assert vectors[1].all()
+
+
+class TestDecay:
+    def encoder(self, decay_length):
+        encoder = make_encoder().eval()
+        encoder.decay_length.fill_(decay_length)
+        return encoder
+
+    def test_newer_events_count_more(self):
+        kinds = [0, 3, 0]  # oldest first, on nodes of their own
+        log = small_log([(0, item, kind, item) for item, kind in enumerate(kinds)], 1, NUM_ITEMS)
+        encoder = self.encoder(2.0)
+        share = torch.tensor([np.exp(-1.0), np.exp(-0.5), 1.0], dtype=torch.float32)
+        own = encoder.weight[kinds] * share
+        total = (own[:, None] * encoder.source.weight[:3]).sum(0)
+        expected = encoder.scale * total / share.sum().sqrt()
+        found = encoder(graph_of(EventSequences.build(log), [0]), torch.zeros(NUM_ITEMS, SIZE))
+        torch.testing.assert_close(found[0], expected)
+
+    def test_there_is_none_in_training(self):
+        graph = graph_of(EVENTS, np.arange(NUM_USERS))
+        items = torch.zeros(NUM_ITEMS, SIZE)
+        encoder = self.encoder(1.0)
+        assert not torch.allclose(encoder(graph, items), self.encoder(np.inf)(graph, items))
+        assert torch.equal(encoder.train()(graph, items), self.encoder(np.inf)(graph, items))
+
+    def test_a_long_one_is_as_good_as_none(self):
+        graph, items = graph_of(EVENTS, np.arange(NUM_USERS)), torch.zeros(NUM_ITEMS, SIZE)
+        torch.testing.assert_close(
+            self.encoder(1e9)(graph, items), self.encoder(np.inf)(graph, items)
+        )
+
+    def test_backends_agree(self):
+        pytest.importorskip("dgl")
+        graph, items = graph_of(EVENTS, np.arange(NUM_USERS)), torch.zeros(NUM_ITEMS, SIZE)
+        encoder, other = self.encoder(3.0), make_encoder("dgl").eval()
+        other.load_state_dict(encoder.state_dict())
+        torch.testing.assert_close(encoder(graph, items), other(graph, items))
