@@ -20,7 +20,7 @@ __all__ = ["tune_decay", "tune_neighbours"]
 _WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _DECAY_LENGTHS = (20.0, math.inf)
 _USERS = 2000  # at most
-_DECAY_LENGTHS_OF_SUMS = (math.inf, 100.0, 50.0, 20.0, 10.0, 5.0)
+_DECAY_LENGTHS_OF_SUMS = (math.inf, 20.0, 10.0, 5.0)
 
 
 def tune_neighbours(
