@@ -441,6 +441,11 @@ def _contradiction(config: Config) -> str:
             f"graph.half_life is {graph.half_life}, which needs the means of graph.conv 'sage', "
             "got 'gat', whose attention weighs events itself"
         )
+    if graph.conv == "sum" and (graph.signed or graph.half_life):
+        return (
+            "graph.conv is 'sum', which has signs and a decay of its own, learned and chosen on "
+            "validation: graph.signed must be false and graph.half_life 0"
+        )
     if graph.known == "half" and (not has_graph or has_sequence):
         return (
             "graph.known is 'half', which needs a graph encoder and sequence.layers 0: what a "

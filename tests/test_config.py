@@ -330,6 +330,11 @@ class TestErrors:
         with pytest.raises(ConfigError, match="graph.known is 'half', which needs a graph encoder"):
             load_config(preset, settings=("graph.known=half", *settings))
 
+    @pytest.mark.parametrize("setting", ["graph.signed=true", "graph.half_life=7"])
+    def test_sums_have_signs_and_decay_of_their_own(self, setting):
+        with pytest.raises(ConfigError, match="graph.conv is 'sum', which has signs and a decay"):
+            load_config("emorec-graph", settings=(setting,))
+
     def test_signs_need_negative_relations(self, tmp_path):
         with pytest.raises(ConfigError, match="graph.signed needs graph.feedback_nodes"):
             load_text(tmp_path, "[graph]\nsigned = true\nfeedback_nodes = false")

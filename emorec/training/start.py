@@ -16,8 +16,8 @@ from emorec.nn.model import Recommender
 __all__ = ["start_from_log"]
 
 _SPREAD = 0.5  # standard deviation of scores, apart from the bias
-_TILT = 0.25
-_POPULARITY = 0.3  # the bias is this power of an item's likes
+_TILT = 0.25  # exponent of an item's events in C
+_POPULARITY = 0.3  # exp(bias) is this power of an item's likes
 _USERS = 512  # that the spread is measured on
 
 
