@@ -10,6 +10,7 @@ from emorec.config import Config, ConfigError
 from emorec.data.graph import import_dgl, schema
 from emorec.inference.neighbours import Neighbours
 from emorec.memory import machine_memory
+from emorec.nn.feedback_sum import FeedbackSum
 from emorec.nn.graph_encoder import GraphEncoder
 from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity, NextPolarity
@@ -23,8 +24,16 @@ def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
     model, graph, sequence = config.model, config.graph, config.sequence
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        graph_encoder = sequence_encoder = None
-        if graph.conv != "none":
+        graph_encoder: GraphEncoder | FeedbackSum | None = None
+        sequence_encoder = None
+        if graph.conv == "sum":
+            graph_encoder = FeedbackSum(
+                schema(graph.feedback_nodes),
+                num_items,
+                model.embedding_size,
+                backend=backend_for(config),
+            )
+        elif graph.conv != "none":
             graph_encoder = GraphEncoder(
                 schema(graph.feedback_nodes),
                 num_users if graph.user_embeddings else None,
@@ -115,7 +124,9 @@ def _least_parameters(config: Config, num_users: int, num_items: int) -> int:
     """
     size = config.model.embedding_size
     tables, layers = num_items, config.sequence.layers
-    if config.graph.conv != "none":
+    if config.graph.conv == "sum":
+        tables += num_items
+    elif config.graph.conv != "none":
         tables += num_users if config.graph.user_embeddings else 0
         layers += config.graph.layers
     return size * tables + size**2 * layers + num_items * config.model.neighbours

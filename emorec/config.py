@@ -126,7 +126,14 @@ class ModelConfig(_Section):
 class GraphConfig(_Section):
     """The graph encoder."""
 
-    conv: Literal["none", "sage", "gat"] = Field("sage", description="none: no graph encoder")
+    conv: Literal["none", "sage", "gat", "sum"] = Field(
+        "sage", description="none: no graph encoder; sum: one layer of weighted sums"
+    )
+    known: Literal["past", "half"] = Field(
+        "past",
+        description="events in the graph in training: a user's oldest, or a random half; the "
+        "others are targets",
+    )
     feedback_nodes: bool = Field(True, description="false: items send messages to users directly")
     user_embeddings: bool = Field(
         True, description="false: users are represented by their events alone"
@@ -433,6 +440,16 @@ def _contradiction(config: Config) -> str:
         return (
             f"graph.half_life is {graph.half_life}, which needs the means of graph.conv 'sage', "
             "got 'gat', whose attention weighs events itself"
+        )
+    if graph.conv == "sum" and (graph.signed or graph.half_life):
+        return (
+            "graph.conv is 'sum', which has signs and a decay of its own, learned and chosen on "
+            "validation: graph.signed must be false and graph.half_life 0"
+        )
+    if graph.known == "half" and (not has_graph or has_sequence):
+        return (
+            "graph.known is 'half', which needs a graph encoder and sequence.layers 0: what a "
+            "sequence predicts comes after it"
         )
     if graph.signed and not graph.feedback_nodes:
         return "graph.signed needs graph.feedback_nodes: without them no relation is negative"

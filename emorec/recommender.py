@@ -120,6 +120,7 @@ class EmoRec:
             most_epochs,
             train,
         )
+        from emorec.training.start import start_from_log
 
         if not isinstance(data, Split):
             data, core, options = self._log_of(data), self.config.data, self.config.split
@@ -141,6 +142,7 @@ class EmoRec:
             only_writer(checkpoint.parent) if checkpoint else nullcontext(),
             threads(config.training.threads),
         ):
+            start_from_log(model, data.train)
             self.records = train(model, config, data.train, valid, checkpoint, on_epoch, progress)
             if config.training.refit and len(valid):
                 again = self._refit(model, data, checkpoint, on_epoch, progress)

@@ -43,9 +43,9 @@ def different_value(value):
 
 class TestPresets:
     def test_names(self):
-        assert set(preset_names()) == PAPER | {"emorec"}
+        assert set(preset_names()) == PAPER | {"emorec", "emorec-graph"}
 
-    @pytest.mark.parametrize("name", sorted(PAPER | {"emorec"}))
+    @pytest.mark.parametrize("name", sorted(PAPER | {"emorec", "emorec-graph"}))
     def test_loads_and_builds_a_model(self, name):
         config = load_config(name, settings=("model.backend=torch",))
         assert config.preset == name
@@ -321,6 +321,19 @@ class TestErrors:
     def test_what_looks_at_events_needs_a_sequence_encoder(self, tmp_path, setting, message):
         with pytest.raises(ConfigError, match=f"{message} sequence.layers"):
             load_text(tmp_path, f'preset = "emo-gat"\n[model]\n{setting}')
+
+    @pytest.mark.parametrize(
+        ("preset", "settings"),
+        [("emo-sage-thp", ()), ("emorec", ("graph.conv=none", "graph.informs=everything"))],
+    )
+    def test_halves_need_a_graph_alone(self, preset, settings):
+        with pytest.raises(ConfigError, match="graph.known is 'half', which needs a graph encoder"):
+            load_config(preset, settings=("graph.known=half", *settings))
+
+    @pytest.mark.parametrize("setting", ["graph.signed=true", "graph.half_life=7"])
+    def test_sums_have_signs_and_decay_of_their_own(self, setting):
+        with pytest.raises(ConfigError, match="graph.conv is 'sum', which has signs and a decay"):
+            load_config("emorec-graph", settings=(setting,))
 
     def test_signs_need_negative_relations(self, tmp_path):
         with pytest.raises(ConfigError, match="graph.signed needs graph.feedback_nodes"):

@@ -17,9 +17,11 @@ import torch
 from safetensors.torch import save_file
 
 from emorec import EmoRec, recommender
+from emorec.baselines import MostPop
 from emorec.config import ConfigError
 from emorec.data.splits import Split, split_interactions
 from emorec.data.synthetic import generate
+from emorec.evaluation.top_k import evaluate, excluded_items, recommend_top_k
 from emorec.recommender import NotFittedError
 from emorec.storage.files import FileError
 from emorec.storage.tensors import load_tensors, save_tensors
@@ -241,7 +243,7 @@ class TestSaveAndLoad:
         users = [*USERS, "a stranger"]
         pd.testing.assert_frame_equal(loaded.recommend(users), fitted.recommend(users))
 
-    @pytest.mark.parametrize("preset", ["", "diff-gat", "base-gat"])
+    @pytest.mark.parametrize("preset", ["", "emorec-graph", "diff-gat", "base-gat"])
     def test_another_backend_gives_the_same_lists(self, tmp_path, preset):
         pytest.importorskip("dgl")
         config = small_config("training.epochs=1", preset=preset)
@@ -483,3 +485,41 @@ def test_the_test_part_is_never_looked_at():
         for part in (split, blind)
     )
     pd.testing.assert_frame_equal(one, other)
+
+
+class TestGraphAlone:
+    SETTINGS = "training.epochs=20", "training.batch_size=64", "training.threads=1"
+
+    def fitted(self, *settings):
+        log = generate(num_users=300, num_items=120, num_topics=8, events_per_user=25).interactions
+        split = split_interactions(log, n=5)
+        config = small_config("emorec-graph", *self.SETTINGS, *settings)
+        return EmoRec(config=config).fit(split, progress=False), split
+
+    def test_is_better_than_the_most_popular(self):
+        fitted, split = self.fitted()
+        users = np.unique(split.test.user)
+
+        def ndcg(scorer):
+            topk = recommend_top_k(scorer, users, excluded_items(split.history, "exclude"), 10)
+            return evaluate(topk, users, split.test, 10).summary()["ndcg_likes"]
+
+        assert ndcg(fitted.scorer()) > 1.3 * ndcg(MostPop().fit(split.history))
+
+    def test_a_new_user_gets_the_lists_of_a_trained_one_who_did_the_same(self):
+        fitted, split = self.fitted("training.epochs=2")
+        known = split.log.users.ids[3]
+        own = split.history.of_users(np.array([3]))
+        events = pd.DataFrame(
+            {
+                "user_id": "somebody new",
+                "item_id": split.history.items.lookup(own.item),
+                "rating": np.array([5, 4, 3, 1])[own.feedback],
+                "timestamp": own.time,
+            }
+        )
+        lists = fitted.recommend([known, "somebody new"], events=events, before_test=True)
+        one, other = (lists[lists["user"] == user] for user in (known, "somebody new"))
+        assert one["item"].tolist() == other["item"].tolist()
+        np.testing.assert_allclose(one["score"], other["score"], rtol=1e-5)
+        assert set(other["source"]) == {"model"}

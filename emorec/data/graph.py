@@ -100,6 +100,7 @@ class FeedbackGraph:
         nodes_of_user: Each user's node of each kind, -1 where there is none, int32 ``[U, R]``.
         events: The edges between items and nodes.
         event_time: Time of each event, sorted by node, int64 ``[E]``.
+        num_newer: Newer events of the same user node, of any kind, likewise, int64 ``[E]``.
         ticks_per_day: Units of ``event_time`` in a day.
     """
 
@@ -111,6 +112,7 @@ class FeedbackGraph:
     nodes_of_user: Tensor
     events: Events
     event_time: Tensor
+    num_newer: Tensor
     ticks_per_day: int
 
     def to(self, device: torch.device | str) -> FeedbackGraph:
@@ -200,6 +202,7 @@ def build_graph(
         feedback_nodes: Whether events pass through feedback nodes, see `schema`.
     """
     owner, event = events.events(users, num_events)
+    num_newer = (events.offsets[users] + num_events)[owner] - 1 - event
     names, slot = ["user"], owner
     if feedback_nodes:
         names = [kind.label for kind in Feedback]
@@ -239,6 +242,7 @@ def build_graph(
             )
         ),
         event_time=torch.from_numpy(events.time[event]),
+        num_newer=torch.from_numpy(num_newer[by_node]),
         ticks_per_day=events.ticks_per_day,
     )
 

@@ -157,6 +157,30 @@ class EventSequences:
         counts = self.lengths[user] if stop is None else stop
         return ranges(self.offsets[user], counts)
 
+    def select(self, rows: np.ndarray) -> EventSequences:
+        """The events where ``rows`` is true, bool ``[N]``, of the same users."""
+        before = np.concatenate([[0], np.cumsum(rows)])
+        return EventSequences(
+            before[self.offsets],
+            self.item[rows],
+            self.feedback[rows],
+            self.time[rows],
+            self.ticks_per_day,
+        )
+
+    def all_targets(self, user: np.ndarray) -> Targets:
+        """All events of each given user as targets of one token, each user having at least one."""
+        count = self.lengths[user]
+        place = np.arange(count.max(initial=0))
+        exists = place < count[:, None]
+        event = self.offsets[user][:, None] + np.where(exists, place, 0)
+        return Targets(
+            item=torch.from_numpy(self.item[event]),
+            feedback=torch.from_numpy(self.feedback[event].astype(np.int64)),
+            exists=torch.from_numpy(exists),
+            place=torch.zeros(len(user), dtype=torch.int64),
+        )
+
     def windows(self, max_length: int) -> Windows:
         """Cuts every history into windows, so that each event is a target exactly once.
 

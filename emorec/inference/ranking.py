@@ -2,7 +2,7 @@
 
 With the aversion ``a``, the embedding ``e_i`` of item ``i`` and the user's state ``s``,
 
-    ranking_i =   <s, e_i>                            next item
+    ranking_i =   <s, e_i> + bias_i                   next item
                 + a log P(positive | taste, i)        liked
                 - a [i is near a recent dislike]      recent dislikes
                 + weight * neighbour score_i          neighbours
@@ -120,7 +120,7 @@ class ModelScorer:
         if model.neighbours is not None:
             assert isinstance(model.neighbours, Neighbours)
             neighbours = (model.neighbours.weight * model.neighbours(batch.to(self._device))).cpu()
-        next_item = (state @ model.item_embedding.weight.T).cpu()
+        next_item = model.all_scores(state).cpu()
         return Terms(next_item, liked, near, neighbours)
 
     @torch.inference_mode()

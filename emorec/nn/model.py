@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from emorec.data.graph import FeedbackGraph, GraphSource
 from emorec.data.sequences import EventSequences, SequenceBatch
+from emorec.nn.feedback_sum import FeedbackSum
 from emorec.nn.graph_encoder import GraphEncoder
 from emorec.nn.polarity import ItemPolarity, NextPolarity
 from emorec.nn.sequence_encoder import SequenceEncoder
@@ -35,7 +36,9 @@ class Recommender(nn.Module):
     """Encodes users' events into states, and scores items by them.
 
         next = sequence state + graph vector of the user     (paper, 3.2.5)
-        score_i = <next, item embedding_i>
+        score_i = <next, item embedding_i> + bias_i
+
+    Only a model whose graph encoder is a `FeedbackSum` has biases of items.
 
     The scores are trained on every event, dislikes included, because any interaction helps predict
     the next one. A polarity head, see `emorec.nn.polarity`, predicts which of the items a user will
@@ -63,7 +66,7 @@ class Recommender(nn.Module):
         self,
         num_items: int,
         size: int,
-        graph_encoder: GraphEncoder | None,
+        graph_encoder: GraphEncoder | FeedbackSum | None,
         sequence_encoder: SequenceEncoder | None,
         polarity: NextPolarity | ItemPolarity | None = None,
         graph_informs: Informs = "everything",
@@ -87,6 +90,9 @@ class Recommender(nn.Module):
             )
         self.item_embedding = nn.Embedding(num_items, size)
         nn.init.normal_(self.item_embedding.weight, std=0.1)
+        self.item_bias: nn.Parameter | None = None
+        if isinstance(graph_encoder, FeedbackSum):
+            self.item_bias = nn.Parameter(torch.zeros(num_items))
         self.graph_encoder = graph_encoder
         self.sequence_encoder = sequence_encoder
         self.polarity = polarity
@@ -144,7 +150,13 @@ class Recommender(nn.Module):
         Returns:
             ``[T, N]``.
         """
-        return torch.einsum("td,tnd->tn", state, self.item_embedding(items))
+        scores = torch.einsum("td,tnd->tn", state, self.item_embedding(items))
+        return scores if self.item_bias is None else scores + self.item_bias[items]
+
+    def all_scores(self, state: Tensor) -> Tensor:
+        """Scores of all items, ``[T, I]``, for states ``[T, D]``."""
+        scores = state @ self.item_embedding.weight.T
+        return scores if self.item_bias is None else scores + self.item_bias
 
     def graph_source(self, events: EventSequences, num_items: int) -> GraphSource | None:
         """Where the graphs that the model takes come from; None without a graph encoder.

@@ -4,12 +4,16 @@ To prevent leakage, the graph must not contain the targets of a batch. Each epoc
 a cutoff per user: the graph holds the events before it, and only later targets use the graph.
 Earlier targets are predicted from the sequence alone. At inference the graph holds the whole
 history, so that the two situations match.
+
+Without a sequence encoder, the events before the cutoff would be no targets. `half_batches` needs
+no cutoff: the graph holds a random half of each user's events, and the other half are the targets,
+so that each event is predicted from earlier and later events of its user.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +22,7 @@ from torch import Tensor
 from emorec.data.graph import FeedbackGraph, GraphSource
 from emorec.data.sequences import EventSequences, SequenceBatch, Targets, Windows
 
-__all__ = ["TrainingBatch", "num_batches", "training_batches"]
+__all__ = ["TrainingBatch", "half_batches", "num_batches", "training_batches"]
 
 _BUCKETS = 8  # batches sorted by length together: less padding, still shuffled
 
@@ -84,6 +88,37 @@ def training_batches(
             needed = np.where(known < chosen.stop, known, 0)
             graph, user_node = source.graph(chosen.user, needed), torch.arange(len(chosen))
         yield TrainingBatch(sequences, targets, graph, user_node, sees_graph)
+
+
+def half_batches(
+    events: EventSequences, source: GraphSource, batch_size: int, rng: np.random.Generator
+) -> Iterator[TrainingBatch]:
+    """One epoch: every user once, in random order, for a model without a sequence encoder.
+
+    Events of one user with one item are on the same side, so that no target is known.
+
+    Args:
+        events: The train events.
+        source: Where graphs come from.
+        batch_size: Users per batch.
+        rng: Source of the order and of the halves.
+    """
+    user = np.repeat(np.arange(events.num_users), events.lengths)
+    pairs, pair = np.unique(user * source.num_items + events.item, return_inverse=True)
+    is_known = (rng.random(len(pairs)) < 0.5)[pair]
+    known, others = events.select(is_known), events.select(~is_known)
+    source = replace(source, events=known)
+    full_graph = None
+    if source.full:
+        full_graph = source.graph(np.arange(events.num_users), known.lengths)
+    users = rng.permutation(np.flatnonzero(others.lengths))
+    for chosen in np.split(users, range(batch_size, len(users), batch_size)):
+        sequences, targets = known.inference_batch(chosen, 1), others.all_targets(chosen)
+        if full_graph is not None:
+            yield TrainingBatch(sequences, targets, full_graph, sequences.user, None)
+        else:
+            graph = source.graph(chosen, known.lengths[chosen])
+            yield TrainingBatch(sequences, targets, graph, torch.arange(len(chosen)), None)
 
 
 def num_batches(events: EventSequences, max_length: int, batch_size: int) -> int:

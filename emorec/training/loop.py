@@ -7,7 +7,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,15 @@ from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
 from emorec.inference.neighbours import Neighbours, similar_items
 from emorec.memory import keep_freed_memory
+from emorec.nn.feedback_sum import FeedbackSum
 from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity
 from emorec.training.averaging import ParameterAverage
-from emorec.training.batches import TrainingBatch, num_batches, training_batches
+from emorec.training.batches import TrainingBatch, half_batches, num_batches, training_batches
 from emorec.training.checkpoint import EpochRecord, Progress
 from emorec.training.losses import Objective
 from emorec.training.sampling import ItemSampler
-from emorec.training.tuning import tune_neighbours
+from emorec.training.tuning import tune_decay, tune_neighbours
 from emorec.training.validation import TrainingError, Validation, diverged
 
 __all__ = ["MOST_EPOCHS", "TrainingError", "most_epochs", "train"]
@@ -95,7 +96,7 @@ def train(
             "added",
             stacklevel=2,
         )
-    steps = num_batches(events, config.sequence.max_length, options.batch_size)
+    steps = _steps_per_epoch(events, config)
     patience = max(options.patience, math.ceil(_STEPS_OF_PATIENCE / steps))
     while state.epoch < epochs and state.epochs_without_gain < patience:
         started = time.perf_counter()
@@ -116,6 +117,8 @@ def train(
     model.load_state_dict(state.best)
     if isinstance(model.neighbours, Neighbours) and validation is not None:
         tune_neighbours(model.neighbours, config, validation, progress)
+    if isinstance(model.graph_encoder, FeedbackSum) and validation is not None:
+        tune_decay(model.graph_encoder, config, validation)
     return state.records
 
 
@@ -162,14 +165,11 @@ class _Learner:
 
     def run_epoch(self, epoch: int, progress: bool) -> float:
         """One pass over all targets; the mean loss of its steps."""
-        options, max_length = self.config.training, self.config.sequence.max_length
+        options = self.config.training
         rng = np.random.default_rng([options.seed, epoch])
-        horizon = self.config.loss.horizon
-        batches = training_batches(
-            self.events, self.source, max_length, options.batch_size, rng, horizon
-        )
+        batches = self._batches(rng)
         total, steps = 0.0, 0
-        steps_per_epoch = num_batches(self.events, max_length, options.batch_size)
+        steps_per_epoch = _steps_per_epoch(self.events, self.config)
         bar = tqdm(
             batches,
             total=steps_per_epoch,
@@ -200,6 +200,14 @@ class _Learner:
             )
         return total / steps
 
+    def _batches(self, rng: np.random.Generator) -> Iterator[TrainingBatch]:
+        batch_size = self.config.training.batch_size
+        if self.config.graph.known == "half":
+            assert self.source is not None
+            return half_batches(self.events, self.source, batch_size, rng)
+        max_length, horizon = self.config.sequence.max_length, self.config.loss.horizon
+        return training_batches(self.events, self.source, max_length, batch_size, rng, horizon)
+
     def _step(self, batch: TrainingBatch, rng: np.random.Generator) -> float | None:
         loss = self.objective(batch.to(self.config.training.device), rng)
         if loss is None:
@@ -211,6 +219,13 @@ class _Learner:
         if self.average is not None:
             self.average.update()
         return loss.item()
+
+
+def _steps_per_epoch(events: EventSequences, config: Config) -> int:
+    batch_size = config.training.batch_size
+    if config.graph.known == "half":
+        return -(-int((events.lengths > 0).sum()) // batch_size)
+    return num_batches(events, config.sequence.max_length, batch_size)
 
 
 def _identity(config: Config, fit: Interactions, valid: Interactions, anneal: bool) -> str:

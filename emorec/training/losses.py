@@ -60,8 +60,11 @@ class Objective:
             return None
         state, taste = model(batch.sequences, batch.graph, batch.user_node, batch.sees_graph)
         if self._options.ranking == "softmax":
-            items = model.item_embedding.weight
-            loss = softmax_loss(state[ranked], items, targets.item[ranked], wanted[ranked])
+            x, items = state[ranked], model.item_embedding.weight
+            if model.item_bias is not None:  # <(x, 1), (v, b)> = <x, v> + b
+                x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+                items = torch.cat([items, model.item_bias[:, None]], dim=1)
+            loss = softmax_loss(x, items, targets.item[ranked], wanted[ranked])
         else:
             loss = self._bpr(batch, state, wanted, rng)
         if model.polarity is not None:

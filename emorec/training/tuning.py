@@ -1,4 +1,4 @@
-"""Weight and decay length of the neighbours: validation chooses them after training."""
+"""What validation chooses after training: the neighbours' weight, and decay lengths."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from tqdm import tqdm
 from emorec.config import Config
 from emorec.evaluation.top_k import TopK, evaluate
 from emorec.inference.neighbours import Neighbours
+from emorec.nn.feedback_sum import FeedbackSum
 from emorec.training.validation import Validation
 
-__all__ = ["tune_neighbours"]
+__all__ = ["tune_decay", "tune_neighbours"]
 
 _WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _DECAY_LENGTHS = (20.0, math.inf)
 _USERS = 2000  # at most
+_DECAY_LENGTHS_OF_SUMS = (math.inf, 20.0, 10.0, 5.0)
 
 
 def tune_neighbours(
@@ -60,3 +62,19 @@ def tune_neighbours(
     weight, decay_length = max(lists, key=quality)
     neighbours.weight.fill_(weight)
     neighbours.decay_length.fill_(decay_length)
+
+
+def tune_decay(encoder: FeedbackSum, config: Config, validation: Validation) -> None:
+    """Sets the decay length to that which ranks validation best.
+
+    Args:
+        encoder: The graph encoder of the validated model.
+        config: The run; ``evaluation.select`` says by which score to choose.
+        validation: The validation of the trained model.
+    """
+
+    def quality(decay_length: float) -> float:
+        encoder.decay_length.fill_(decay_length)
+        return validation()[config.evaluation.select]
+
+    encoder.decay_length.fill_(max(_DECAY_LENGTHS_OF_SUMS, key=quality))

@@ -129,6 +129,12 @@ class TestBuildGraph:
         assert all(len(source) == 0 for source, _ in graph.edges.values())
         assert graph.age.tolist() == []
 
+    def test_newer_events_of_the_same_user(self):
+        # By kind, then user: user 0's 4, 1, 4; user 2's 0; user 0's 2; user 2's 1, 1.
+        assert whole().num_newer.tolist() == [3, 2, 0, 0, 1, 2, 1]
+        oldest = build_graph(EVENTS, np.array([0, 0]), np.array([2, 3]), 5)
+        assert oldest.num_newer.tolist() == [1, 0, 2, 1, 0]
+
 
 def sorted_by(values, offsets):
     """Cuts values into the stretches that offsets name."""

@@ -7,8 +7,13 @@ import pytest
 import torch
 
 from emorec.data.feedback import Feedback
-from emorec.data.sequences import EventSequences
-from emorec.training.batches import GraphSource, num_batches, training_batches
+from emorec.data.sequences import CLS, EventSequences
+from emorec.training.batches import (
+    GraphSource,
+    half_batches,
+    num_batches,
+    training_batches,
+)
 from tests.small import random_events, small_log
 
 NUM_USERS, NUM_ITEMS, MAX_LENGTH, BATCH_SIZE = 23, 50, 4, 3
@@ -177,3 +182,77 @@ class TestLengths:
     def test_other_epochs_put_others_together(self):
         one, other = ({windows_of(batch) for batch in self.epoch(seed)} for seed in (1, 2))
         assert len(one & other) < len(one) / 2
+
+
+class TestHalves:
+    def epoch(self, source=None, seed=0, batch_size=BATCH_SIZE, events=EVENTS):
+        source = source or GraphSource(events, NUM_ITEMS, feedback_nodes=True, full=False)
+        return list(half_batches(events, source, batch_size, np.random.default_rng(seed)))
+
+    def sides(self, events, seed=0):
+        """Each user's known and asked items, over the batches of an epoch."""
+        source = GraphSource(events, NUM_ITEMS, feedback_nodes=False, full=False)
+        found = {}
+        for batch in self.epoch(source, seed, events=events):
+            items, nodes = batch.graph.edges["item", "interacts", "user"]
+            for row, user in enumerate(batch.sequences.user.tolist()):
+                known = items[nodes == batch.user_node[row]].tolist()
+                asked = batch.targets.item[row][batch.targets.exists[row]].tolist()
+                assert user not in found  # every user once
+                found[user] = known, asked
+        return found
+
+    def test_each_event_is_known_or_asked(self):
+        for user, (known, asked) in self.sides(EVENTS).items():
+            own = EVENTS.item[EVENTS.offsets[user] : EVENTS.offsets[user + 1]]
+            assert sorted(known + asked) == sorted(own.tolist())
+            assert asked
+
+    def test_no_target_is_known(self):
+        # Repeats of an item, which random histories have, stay together.
+        for seed in range(5):
+            assert all(
+                not set(known) & set(asked) for known, asked in self.sides(EVENTS, seed).values()
+            )
+
+    def test_about_half_is_asked(self):
+        events = EventSequences.build(
+            small_log([(u, i, 0, i) for u in range(40) for i in range(50)], 40, 50)
+        )
+        asked = sum(len(each) for _, each in self.sides(events).values())
+        assert abs(asked / 2000 - 0.5) < 0.05
+
+    def test_other_epochs_draw_other_halves(self):
+        assert self.sides(EVENTS, 1) == self.sides(EVENTS, 1) != self.sides(EVENTS, 2)
+
+    def test_kinds_of_feedback_go_with_their_items(self):
+        for batch in self.epoch():
+            for row, user in enumerate(batch.sequences.user.tolist()):
+                exists = batch.targets.exists[row]
+                asked = Counter(
+                    zip(
+                        batch.targets.item[row][exists].tolist(),
+                        batch.targets.feedback[row][exists].tolist(),
+                        strict=True,
+                    )
+                )
+                known = Counter()
+                for (item, kind, _), count in graph_events(
+                    batch.graph, batch.user_node[row]
+                ).items():
+                    known[item, int(kind)] += count
+                rows = slice(EVENTS.offsets[user], EVENTS.offsets[user + 1])
+                own = zip(EVENTS.item[rows].tolist(), EVENTS.feedback[rows].tolist(), strict=True)
+                assert known + asked == Counter(own)
+
+    def test_a_full_graph_holds_the_same_halves(self):
+        small = self.epoch(make_source(True, full=False))
+        full = self.epoch(make_source(True, full=True))
+        for one, other in zip(small, full, strict=True):
+            assert torch.equal(one.targets.item, other.targets.item)
+            assert torch.equal(other.user_node, other.sequences.user)
+            for a, b in zip(one.user_node.tolist(), other.user_node.tolist(), strict=True):
+                assert graph_events(one.graph, a) == graph_events(other.graph, b)
+
+    def test_inputs_hold_no_event(self):
+        assert all((batch.sequences.item == CLS).all() for batch in self.epoch())

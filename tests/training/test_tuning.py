@@ -16,6 +16,7 @@ from emorec.inference.neighbours import Neighbours, similar_items
 from emorec.inference.ranking import ModelScorer
 from emorec.training import tuning, validation
 from emorec.training.loop import train
+from emorec.training.start import start_from_log
 from tests.small import small_config
 
 LOG = generate(num_users=60, num_items=50, num_topics=8, events_per_user=12).interactions
@@ -77,3 +78,30 @@ def test_lists_hold_items_of_the_train_split_alone(monkeypatch):
     expected = np.isin(np.arange(LOG.num_items), split.train.item)
     assert ranked and not expected[45:].any()
     assert all(np.array_equal(each, expected) for each in ranked)
+
+
+class TestDecay:
+    def trained(self, split, *settings):
+        config = small_config("emorec-graph", *settings)
+        model = build_model(config, split.train.num_users, split.train.num_items)
+        start_from_log(model, split.train)
+        train(model, config, split.train, split.valid_targets, progress=False)
+        return model
+
+    @pytest.mark.parametrize(
+        ("select", "measure"), [("ndcg", "ndcg_any"), ("ndcg_likes", "ndcg_likes")]
+    )
+    def test_validation_chooses(self, select, measure):
+        model = self.trained(SPLIT, f"evaluation.select={select}")
+        decay_length = model.graph_encoder.decay_length
+        users = np.unique(SPLIT.valid_targets.user)
+        chosen, scores = decay_length.item(), {}
+        for choice in (math.inf, 20.0, 10.0, 5.0):
+            decay_length.fill_(choice)
+            topk = recommend_top_k(ModelScorer(model, SPLIT.train), users, SPLIT.train, 10)
+            scores[choice] = evaluate(topk, users, SPLIT.valid_targets, 10).summary()[measure]
+        assert scores[chosen] == max(scores.values()) > min(scores.values())
+
+    def test_is_none_without_validation(self):
+        split = replace(SPLIT, valid=SPLIT.valid.select(np.zeros(0, dtype=np.int64)))
+        assert self.trained(split).graph_encoder.decay_length == math.inf

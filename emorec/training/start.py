@@ -1,0 +1,73 @@
+"""Where training of a `FeedbackSum` starts: singular vectors of the log, and popularity."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import sparse
+from scipy.sparse.linalg import svds
+from torch import Tensor
+
+from emorec.data.interactions import Interactions
+from emorec.data.sequences import EventSequences
+from emorec.nn.feedback_sum import FeedbackSum
+from emorec.nn.model import Recommender
+
+__all__ = ["start_from_log"]
+
+_SPREAD = 0.5  # standard deviation of scores, apart from the bias
+_TILT = 0.25  # exponent of an item's events in C
+_POPULARITY = 0.3  # exp(bias) is this power of an item's likes
+_USERS = 512  # that the spread is measured on
+
+
+@torch.no_grad()
+def start_from_log(model: Recommender, log: Interactions) -> None:
+    """Sets the parameters that a model with a `FeedbackSum` is trained from.
+
+        D_u^-1/2 A D_i^-1/2 ~ U S V^T       source = C^-1 V S^1/2       embedding = C V S^1/2
+        bias_i = 0.3 log(1 + likes of i)
+
+    ``A`` is 1 where a user has an event with an item, the diagonals ``D`` hold its row and column
+    sums, and ``C = D_i^1/4`` divided by its mean: frequent items say less and are told more. With
+    ``D_i^1/2`` the start would be the linear filter of spectral methods, which is better on sparse
+    logs alone. The scale is such that scores hardly spread: the start then tells directions, and
+    the lengths of vectors are learned. Other models are left as they are.
+
+    Args:
+        model: The model, untrained.
+        log: What it is to be trained on.
+    """
+    encoder = model.graph_encoder
+    if not isinstance(encoder, FeedbackSum) or model.item_bias is None:
+        return
+    vectors, tilt = _singular_vectors(log, encoder.source.embedding_dim)
+    encoder.source.weight.copy_(vectors / tilt)
+    model.item_embedding.weight.copy_(vectors * tilt)
+    likes = np.bincount(log.item[log.is_positive], minlength=log.num_items)
+    model.item_bias.copy_(_POPULARITY * torch.from_numpy(likes).log1p())
+    events = EventSequences.build(log)
+    source = model.graph_source(events, log.num_items)
+    assert source is not None
+    users = np.flatnonzero(events.lengths)[:_USERS]
+    states = encoder(source.graph(users, events.lengths[users]), model.item_embedding.weight)
+    spread = (states @ model.item_embedding.weight.T).std()
+    if spread > 0:
+        encoder.scale.mul_(_SPREAD / spread)
+
+
+def _singular_vectors(log: Interactions, size: int) -> tuple[Tensor, Tensor]:
+    """``V S^1/2`` ``[I, D]``, its last columns 0 if the rank is lower, and ``C`` ``[I, 1]``."""
+    shape = log.num_users, log.num_items
+    seen = sparse.csr_matrix((np.ones(len(log)), (log.user, log.item)), shape=shape)
+    seen.data[:] = 1  # however often
+    of_users, of_items = (np.maximum(np.asarray(seen.sum(axis)).ravel(), 1) for axis in (1, 0))
+    normalised = sparse.diags(of_users**-0.5) @ seen @ sparse.diags(of_items**-0.5)
+    vectors = np.zeros((log.num_items, size), np.float32)
+    rank = min(size, min(shape) - 1)
+    if rank > 0:
+        # A start of its own: that of SciPy is random.
+        _, values, right = svds(normalised, k=rank, v0=np.ones(min(shape)))
+        vectors[:, :rank] = right.T * np.sqrt(values)
+    tilt = (of_items**_TILT)[:, None]
+    return torch.from_numpy(vectors), torch.from_numpy(tilt / tilt.mean()).float()
