@@ -243,7 +243,7 @@ class TestSaveAndLoad:
         users = [*USERS, "a stranger"]
         pd.testing.assert_frame_equal(loaded.recommend(users), fitted.recommend(users))
 
-    @pytest.mark.parametrize("preset", ["", "emorec-graph", "diff-gat", "base-gat"])
+    @pytest.mark.parametrize("preset", [None, "emorec-graph", "diff-gat", "base-gat"])
     def test_another_backend_gives_the_same_lists(self, tmp_path, preset):
         pytest.importorskip("dgl")
         config = small_config("training.epochs=1", preset=preset)
@@ -493,7 +493,7 @@ class TestGraphAlone:
     def fitted(self, *settings):
         log = generate(num_users=300, num_items=120, num_topics=8, events_per_user=25).interactions
         split = split_interactions(log, n=5)
-        config = small_config("emorec-graph", *self.SETTINGS, *settings)
+        config = small_config(*self.SETTINGS, *settings, preset="emorec-graph")
         return EmoRec(config=config).fit(split, progress=False), split
 
     def test_is_better_than_the_most_popular(self):

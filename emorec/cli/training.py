@@ -27,7 +27,8 @@ __all__ = ["train"]
     "--preset",
     type=click.Choice(preset_names()),
     metavar="NAME",
-    help=f"Model: {', '.join(preset_names())}. All but emorec are the paper's.  [default: emorec]",
+    help=f"Model: {', '.join(preset_names())}. All but emorec and "
+    "emorec-graph are the paper's.  [default: emorec]",
 )
 @click.option(
     "--dataset",

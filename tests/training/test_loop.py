@@ -61,7 +61,7 @@ def kill_after(epoch):
 
 
 @pytest.mark.parametrize(
-    "preset", ["", "emorec", "emorec-graph", "emo-sage-thp-negatives", "diff-gat", "base-gat"]
+    "preset", [None, "emorec", "emorec-graph", "emo-sage-thp-negatives", "diff-gat", "base-gat"]
 )
 def test_loss_goes_down_and_records_tell_it(preset):
     config = small_config("training.epochs=6", "training.patience=9", preset=preset)
@@ -102,7 +102,7 @@ class TestResume:
     # softmax with two encoders; BPR with sampled dislikes; GAT, some of whose parameters get no
     # gradient and so no moments.
     @pytest.mark.parametrize(
-        "preset", ["", "emorec", "emorec-graph", "emo-sage-thp-negatives", "diff-gat"]
+        "preset", [None, "emorec", "emorec-graph", "emo-sage-thp-negatives", "diff-gat"]
     )
     def test_a_killed_run_ends_where_an_undisturbed_one_does(self, tmp_path, preset):
         config = small_config("training.epochs=4", "training.patience=9", preset=preset)

@@ -16,7 +16,7 @@ LOG = generate(num_users=40, num_items=50, num_topics=8, events_per_user=12).int
 
 
 def started(log, size=8):
-    config = small_config("emorec-graph", f"model.embedding_size={size}")
+    config = small_config(f"model.embedding_size={size}", preset="emorec-graph")
     model = build_model(config, log.num_users, log.num_items)
     start_from_log(model, log)
     return model
@@ -89,7 +89,7 @@ def test_a_log_of_one_item_starts_from_zero():
 
 
 def test_other_models_stay_as_they_are():
-    config = small_config("emo-gat")
+    config = small_config(preset="emo-gat")
     model = build_model(config, LOG.num_users, LOG.num_items)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     start_from_log(model, replace(LOG))

@@ -82,7 +82,7 @@ def test_lists_hold_items_of_the_train_split_alone(monkeypatch):
 
 class TestDecay:
     def trained(self, split, *settings):
-        config = small_config("emorec-graph", *settings)
+        config = small_config(*settings, preset="emorec-graph")
         model = build_model(config, split.train.num_users, split.train.num_items)
         start_from_log(model, split.train)
         train(model, config, split.train, split.valid_targets, progress=False)
