@@ -192,6 +192,7 @@ def _members(path: Path, wanted: Sequence[str]) -> list[str]:
 _READERS: dict[str, Reader] = {
     "ml-100k": _movielens("ml-100k/u.data"),
     "ml-1m": _movielens("ml-1m/ratings.dat"),
+    "ml-20m": _movielens("ml-20m/ratings.csv"),
     "ml-latest-small": _movielens("ml-latest-small/ratings.csv"),
     "amazon-beauty": _amazon,
     "goodreads-spoiler": _goodreads,

@@ -71,6 +71,17 @@ DATASETS: dict[str, Dataset] = {
             terms=_GROUPLENS_TERMS,
         ),
         Dataset(
+            name="ml-20m",
+            title="MovieLens 20M",
+            url=f"{_GROUPLENS}/ml-20m.zip",
+            md5="cd245b17a1ae2cc31bb14903e1204af3",
+            most=600 * _MB,
+            files=("ml-20m.zip", "ml-20m/ratings.csv"),
+            rules="ratings",
+            citation=_HARPER,
+            terms=_GROUPLENS_TERMS,
+        ),
+        Dataset(
             name="ml-latest-small",
             title="MovieLens Latest (small)",
             url=f"{_GROUPLENS}/ml-latest-small.zip",

@@ -92,6 +92,7 @@ def test_the_registry_is_complete() -> None:
     assert list(DATASETS) == [
         "ml-100k",
         "ml-1m",
+        "ml-20m",
         "ml-latest-small",
         "amazon-beauty",
         "goodreads-spoiler",
@@ -240,6 +241,20 @@ def test_unpacked_files_count_as_present(tmp_path: Path) -> None:
     log, report = read_dataset("ml-1m", tmp_path)
     assert len(log) == 4
     assert report is not None and report.source.endswith("ratings.dat")
+
+
+@pytest.mark.parametrize("name", ["ml-20m", "ml-latest-small"])
+def test_archives_with_ratings_in_csv(name: str, tmp_path: Path) -> None:
+    rows = "1,2,3.5,1112486027\n1,29,5.0,1112484676\n2,29,0.5,974820889\n"
+    with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+        archive.writestr(f"{name}/movies.csv", "movieId,title,genres\n")
+        archive.writestr(f"{name}/ratings.csv", f"userId,movieId,rating,timestamp\n{rows}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "md5 .* is not that of the official file")
+        log = load_dataset(name, tmp_path)
+    assert [int(each) for each in log.items.ids] == [2, 29]
+    assert log.feedback.tolist() == [1, 0, 3]
+    assert log.time.tolist() == [1112486027, 1112484676, 974820889]
 
 
 def test_rules_may_be_replaced(tmp_path: Path) -> None:
