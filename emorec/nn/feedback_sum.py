@@ -29,12 +29,12 @@ class FeedbackSum(nn.Module):
     the number of the user's events after that with ``i``. The weights are learned and may be
     negative. In training ``c`` is 1, as events are predicted from earlier and later ones.
 
-    Items have source vectors here, apart from the embeddings that a user's vector is multiplied
-    with: what an item says of its users differs from what says that they will like it.
+    Each item has a source vector for sums, apart from its embedding for scores: what an item tells
+    about its users differs from what predicts that a user will like it.
 
-    A user is what the user did: new users and new events need no training, and a user's vector
-    does not depend on other users. The root lets long histories outweigh the items' biases, which
-    a mean would not, without drowning them, as a sum would.
+    A user's vector depends on the user's events alone, so new users and new events need no
+    training. The square root is a compromise between a mean, whose scores would not grow against
+    the items' biases as a history grows, and a sum, whose scores would outweigh them.
 
     Args:
         relations: The graph's relations, see `emorec.data.graph.schema`.

@@ -1,4 +1,4 @@
-"""Where training of a `FeedbackSum` starts: singular vectors of the log, and popularity."""
+"""Initial parameters of a model with a `FeedbackSum`: singular vectors and popularity."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _USERS = 512  # that the spread is measured on
 
 @torch.no_grad()
 def start_from_log(model: Recommender, log: Interactions) -> None:
-    """Sets the parameters that a model with a `FeedbackSum` is trained from.
+    """Initialises a model with a `FeedbackSum` from the log; leaves other models unchanged.
 
         D_u^-1/2 A D_i^-1/2 ~ U S V^T       source = C^-1 V S^1/2       embedding = C V S^1/2
         bias_i = 0.3 log(1 + likes of i)
 
     ``A`` is 1 where a user has an event with an item, the diagonals ``D`` hold its row and column
-    sums, and ``C = D_i^1/4`` divided by its mean: frequent items say less and are told more. With
-    ``D_i^1/2`` the start would be the linear filter of spectral methods, which is better on sparse
-    logs alone. The scale is such that scores hardly spread: the start then tells directions, and
-    the lengths of vectors are learned. Other models are left as they are.
+    sums, and ``C = D_i^1/4`` divided by its mean, so that events with frequent items count less and
+    scores of frequent items are higher. With ``D_i^1/2`` this is the linear filter of spectral
+    methods, which is better on sparse logs only. The scale gives scores a small spread, so that
+    training starts from the directions of the vectors and learns their lengths.
 
     Args:
         model: The model, untrained.
-        log: What it is to be trained on.
+        log: The log that it will be trained on.
     """
     encoder = model.graph_encoder
     if not isinstance(encoder, FeedbackSum) or model.item_bias is None:
@@ -66,7 +66,7 @@ def _singular_vectors(log: Interactions, size: int) -> tuple[Tensor, Tensor]:
     vectors = np.zeros((log.num_items, size), np.float32)
     rank = min(size, min(shape) - 1)
     if rank > 0:
-        # A start of its own: that of SciPy is random.
+        # SciPy's own starting vector is random.
         _, values, right = svds(normalised, k=rank, v0=np.ones(min(shape)))
         vectors[:, :rank] = right.T * np.sqrt(values)
     tilt = (of_items**_TILT)[:, None]
