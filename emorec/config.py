@@ -142,7 +142,7 @@ class GraphConfig(_Section):
     informs: Literal["everything", "polarity"] = Field(
         "everything", description="both predictions, or that of the polarity alone"
     )
-    layers: int = Field(2, ge=1, le=64)
+    layers: int = Field(2, ge=1, le=64, description="of SAGE or GAT")
     heads: int = Field(1, ge=1, le=256, description="of GAT")
     half_life: float = Field(
         0.0,
