@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
 import http.client
 import os
 import tempfile
+import time
 import urllib.parse
 import urllib.request
 import warnings
@@ -21,6 +24,7 @@ __all__ = ["download", "md5_of", "recorded_sha256", "sha256_of"]
 
 _CHUNK = 1 << 20  # bytes
 _TIMEOUT = 30  # seconds without a byte
+_SUFFIX = ".part"  # of unfinished downloads
 
 
 def download(
@@ -32,7 +36,7 @@ def download(
 ) -> None:
     """Fetches a file to a temporary name in the same folder and renames it when it is whole.
 
-    Redirections are followed to https only.
+    Redirections are followed to https only. What a killed process left of the file is removed.
 
     Args:
         url: The address.
@@ -52,7 +56,10 @@ def download(
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        _remove_abandoned(path)
+        handle, temporary = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=_SUFFIX, dir=path.parent
+        )
     except OSError as error:
         raise DataError(f"cannot write into {path.parent}: {error}") from error
     try:
@@ -79,6 +86,14 @@ def download(
             f"SHA-256 {found_sha256} is recorded in {recorded_sha256(path).name}",
             stacklevel=2,
         )
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Removes temporary files that no running download writes to: those would have timed out."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*{_SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError):  # that download has just ended
+            if time.time() - temporary.stat().st_mtime > 2 * _TIMEOUT:
+                temporary.unlink()
 
 
 def recorded_sha256(path: Path) -> Path:

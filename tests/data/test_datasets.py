@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import http.server
+import os
 import re
 import threading
 import warnings
@@ -233,6 +234,21 @@ def test_a_local_file_of_another_checksum_is_used_with_a_warning(tmp_path: Path)
     make_zip(tmp_path / "ml-1m.zip")
     with pytest.warns(UserWarning, match="is not that of the official file .*used all the same"):
         assert len(load_dataset("ml-1m", tmp_path)) == 4
+
+
+def test_what_a_killed_download_left_is_removed(ml_1m: Site, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    abandoned, current, other = (
+        folder / name
+        for name in (".ml-1m.zip.abandoned.part", ".ml-1m.zip.current.part", ".other.zip.x.part")
+    )
+    for path in (abandoned, current, other):
+        path.write_bytes(b"half of it")
+    for path in (abandoned, other):
+        os.utime(path, (0, 0))
+    load_dataset("ml-1m", folder, progress=False)
+    assert {path.name for path in folder.iterdir()} == {"ml-1m.zip", current.name, other.name}
 
 
 def test_unpacked_files_count_as_present(tmp_path: Path) -> None:
