@@ -45,7 +45,7 @@ CASES = [
 ]
 QUICK = ["L 51, 4 heads", "L 201"]
 
-# glibc gives large blocks back to the system at once and gets them anew, page fault by page fault.
+# glibc gives large blocks back to the system at once and gets them again, page fault by page fault.
 # "tuned" keeps them; it is kinder to the peers, which make more of them.
 ALLOCATORS: dict[str, dict[str, str]] = {
     "default": {},

@@ -192,7 +192,7 @@ class Peer:
         Raises:
             subprocess.CalledProcessError: If the peer failed; its output says why.
         """
-        # One thread; and glibc keeps the memory of large arrays, which are slow to get anew.
+        # One thread; and glibc keeps the memory of large arrays, which are slow to get again.
         threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         memory = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
         with tempfile.TemporaryDirectory() as name:

@@ -106,9 +106,8 @@ def prepare(
         ValueError: If settings do not fit each other, or the data cannot be used.
     """
     check_memory(config, num_users=1, num_items=1, copies=4)
-    build_model(
-        config, num_users=1, num_items=1
-    )  # settings that exclude each other fail before the data is read
+    # Settings that exclude each other fail before the data is read.
+    build_model(config, num_users=1, num_items=1)
     log, report = load_data(config.data, data_dir, progress)
     options = config.split
     split = split_interactions(log, options.method, options.n, options.quantile)
@@ -188,11 +187,11 @@ def compare_runs(runs: Mapping[str, EmoRec], k: int, progress: bool = True) -> C
     results, settings, notes = {}, {}, []
     names = names_for(split.train.num_items)
     steps = len(runs) + len(names)
+    size = users_at_a_time(split.train.num_items)
     with tqdm(
         total=steps, desc="evaluation", unit="model", leave=False, disable=not progress
     ) as bar:
         for name, run in runs.items():
-            size = users_at_a_time(split.train.num_items)
             results[name] = evaluate_scorer(run.scorer(), split, k, size, options.seen)
             bar.update()
         baselines = tuned_baselines(split, k, names, options.measure, options.seen, progress)

@@ -264,7 +264,7 @@ class TestSaveAndLoad:
         lists = EmoRec.load(folder, device="cpu").recommend(USERS)
         pd.testing.assert_frame_equal(lists, fitted.recommend(USERS))
 
-    def test_aversion_is_chosen_anew(self, fitted, saved):
+    def test_another_aversion_may_be_chosen(self, fitted, saved):
         own = fitted.config.model.aversion
         assert EmoRec.load(saved).model.aversion == own > 0
         one, other = (EmoRec.load(saved, aversion=value) for value in (own, 50.0))

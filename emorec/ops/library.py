@@ -26,7 +26,7 @@ Backend = Literal["auto", "reference", "fused"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 REMEDY = "`emorec doctor --build` compiles it, `emorec doctor` lists what is missing"
-REBUILD = "`make build` builds it anew"
+REBUILD = "`make build` rebuilds it"
 
 
 @functools.cache

@@ -95,7 +95,7 @@ def half_batches(
 ) -> Iterator[TrainingBatch]:
     """One epoch: every user once, in random order, for a model without a sequence encoder.
 
-    Events of one user with one item are on the same side, so that no target is known.
+    Events of one user with one item are in the same half, so that no target is in the graph.
 
     Args:
         events: The train events.

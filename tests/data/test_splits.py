@@ -243,7 +243,7 @@ def test_a_test_part_of_cold_rows_alone_is_refused() -> None:
 @pytest.fixture(scope="module")
 def movielens(real_data_dir: Path) -> Interactions:
     with warnings.catch_warnings():
-        # A copy in the official layout that was zipped anew has another md5.
+        # A copy in the official layout that was zipped again has another md5.
         warnings.filterwarnings("ignore", message=".*md5.*")
         return load_dataset("ml-1m", real_data_dir, progress=False)
 

@@ -250,7 +250,7 @@ def test_a_library_of_older_sources_is_not_used(monkeypatch: pytest.MonkeyPatch)
     registration.declare("not_in_this_library", lambda: None)
     problem = library.load.__wrapped__()["cpu"]
     assert "emorec::not_in_this_library does not exist" in problem
-    assert "`make build` builds it anew" in problem
+    assert "`make build` rebuilds it" in problem
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_targets_that_see_the_graph_are_never_in_it(feedback_nodes, full, seed):
             sees, place = batch.sees_graph[tokens], batch.targets.place[tokens]
             if sees.any():
                 assert torch.equal(sees, place >= count)
-                assert known.setdefault(user, count) == count  # one moment per user and epoch
+                assert known.setdefault(user, count) == count  # one cutoff per user and epoch
                 num_seeing += int(sees.sum())
     assert num_seeing > 0.2 * len(EVENTS.item)
 

@@ -345,7 +345,7 @@ class TestEarlyStopping:
         _, _, records = self.run_with(monkeypatch, [0.5, *[0.4] * 20], epochs=0)
         assert len(records) == 1 + 2
 
-    def test_a_gain_starts_patience_anew(self, monkeypatch):
+    def test_a_gain_resets_patience(self, monkeypatch):
         _, _, records = self.run_with(monkeypatch, [0.1, 0.0, 0.2, 0.1, 0.3, 0.2, 0.1, 0.9])
         assert len(records) == 7
 

@@ -87,7 +87,7 @@ class TestSamples:
 
         spy(monkeypatch, ItemSampler, "sample", note)
         run(small_config("training.epochs=1", "training.batch_size=2", *settings, preset=BPR))
-        assert len(set(state)) == len(state) > 1  # each step draws anew
+        assert len(set(state)) == len(state) > 1  # each step draws again
         return found
 
     def test_are_for_the_users_of_the_targets(self, monkeypatch):
