@@ -8,8 +8,8 @@ import torch
 
 from emorec.config import Config, ConfigError
 from emorec.data.graph import import_dgl, schema
-from emorec.inference.neighbours import Neighbours
 from emorec.memory import machine_memory
+from emorec.nn.feedback_paths import FeedbackPaths
 from emorec.nn.feedback_sum import FeedbackSum
 from emorec.nn.graph_encoder import GraphEncoder
 from emorec.nn.model import Recommender
@@ -24,14 +24,10 @@ def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
     model, graph, sequence = config.model, config.graph, config.sequence
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        graph_encoder: GraphEncoder | FeedbackSum | None = None
-        sequence_encoder = None
+        graph_encoder = sequence_encoder = feedback_sum = feedback_paths = None
         if graph.conv == "sum":
-            graph_encoder = FeedbackSum(
-                schema(graph.feedback_nodes),
-                num_items,
-                model.embedding_size,
-                backend=backend_for(config),
+            feedback_sum = FeedbackSum(
+                schema(graph.feedback_nodes), num_items, graph.size, backend=backend_for(config)
             )
         elif graph.conv != "none":
             graph_encoder = GraphEncoder(
@@ -45,6 +41,8 @@ def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
                 half_life=graph.half_life,
                 backend=backend_for(config),
             )
+        if graph.paths:
+            feedback_paths = FeedbackPaths(num_items, graph.paths)
         if sequence.layers:
             sequence_encoder = SequenceEncoder(
                 model.embedding_size,
@@ -66,7 +64,9 @@ def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
             _polarity_head(config, num_items),
             graph_informs=graph.informs,
             aversion=model.aversion,
-            neighbours=(Neighbours(num_items, 1 + model.neighbours) if model.neighbours else None),
+            feedback_sum=feedback_sum,
+            feedback_paths=feedback_paths,
+            feedback_nodes=graph.feedback_nodes,
         )
 
 
@@ -112,7 +112,8 @@ def check_memory(config: Config, num_users: int, num_items: int, copies: int = 1
         raise ConfigError(
             f"the model's parameters take at least {needed / 2**30:,.1f} GiB, more than the "
             f"{there_is / 2**30:,.1f} GiB of this machine; lower model.embedding_size "
-            f"(now {config.model.embedding_size}), sequence.max_length, layers or model.neighbours"
+            f"(now {config.model.embedding_size}), graph.size, graph.paths, sequence.max_length or "
+            "layers"
         )
 
 
@@ -122,14 +123,15 @@ def _least_parameters(config: Config, num_users: int, num_items: int) -> int:
     Counted by formula: a model on PyTorch's meta device would import its compiler, which takes
     longer than everything else in a command that recommends.
     """
-    size = config.model.embedding_size
-    tables, layers = num_items, config.sequence.layers
-    if config.graph.conv == "sum":
-        tables += num_items
-    elif config.graph.conv != "none":
-        tables += num_users if config.graph.user_embeddings else 0
-        layers += config.graph.layers
-    return size * tables + size**2 * layers + num_items * config.model.neighbours
+    size, graph, layers = config.model.embedding_size, config.graph, config.sequence.layers
+    tables = 0 if graph.conv in ("none", "sum") and not layers else num_items
+    of_graph = num_items * 2 * graph.paths
+    if graph.conv == "sum":
+        of_graph += 2 * num_items * graph.size
+    elif graph.conv != "none":
+        tables += num_users if graph.user_embeddings else 0
+        layers += graph.layers
+    return size * tables + size**2 * layers + of_graph
 
 
 def check_device(config: Config) -> None:

@@ -118,8 +118,9 @@ class ModelConfig(_Section):
         allow_inf_nan=False,
         description='weight of log P(liked) in the ranking; needs polarity "item"',
     )
-    neighbours: int = Field(
-        0, ge=0, le=10_000, description="similar items per item, for the neighbour scores"
+    start: Literal["random", "log"] = Field(
+        "random",
+        description="item embeddings before training: random, or singular vectors of the log",
     )
 
 
@@ -128,11 +129,6 @@ class GraphConfig(_Section):
 
     conv: Literal["none", "sage", "gat", "sum"] = Field(
         "sage", description="none: no graph encoder; sum: one layer of weighted sums"
-    )
-    known: Literal["past", "half"] = Field(
-        "past",
-        description="events in the graph in training: a user's oldest, or a random half; the "
-        "others are targets",
     )
     feedback_nodes: bool = Field(True, description="false: items send messages to users directly")
     user_embeddings: bool = Field(
@@ -149,6 +145,12 @@ class GraphConfig(_Section):
         ge=0,
         allow_inf_nan=False,
         description="days after which an event has half its weight in a mean; 0: all weigh alike",
+    )
+    size: int = Field(128, ge=1, le=16_384, description="width of the vectors of sum")
+    batch_size: int = Field(256, ge=1, le=_MANY, description="users per batch, of sum")
+    learning_rate: float = Field(1e-4, gt=0, allow_inf_nan=False, description="of sum")
+    paths: int = Field(
+        0, ge=0, le=10_000, description="similar items per item, for the counted paths; 0: none"
     )
 
 
@@ -229,14 +231,11 @@ class EvaluationConfig(_Section):
         description="items that the user has seen, in the lists; include them where people come "
         "back to items",
     )
-    select: Literal["ndcg", "ndcg_likes"] = Field(
-        "ndcg", description="validation score that chooses the epoch"
+    select: Literal["ndcg", "ndcg_likes", "ndcg_mean"] = Field(
+        "ndcg",
+        description="validation score that chooses epoch and weights: NDCG of all held-out events, "
+        "of likes, or the mean of both",
     )
-
-    @property
-    def measure(self) -> str:
-        """The figure of `emorec.evaluation.top_k.Evaluation.summary` that ``select`` names."""
-        return {"ndcg": "ndcg_any", "ndcg_likes": "ndcg_likes"}[self.select]
 
 
 class Config(_Section):
@@ -399,7 +398,8 @@ def _parse_value(text: str) -> Any:
 def _contradiction(config: Config) -> str:
     """Describes two settings that exclude each other, and what to change; empty if none do."""
     data, model, graph, sequence = config.data, config.model, config.graph, config.sequence
-    has_graph, has_sequence = graph.conv != "none", sequence.layers > 0
+    has_graph, has_sequence = graph.conv in ("sage", "gat"), sequence.layers > 0
+    has_encoder = has_graph or has_sequence
     for name, heads, are_used in (
         ("graph.heads", graph.heads, graph.conv == "gat"),
         ("sequence.heads", sequence.heads, has_sequence and sequence.projections),
@@ -413,16 +413,21 @@ def _contradiction(config: Config) -> str:
             "data.order is 'none', which needs data.time_column '' (a log without times), got "
             f"{data.time_column!r}"
         )
-    if not has_graph and not has_sequence:
-        return "graph.conv is 'none' and sequence.layers is 0: a model needs an encoder"
+    if not has_encoder and graph.conv == "none" and not graph.paths:
+        return (
+            "graph.conv is 'none', graph.paths is 0 and sequence.layers is 0: a model needs an "
+            "encoder, or scores from the graph"
+        )
+    if graph.paths and has_graph:
+        return (
+            f"graph.paths is {graph.paths}, which goes with graph.conv 'sum' or 'none', "
+            f"got {graph.conv!r}"
+        )
+    if model.start == "log" and not has_encoder:
+        return "model.start is 'log', which needs the item embeddings of an encoder"
     if model.polarity == "item" and not has_sequence:
         return (
             "model.polarity is 'item', which is predicted from a user's events and needs "
-            "sequence.layers of at least 1, got 0"
-        )
-    if model.neighbours and not has_sequence:
-        return (
-            f"model.neighbours is {model.neighbours}; neighbour scores need a user's events and "
             "sequence.layers of at least 1, got 0"
         )
     if model.aversion and model.polarity != "item":
@@ -445,11 +450,6 @@ def _contradiction(config: Config) -> str:
         return (
             "graph.conv is 'sum', which has signs and a decay of its own, learned and chosen on "
             "validation: graph.signed must be false and graph.half_life 0"
-        )
-    if graph.known == "half" and (not has_graph or has_sequence):
-        return (
-            "graph.known is 'half', which needs a graph encoder and sequence.layers 0: what a "
-            "sequence predicts comes after it"
         )
     if graph.signed and not graph.feedback_nodes:
         return "graph.signed needs graph.feedback_nodes: without them no relation is negative"

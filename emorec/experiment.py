@@ -194,7 +194,7 @@ def compare_runs(runs: Mapping[str, EmoRec], k: int, progress: bool = True) -> C
         for name, run in runs.items():
             results[name] = evaluate_scorer(run.scorer(), split, k, size, options.seen)
             bar.update()
-        baselines = tuned_baselines(split, k, names, options.measure, options.seen, progress)
+        baselines = tuned_baselines(split, k, names, options.select, options.seen, progress)
         for name, baseline in baselines:
             results[name] = evaluate_scorer(baseline.scorer, split, k, seen=options.seen)
             settings[name] = baseline.settings

@@ -120,7 +120,6 @@ class EmoRec:
             most_epochs,
             train,
         )
-        from emorec.training.start import start_from_log
 
         if not isinstance(data, Split):
             data, core, options = self._log_of(data), self.config.data, self.config.split
@@ -142,7 +141,6 @@ class EmoRec:
             only_writer(checkpoint.parent) if checkpoint else nullcontext(),
             threads(config.training.threads),
         ):
-            start_from_log(model, data.train)
             self.records = train(model, config, data.train, valid, checkpoint, on_epoch, progress)
             if config.training.refit and len(valid):
                 again = self._refit(model, data, checkpoint, on_epoch, progress)
@@ -161,18 +159,23 @@ class EmoRec:
     ) -> list[EpochRecord]:
         """Continues on train and validation together, for a fixed number of epochs."""
         from emorec.training.loop import train
+        from emorec.training.parts import chosen_epochs
 
-        chosen = max(self.records, key=lambda record: record.valid[self.config.evaluation.select])
-        epochs = math.ceil(round(self.config.training.refit * chosen.epoch, 6))  # 1.1 * 50 is 55
+        chosen = chosen_epochs(self.config, self.records)
+        share = self.config.training.refit
+        epochs = {  # 1.1 * 50 is 55
+            part: math.ceil(round(share * epoch, 6)) for part, epoch in chosen.items()
+        }
+        names = "-".join(str(epoch) for epoch in chosen.values())
         return train(
             model,
-            self.config.updated({"training": {"epochs": epochs}}, "refit"),
+            self.config,
             data.history,
             data.valid.select(np.zeros(0, dtype=np.int64)),
-            checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-refit-{chosen.epoch}"),
+            checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-refit-{names}"),
             lambda records: on_epoch(self.records + records),
             progress,
-            anneal=True,
+            again=epochs,
         )
 
     @property

@@ -14,7 +14,7 @@ from emorec.data.interactions import Interactions, TimeUnit
 from emorec.data.sequences import EventSequences
 from emorec.data.vocabulary import Vocabulary
 from emorec.storage.folders import only_writer
-from emorec.training import loop as training
+from emorec.training import parts
 
 Row = tuple[int, int, int, int]
 """User, item, kind of feedback, time."""
@@ -76,6 +76,8 @@ def small_config(*settings: str, preset: str | None = None) -> Config:
         settings=(
             "model.backend=torch",
             "model.embedding_size=8",
+            "graph.size=8",
+            "graph.batch_size=16",
             "sequence.max_length=20",
             "split.n=3",
             "training.epochs=2",
@@ -89,7 +91,7 @@ def small_config(*settings: str, preset: str | None = None) -> Config:
 
 def interrupt_training(monkeypatch, epoch, error):
     """Raises before the second batch of the n-th epoch that is run."""
-    batches, epochs = training.training_batches, []
+    batches, epochs = parts.training_batches, []
 
     def interrupted(*args):
         epochs.append(args)
@@ -98,7 +100,7 @@ def interrupt_training(monkeypatch, epoch, error):
                 raise error
             yield batch
 
-    monkeypatch.setattr(training, "training_batches", interrupted)
+    monkeypatch.setattr(parts, "training_batches", interrupted)
 
 
 @contextmanager

@@ -109,7 +109,8 @@ class TestLoad:
         changes = {
             name: value
             for name, value in flat(config).items()
-            if isinstance(value, (bool, int, float)) and name != "graph.feedback_nodes"
+            if isinstance(value, (bool, int, float))
+            and name not in ("graph.feedback_nodes", "graph.paths")
         }
         for needed in ("model.polarity=item", "graph.conv=sage"):  # by aversion, by half-lives
             config = config.with_settings(needed)
@@ -217,7 +218,7 @@ class TestErrors:
                 "model.embedding_size=1000000000",
                 "model.embedding_size must be at most 16,384, got 1000000000",
             ),
-            ("model.neighbours=10001", "model.neighbours must be at most 10,000, got 10001"),
+            ("graph.paths=10001", "graph.paths must be at most 10,000, got 10001"),
             ("graph.layers=65", "graph.layers must be at most 64, got 65"),
             ("graph.heads=257", "graph.heads must be at most 256, got 257"),
             ("sequence.layers=65", "sequence.layers must be at most 64, got 65"),
@@ -290,19 +291,29 @@ class TestErrors:
                 check_memory(config, users, items, copies=copies)
 
     def test_a_model_without_an_encoder(self, tmp_path):
-        with pytest.raises(ConfigError, match="a model needs an encoder"):
-            load_text(tmp_path, '[graph]\nconv = "none"\n[sequence]\nlayers = 0')
+        with pytest.raises(ConfigError, match="a model needs an encoder, or scores from the graph"):
+            load_text(tmp_path, 'preset = "emo-gat"\n[graph]\nconv = "none"')
+
+    def test_a_start_from_the_log_needs_embeddings(self):
+        with pytest.raises(ConfigError, match="model.start is 'log', which needs the item embed"):
+            load_config("emorec-graph", settings=("model.start=log",))
+
+    @pytest.mark.parametrize("conv", ["sage", "gat"])
+    def test_paths_go_with_sums_or_alone(self, conv):
+        with pytest.raises(ConfigError, match=f"graph.paths is 100, which goes .* got '{conv}'"):
+            load_config("emorec", settings=(f"graph.conv={conv}",))
+        load_config("emorec", settings=("graph.conv=none",))
 
     @pytest.mark.parametrize("name", ["graph.heads", "sequence.heads"])
     def test_heads_share_the_width(self, name):
-        settings = "graph.conv=gat", "graph.informs=everything", f"{name}=5"
+        settings = "graph.conv=gat", "graph.paths=0", f"{name}=5"
         with pytest.raises(ConfigError, match=f"{name} is 5, which must divide .*size, 64"):
             load_config("emorec", settings=settings)
 
     def test_attention_has_no_half_life(self, tmp_path):
         message = "graph.half_life is 7.0, which needs the means of graph.conv 'sage', got 'gat'"
         with pytest.raises(ConfigError, match=message):
-            load_text(tmp_path, '[graph]\nconv = "gat"\nhalf_life = 7')
+            load_text(tmp_path, 'preset = "emo-gat"\n[graph]\nhalf_life = 7')
 
     def test_half_life_reaches_the_graph_encoder(self):
         config = load_config("emo-sage-thp", settings=("graph.half_life=7", "model.backend=torch"))
@@ -315,20 +326,11 @@ class TestErrors:
                 'polarity = "item"',
                 "model.polarity is 'item', which is predicted from a user's events and needs",
             ),
-            ("neighbours = 5", "model.neighbours is 5; neighbour scores need a user's events and"),
         ],
     )
     def test_what_looks_at_events_needs_a_sequence_encoder(self, tmp_path, setting, message):
         with pytest.raises(ConfigError, match=f"{message} sequence.layers"):
             load_text(tmp_path, f'preset = "emo-gat"\n[model]\n{setting}')
-
-    @pytest.mark.parametrize(
-        ("preset", "settings"),
-        [("emo-sage-thp", ()), ("emorec", ("graph.conv=none", "graph.informs=everything"))],
-    )
-    def test_halves_need_a_graph_alone(self, preset, settings):
-        with pytest.raises(ConfigError, match="graph.known is 'half', which needs a graph encoder"):
-            load_config(preset, settings=("graph.known=half", *settings))
 
     @pytest.mark.parametrize("setting", ["graph.signed=true", "graph.half_life=7"])
     def test_sums_have_signs_and_decay_of_their_own(self, setting):
@@ -337,7 +339,7 @@ class TestErrors:
 
     def test_signs_need_negative_relations(self, tmp_path):
         with pytest.raises(ConfigError, match="graph.signed needs graph.feedback_nodes"):
-            load_text(tmp_path, "[graph]\nsigned = true\nfeedback_nodes = false")
+            load_text(tmp_path, 'preset = "diff-gat"\n[graph]\nfeedback_nodes = false')
 
 
 class TestSettings:
@@ -395,7 +397,7 @@ class TestSettings:
         for order in itertools.permutations(settings):
             config = load_config(settings=order)
             assert (config.model.polarity, config.model.aversion) == ("none", 0)
-        with pytest.raises(ConfigError, match="--set model.polarity=none: model.aversion is 0.5"):
+        with pytest.raises(ConfigError, match="--set model.polarity=none: model.aversion is 1.0"):
             load_config(settings=settings[:1])
         with pytest.raises(ConfigError, match="^--set training.epochs=-1: training.epochs must"):
             load_config(settings=("training.seed=1", "training.epochs=-1"))

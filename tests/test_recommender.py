@@ -165,20 +165,20 @@ class TestFit:
         assert all(record.valid == {} for record in refitted)
         before = EmoRec(config=small_config()).fit(LOG, progress=False)
         nothing = LOG.select(np.zeros(0, dtype=np.int64))
-        config = small_config(f"training.epochs={len(refitted)}")
-        train(before.model, config, before.split.history, nothing, progress=False, anneal=True)
+        epochs = {"encoders": len(refitted)}
+        train(before.model, config, before.split.history, nothing, progress=False, again=epochs)
         pd.testing.assert_frame_equal(before.recommend(USERS), recommender.recommend(USERS))
 
     def test_without_a_graph_it_does_not_matter_what_that_informs(self):
         config = small_config(
             "graph.conv=none",
+            "graph.informs=polarity",
             "model.polarity=none",
             "model.aversion=0",
             "training.epochs=1",
             "training.refit=0",
             preset="emorec",
         )
-        assert config.graph.informs == "polarity"
         assert len(EmoRec(config=config).fit(LOG, progress=False).recommend(USERS[:1])) == 10
 
     def test_more_epochs_after_a_refit_are_those_of_an_unbroken_run(self, tmp_path):
@@ -398,15 +398,15 @@ except OSError as error:
         fitted.save(folder)
         assert not {"results.json", "report.html", "metrics.jsonl"} & set(os.listdir(folder))
 
-    def test_neighbours_outside_of_the_catalogue(self, tmp_path):
-        config = small_config("training.epochs=1", "model.neighbours=3", preset="emorec")
+    def test_similar_items_outside_of_the_catalogue(self, tmp_path):
+        config = small_config("training.epochs=1", "graph.paths=3", preset="emorec")
         EmoRec(config=config).fit(LOG, progress=False).save(tmp_path)
         (tmp_path / "manifest.json").unlink()
         path = tmp_path / "model.safetensors"
         tensors, about = load_tensors(path)
-        tensors["neighbours.item"][0, 0] = 50
+        tensors["feedback_paths.item"][0, 0] = 50
         save_tensors(path, tensors, about)
-        with pytest.raises(FileError, match="neighbours.item holds 50, but items are .* 0 to 49"):
+        with pytest.raises(FileError, match="paths.item holds 50, but items are .* 0 to 49"):
             EmoRec.load(tmp_path)
 
     def test_parameters_that_are_no_numbers(self, folder):

@@ -14,7 +14,14 @@ from tqdm import tqdm
 from emorec.baselines.simple import EASE, ItemKNN, MostPop, Random, RidgeKNN
 from emorec.data.interactions import Interactions
 from emorec.data.splits import Split
-from emorec.evaluation.top_k import Scorer, SeenItems, evaluate, excluded_items, recommend_top_k
+from emorec.evaluation.top_k import (
+    Scorer,
+    SeenItems,
+    Selection,
+    evaluate,
+    excluded_items,
+    recommend_top_k,
+)
 
 __all__ = ["BASELINES", "Baseline", "names_for", "tuned_baselines"]
 
@@ -106,7 +113,7 @@ def tuned_baselines(
     split: Split,
     k: int,
     names: Collection[str] = BASELINES,
-    measure: str = "ndcg_any",
+    select: Selection = "ndcg",
     seen: SeenItems = "exclude",
     progress: bool = False,
 ) -> Iterator[tuple[str, Baseline]]:
@@ -120,14 +127,14 @@ def tuned_baselines(
         split: The splits of a log. Without validation targets, the default of each is taken.
         k: Length of the lists.
         names: Which baselines, of `BASELINES`.
-        measure: Figure of `emorec.evaluation.top_k.Evaluation.summary` that chooses.
+        select: The score that chooses, see `emorec.evaluation.top_k.Evaluation.score`.
         seen: Whether lists may hold items that their user has seen.
         progress: Whether to show a progress bar.
 
     Yields:
         Name and baseline, one at a time, because a fitted one may be large.
     """
-    chosen = _chosen(split, k, names, measure, seen, progress)
+    chosen = _chosen(split, k, names, select, seen, progress)
     for name in names:
         kind, grid = _KINDS[name]
         settings = chosen.get(name, grid[0])
@@ -136,7 +143,7 @@ def tuned_baselines(
 
 
 def _chosen(
-    split: Split, k: int, names: Collection[str], measure: str, seen: SeenItems, progress: bool
+    split: Split, k: int, names: Collection[str], select: Selection, seen: SeenItems, progress: bool
 ) -> dict[str, _Settings]:
     """The best choice of each baseline that has a choice, by name; none without validation."""
     targets = split.valid_targets
@@ -156,8 +163,7 @@ def _chosen(
         for name, settings in members:
             model.ask(split.train, settings.recency)
             topk = recommend_top_k(model, users, excluded, k)
-            summary = evaluate(topk, users, targets, k).summary()
-            scores[name][settings] = summary[measure]
+            scores[name][settings] = evaluate(topk, users, targets, k).score(select)
     return {
         # An undefined figure, such as that of likes where none is held out, is the worst.
         name: max(own, key=lambda settings: np.nan_to_num(own[settings], nan=-np.inf))

@@ -23,6 +23,7 @@ __all__ = [
     "Evaluation",
     "Scorer",
     "SeenItems",
+    "Selection",
     "TopK",
     "evaluate",
     "excluded_items",
@@ -67,6 +68,10 @@ class TopK:
 
     items: torch.Tensor
     scores: torch.Tensor
+
+
+Selection = Literal["ndcg", "ndcg_likes", "ndcg_mean"]
+"""What choices are made by, see `Evaluation.score`."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,21 @@ class Evaluation:
             "num_users": len(self.per_user),
             **left_out,
         }
+
+    def score(self, select: Selection) -> float:
+        """One number to choose by.
+
+        Args:
+            select: "ndcg": NDCG of all held-out items; "ndcg_likes": of likes; "ndcg_mean": the
+                mean of both, with 0 for likes where none is held out.
+
+        Returns:
+            The mean over users; NaN for "ndcg_likes" where none is held out.
+        """
+        every, likes = (float(self.per_user[f"ndcg_{name}"].mean()) for name in ("any", "likes"))
+        if select == "ndcg_mean":
+            return (every + (0.0 if np.isnan(likes) else likes)) / 2
+        return every if select == "ndcg" else likes
 
 
 def seen_matrix(interactions: Interactions) -> sparse.csr_matrix:

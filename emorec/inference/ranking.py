@@ -2,21 +2,25 @@
 
 With the aversion ``a``, the embedding ``e_i`` of item ``i`` and the user's state ``s``,
 
-    ranking_i =   <s, e_i> + bias_i                   next item
+    ranking_i =   <s, e_i>                            next item
+                + g (<x_u, target_i> + bias_i)        graph
+                + h paths_i                           paths
                 + a log P(positive | taste, i)        liked
-                - a [i is near a recent dislike]      recent dislikes
-                + weight * neighbour score_i          neighbours
+                - 2 min(a, 1) dislikes_i              dislikes
 
     s = (1 - min(a, 1)) * state after the last event
         + min(a, 1) * state after the last event that is not an explicit dislike
 
-Recent dislikes are the explicit dislikes after that last other event. At aversion 0 an explicit
-dislike is an event like any other, because people who reject an item often see a similar one next.
-Above 0 a dislike is an answer to a list: it does not move the state, and the items near to it lose
-``a``. The taste depends on all events.
+`emorec.nn.feedback_sum` has the formula of the graph's term, and `emorec.nn.feedback_paths` those
+of paths and dislikes. Validation chooses the weights ``g`` and ``h``.
 
-Which terms a model has depends on its configuration: without aversion only the next item and the
-neighbours are left, and most of the paper's presets have the first term alone.
+At aversion 0 an explicit dislike is an event like any other, because people who reject an item
+often see a similar one next. Above 0 a dislike is an answer to a list: it does not move the state,
+and the items near to it lose up to 2, the less the more events follow. The taste depends on all
+events.
+
+Which terms a model has depends on its configuration. Most of the paper's presets have the first
+term alone.
 """
 
 from __future__ import annotations
@@ -25,36 +29,35 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from emorec.data.feedback import Feedback
 from emorec.data.graph import FeedbackGraph
 from emorec.data.interactions import Interactions
-from emorec.data.sequences import CLS, EventSequences, SequenceBatch
-from emorec.inference.neighbours import Neighbours
+from emorec.data.sequences import EventSequences, SequenceBatch
 from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity
 
-__all__ = ["NUM_NEAR", "ModelScorer", "Terms", "UserStates", "near_items"]
+__all__ = ["ModelScorer", "Terms", "UserStates"]
 
-NUM_NEAR = 16
-"""Items near to a dislike: the item itself and the fifteen that are most like it."""
+_DISLIKE = 2.0  # what a new dislike takes off the items near to it, from aversion 1 on
 
 
 class Terms(NamedTuple):
     """The terms of the ranking, each ``[B, I]`` and multiplied by its weight; None if absent."""
 
-    next_item: Tensor
+    next_item: Tensor | None
+    graph: Tensor | None
+    paths: Tensor | None
     liked: Tensor | None
-    recent_dislikes: Tensor | None
-    neighbours: Tensor | None
+    dislikes: Tensor | None
 
     def total(self) -> Tensor:
         """Their sum, ``[B, I]``: what lists are ranked by."""
-        total = self.next_item
-        for term in self[1:]:
-            total = total if term is None else total + term
+        present = [term for term in self if term is not None]
+        total = present[0]
+        for term in present[1:]:
+            total = total + term
         return total
 
 
@@ -108,20 +111,23 @@ class ModelScorer:
     def terms(self, users: Tensor) -> Terms:
         """The terms of the ranking apart, on the CPU, for user indices ``[B]``."""
         model, aversion = self._model, self._model.aversion
-        batch = self._sequences(users)
-        states = self._states(users, batch)
-        state = states.next
-        liked = near = neighbours = None
+        summed, paths, dislikes = self.graph_scores(users), self.path_scores(users), None
+        if model.feedback_sum is not None and summed is not None:
+            summed *= model.feedback_sum.ranking_weight.cpu()
+        if model.feedback_paths is not None and paths is not None:
+            paths *= model.feedback_paths.ranking_weight.cpu()
+            if aversion:
+                near = model.feedback_paths.dislikes(self._graph(users)).cpu()
+                dislikes = -_DISLIKE * min(aversion, 1.0) * near
+        if model.item_embedding is None:
+            return Terms(None, summed, paths, None, dislikes)
+        states = self._states(users, self._sequences(users))
+        state, liked = states.next, None
         if aversion:
             assert isinstance(model.polarity, ItemPolarity) and states.taste is not None
             state = torch.lerp(states.next, states.before_dislikes, min(aversion, 1.0))
             liked = (aversion * model.polarity.log_probability(states.taste)).cpu()
-            near = -aversion * self._is_near_dislikes(users, batch).cpu()
-        if model.neighbours is not None:
-            assert isinstance(model.neighbours, Neighbours)
-            neighbours = (model.neighbours.weight * model.neighbours(batch.to(self._device))).cpu()
-        next_item = model.all_scores(state).cpu()
-        return Terms(next_item, liked, near, neighbours)
+        return Terms(model.all_scores(state).cpu(), summed, paths, liked, dislikes)
 
     @torch.inference_mode()
     def states(self, users: Tensor) -> UserStates:
@@ -133,15 +139,16 @@ class ModelScorer:
         return self._states(users, self._sequences(users))
 
     @torch.inference_mode()
-    def neighbour_scores(self, users: Tensor) -> Tensor:
-        """Neighbour scores before their weight, ``[B, I]`` on the CPU.
+    def graph_scores(self, users: Tensor) -> Tensor | None:
+        """Scores of the feedback sum before their weight, ``[B, I]``; None without it."""
+        encoder = self._model.feedback_sum
+        return None if encoder is None else encoder.scores(encoder(self._graph(users))).cpu()
 
-        Raises:
-            ValueError: If the model has no neighbours.
-        """
-        if self._model.neighbours is None:
-            raise ValueError("this model has no neighbours: model.neighbours is 0")
-        return self._model.neighbours(self._sequences(users).to(self._device)).cpu()
+    @torch.inference_mode()
+    def path_scores(self, users: Tensor) -> Tensor | None:
+        """Scores of the feedback paths before their weight, ``[B, I]``; None without them."""
+        paths = self._model.feedback_paths
+        return None if paths is None else paths(self._graph(users)).cpu()
 
     @torch.inference_mode()
     def polarity(self, users: Tensor) -> Tensor:
@@ -164,7 +171,7 @@ class ModelScorer:
         found = self._model(*self._inputs(users, batch))
         last = batch.last.to(self._device)
         after = before = found.next[last]
-        dislikes = self._num_recent_dislikes(users) > 0
+        dislikes = torch.from_numpy(self._num_before_dislikes < self._events.lengths)[users]
         if self._model.aversion and dislikes.any() and self._model.sequence_encoder is not None:
             # Not the state at an earlier token: newer events may have pushed others out.
             some = users[dislikes]
@@ -173,21 +180,6 @@ class ModelScorer:
             before = after.clone()
             before[dislikes] = states.next[earlier.last.to(self._device)]
         return UserStates(after, before, None if found.taste is None else found.taste[last])
-
-    def _is_near_dislikes(self, users: Tensor, batch: SequenceBatch) -> Tensor:
-        """1.0 for each item that is near to a recent dislike of the user, ``[B, I]``."""
-        to_end = batch.last[batch.row] - torch.arange(len(batch.item))
-        is_recent = (to_end < self._num_recent_dislikes(users)[batch.row]) & (batch.item != CLS)
-        vectors = self._model.item_embedding.weight
-        near = near_items(vectors, batch.item[is_recent].to(vectors.device))
-        count = vectors.new_zeros(len(users), len(vectors))
-        count.index_add_(0, batch.row[is_recent].to(vectors.device), near.to(count.dtype))
-        return count.clamp_(max=1)
-
-    def _num_recent_dislikes(self, users: Tensor) -> Tensor:
-        """Explicit dislikes at the end of each user's history, int64 ``[B]``."""
-        index = users.numpy()
-        return torch.from_numpy(self._events.lengths[index] - self._num_before_dislikes[index])
 
     def _sequences(self, users: Tensor, stop: np.ndarray | None = None) -> SequenceBatch:
         encoder = self._model.sequence_encoder
@@ -200,30 +192,16 @@ class ModelScorer:
         """The model's, on its device: the sequences, the graph and each sequence's user node."""
         self._model.eval()
         graph, user_node = self._full_graph, users
-        if self._source is not None and graph is None:
-            num_events = self._events.lengths[users.numpy()]
-            graph = self._source.graph(users.numpy(), num_events).to(self._device)
-            user_node = torch.arange(len(users))
+        if self._model.graph_encoder is not None and graph is None:
+            graph, user_node = self._graph(users), torch.arange(len(users))
         return batch.to(self._device), graph, user_node.to(self._device)
 
-
-@torch.no_grad()
-def near_items(vectors: Tensor, items: Tensor) -> Tensor:
-    """Whether each item of the catalogue is among the `NUM_NEAR` nearest of a given one.
-
-    Near are items whose vectors, less the mean vector, have a large cosine.
-
-    Args:
-        vectors: Vectors of all items, ``[I, D]``.
-        items: Item indices, int64 ``[N]``.
-
-    Returns:
-        Bool ``[N, I]``; the item itself is one of its nearest.
-    """
-    vectors = F.normalize(vectors - vectors.mean(0), dim=1)
-    nearest = (vectors[items] @ vectors.T).topk(min(NUM_NEAR, len(vectors))).indices
-    near = torch.zeros(len(items), len(vectors), dtype=torch.bool, device=items.device)
-    return near.scatter_(1, nearest, True)
+    def _graph(self, users: Tensor) -> FeedbackGraph:
+        """A graph of the users alone."""
+        self._model.eval()
+        assert self._source is not None
+        index = users.numpy()
+        return self._source.graph(index, self._events.lengths[index]).to(self._device)
 
 
 def _events_before_dislikes(events: EventSequences) -> np.ndarray:

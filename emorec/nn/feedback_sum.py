@@ -24,14 +24,15 @@ class FeedbackSum(nn.Module):
 
         x_u = scale / sqrt(n_u) * sum_k w_k sum_{i in N(u, k)} c_i source_i
         c_i = exp(-newer_i / decay_length)                     n_u = sum_k sum_{i in N(u, k)} c_i
+        score_i = <x_u, target_i> + bias_i
 
     where ``N(u, k)`` are the items of the user's feedback node of kind ``k``, and ``newer_i`` is
     the number of the user's events after that with ``i``. The weights are learned and may become
     negative, but at small learning rates they stay near their start, 1 for positive and 0.3 for
     negative feedback. In training ``c`` is 1, as events are predicted from earlier and later ones.
 
-    Each item has a source vector for sums, apart from its embedding for scores: what an item tells
-    about its users differs from what predicts that a user will like it.
+    Each item has a source vector for sums, apart from its target vector for scores: what an item
+    tells about its users differs from what predicts that a user will like it.
 
     A user's vector depends on the user's events alone, so new users and new events need no
     training. The square root is a compromise between a mean, whose scores would not grow against
@@ -45,16 +46,17 @@ class FeedbackSum(nn.Module):
 
     Attributes:
         source: Source vectors, ``[I, D]``.
-        weight: Weight of each kind of feedback, ``[R]``.
+        target: Target vectors, ``[I, D]``.
+        bias: Biases of items, ``[I]``.
+        kind_weight: Weight of each kind of feedback, ``[R]``.
         scale: Scalar; `emorec.training.start` sets it.
         decay_length: Number of newer events after which an event contributes 1/e; inf: all events
             contribute alike. Validation chooses it, see `emorec.training.tuning`.
+        ranking_weight: Factor of the scores in the ranking, likewise.
     """
 
     decay_length: Tensor
-
-    needs_full_graph = False
-    num_rows = None  # no table of users
+    ranking_weight: Tensor
 
     def __init__(
         self,
@@ -68,29 +70,30 @@ class FeedbackSum(nn.Module):
         self.backend: GraphBackend = backend
         self.relations = list(relations)
         self.source = nn.Embedding(num_items, size)
-        nn.init.normal_(self.source.weight, std=0.1)
+        self.target = nn.Embedding(num_items, size)
+        for table in (self.source, self.target):
+            nn.init.normal_(table.weight, std=0.1)
+        self.bias = nn.Parameter(torch.zeros(num_items))
         kinds = [target for source, _, target in relations if source == "item"]
         positive = [k == "user" or Feedback.from_label(k).is_positive for k in kinds]
-        self.weight = nn.Parameter(torch.tensor([_POSITIVE if p else _NEGATIVE for p in positive]))
+        start = [_POSITIVE if each else _NEGATIVE for each in positive]
+        self.kind_weight = nn.Parameter(torch.tensor(start))
         self.scale = nn.Parameter(torch.ones(()))
         self.register_buffer("decay_length", torch.tensor(math.inf))
+        self.register_buffer("ranking_weight", torch.ones(()))
 
-    def forward(self, graph: FeedbackGraph, items: Tensor) -> Tensor:
-        """Vectors of the graph's users.
-
-        Args:
-            graph: A graph of the wanted users.
-            items: The embeddings of items, which only other graph encoders start from.
-
-        Returns:
-            ``[U, D]``; zeros for a user without events.
-        """
+    def forward(self, graph: FeedbackGraph) -> Tensor:
+        """Vectors of the graph's users, ``[U, D]``; zeros for a user without events."""
         edges, _ = adjacencies(graph, self.backend)
         if not self.training and self.decay_length < math.inf:
             edges = replace(edges, weight=torch.exp(-graph.num_newer / self.decay_length))
-        nodes = edges.sum(self.source.weight) * self.weight[graph.kind][:, None]  # [F, D]
+        nodes = edges.sum(self.source.weight) * self.kind_weight[graph.kind][:, None]  # [F, D]
         num_users = len(graph.users)
         total = nodes.new_zeros(num_users, nodes.shape[1]).index_add(0, graph.owner, nodes)
         count = nodes.new_zeros(num_users)
         count.index_add_(0, graph.owner, edges.total_weight.to(count.dtype))
         return total * (self.scale / count.clamp(min=_TINY).sqrt())[:, None]
+
+    def scores(self, vectors: Tensor) -> Tensor:
+        """Scores of all items, ``[U, I]``, for users' vectors ``[U, D]``."""
+        return torch.addmm(self.bias, vectors, self.target.weight.T)

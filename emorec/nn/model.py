@@ -1,4 +1,4 @@
-"""The network: graph and sequence encoders over shared item embeddings."""
+"""The network: encoders over shared item embeddings, and scores from the feedback graph."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from emorec.data.graph import FeedbackGraph, GraphSource
 from emorec.data.sequences import EventSequences, SequenceBatch
+from emorec.nn.feedback_paths import FeedbackPaths
 from emorec.nn.feedback_sum import FeedbackSum
 from emorec.nn.graph_encoder import GraphEncoder
 from emorec.nn.polarity import ItemPolarity, NextPolarity
@@ -36,9 +37,10 @@ class Recommender(nn.Module):
     """Encodes users' events into states, and scores items by them.
 
         next = sequence state + graph vector of the user     (paper, 3.2.5)
-        score_i = <next, item embedding_i> + bias_i
+        score_i = <next, item embedding_i>
 
-    Only a model whose graph encoder is a `FeedbackSum` has biases of items.
+    Beside or instead of the encoders, a `FeedbackSum` and `FeedbackPaths` score items from the
+    feedback graph. They have no part in the states; `emorec.inference.ranking` adds their scores.
 
     The scores are trained on every event, dislikes included, because any interaction helps predict
     the next one. A polarity head, see `emorec.nn.polarity`, predicts which of the items a user will
@@ -47,17 +49,18 @@ class Recommender(nn.Module):
     Args:
         num_items: Size of the catalogue.
         size: Width of all vectors, ``D``.
-        graph_encoder: Gives users' vectors from the feedback graph, or None.
+        graph_encoder: Gives users' vectors from the feedback graph, added to the states, or None.
         sequence_encoder: Gives states from users' events, or None.
         polarity: Head that predicts the polarity of events to come, or None.
         graph_informs: "everything", or "polarity": then the graph has no part in the next item.
         aversion: Weight of the polarity in the ranking, at least 0; more than 0 needs an
             `ItemPolarity`.
-        neighbours: Module that scores items by similar ones, see `emorec.inference.neighbours`, or
-            None. Only the ranking uses it.
+        feedback_sum: Learned scores from the feedback graph, or None.
+        feedback_paths: Counted scores from the feedback graph, or None.
+        feedback_nodes: Whether the graph of the last two has feedback nodes.
 
     Raises:
-        ValueError: If there is neither encoder, ``aversion`` has no head to weigh, a head has no
+        ValueError: If nothing scores items, ``aversion`` has no head to weigh, a head has no
             events to predict from, or nothing but the graph could predict the next item and it
             must not.
     """
@@ -66,16 +69,19 @@ class Recommender(nn.Module):
         self,
         num_items: int,
         size: int,
-        graph_encoder: GraphEncoder | FeedbackSum | None,
+        graph_encoder: GraphEncoder | None,
         sequence_encoder: SequenceEncoder | None,
         polarity: NextPolarity | ItemPolarity | None = None,
         graph_informs: Informs = "everything",
         aversion: float = 0.0,
-        neighbours: nn.Module | None = None,
+        feedback_sum: FeedbackSum | None = None,
+        feedback_paths: FeedbackPaths | None = None,
+        feedback_nodes: bool = True,
     ) -> None:
         super().__init__()
-        if graph_encoder is None and sequence_encoder is None:
-            raise ValueError("the model needs a graph encoder, a sequence encoder, or both")
+        encoders = graph_encoder, sequence_encoder
+        if not any((*encoders, feedback_sum, feedback_paths)):
+            raise ValueError("the model needs an encoder, a feedback sum or feedback paths")
         informs_polarity = graph_encoder is not None and graph_informs == "polarity"
         if informs_polarity and (sequence_encoder is None or polarity is None):
             raise ValueError(
@@ -88,17 +94,29 @@ class Recommender(nn.Module):
             raise ValueError(
                 f"aversion {aversion} needs a head that predicts the polarity of items"
             )
-        self.item_embedding = nn.Embedding(num_items, size)
-        nn.init.normal_(self.item_embedding.weight, std=0.1)
-        self.item_bias: nn.Parameter | None = None
-        if isinstance(graph_encoder, FeedbackSum):
-            self.item_bias = nn.Parameter(torch.zeros(num_items))
+        self.item_embedding: nn.Embedding | None = None
+        if any(encoders):
+            self.item_embedding = nn.Embedding(num_items, size)
+            nn.init.normal_(self.item_embedding.weight, std=0.1)
         self.graph_encoder = graph_encoder
         self.sequence_encoder = sequence_encoder
         self.polarity = polarity
         self.graph_informs: Informs = graph_informs
         self.aversion = aversion
-        self.neighbours = neighbours
+        self.feedback_sum = feedback_sum
+        self.feedback_paths = feedback_paths
+        self._feedback_nodes = feedback_nodes
+
+    @property
+    def item_vectors(self) -> Tensor:
+        """The embeddings of all items, ``[I, D]``.
+
+        Raises:
+            ValueError: If the model has no encoder, and so no embeddings.
+        """
+        if self.item_embedding is None:
+            raise ValueError("a model without an encoder has no item embeddings")
+        return self.item_embedding.weight
 
     def forward(
         self,
@@ -119,7 +137,7 @@ class Recommender(nn.Module):
         Returns:
             The states after each token.
         """
-        items = self.item_embedding.weight
+        items = self.item_vectors
         state = items.new_zeros(len(batch.item), items.shape[1])
         if self.sequence_encoder is not None:
             state = state + self.sequence_encoder(batch, items)
@@ -137,7 +155,7 @@ class Recommender(nn.Module):
         if self.graph_encoder is None:
             return None
         assert graph is not None and user_node is not None
-        vector = self.graph_encoder(graph, self.item_embedding.weight)  # [U, D]
+        vector = self.graph_encoder(graph, self.item_vectors)  # [U, D]
         return F.embedding(user_node[batch.row], vector)
 
     def scores(self, state: Tensor, items: Tensor) -> Tensor:
@@ -150,23 +168,23 @@ class Recommender(nn.Module):
         Returns:
             ``[T, N]``.
         """
-        scores = torch.einsum("td,tnd->tn", state, self.item_embedding(items))
-        return scores if self.item_bias is None else scores + self.item_bias[items]
+        return torch.einsum("td,tnd->tn", state, F.embedding(items, self.item_vectors))
 
     def all_scores(self, state: Tensor) -> Tensor:
         """Scores of all items, ``[T, I]``, for states ``[T, D]``."""
-        scores = state @ self.item_embedding.weight.T
-        return scores if self.item_bias is None else scores + self.item_bias
+        return state @ self.item_vectors.T
 
     def graph_source(self, events: EventSequences, num_items: int) -> GraphSource | None:
-        """Where the graphs that the model takes come from; None without a graph encoder.
+        """Where the graphs that the model takes come from; None for a model without a graph.
 
         Args:
             events: All users' events.
             num_items: Size of the catalogue.
         """
         encoder = self.graph_encoder
-        if encoder is None:
+        if encoder is not None:
+            feedback_nodes = any(target == "item" for _, _, target in encoder.relations)
+            return GraphSource(events, num_items, feedback_nodes, encoder.needs_full_graph)
+        if self.feedback_sum is None and self.feedback_paths is None:
             return None
-        feedback_nodes = any(target == "item" for _, _, target in encoder.relations)
-        return GraphSource(events, num_items, feedback_nodes, encoder.needs_full_graph)
+        return GraphSource(events, num_items, self._feedback_nodes, full=False)

@@ -15,7 +15,10 @@ from emorec.storage.files import FileError, one_line
 from emorec.storage.tensors import load_tensors, save_tensors
 from emorec.training.averaging import ParameterAverage
 
-__all__ = ["EpochRecord", "Progress", "load_parameters"]
+__all__ = ["ENCODERS", "GRAPH", "EpochRecord", "Progress", "load_parameters"]
+
+GRAPH, ENCODERS = "graph", "encoders"
+"""The parts of a model that are trained one after the other."""
 
 _MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's, of each parameter
 
@@ -28,6 +31,7 @@ class EpochRecord:
     loss: float
     seconds: float
     valid: dict[str, float] = field(default_factory=dict)
+    part: str = ENCODERS
 
 
 @dataclass
@@ -191,6 +195,8 @@ def _checked_progress(of: str, best: dict[str, Tensor], about: dict[str, Any]) -
     for record in records:
         if not all(isinstance(each, float | int) for each in (record.loss, record.seconds)):
             raise ValueError(f"epoch {record.epoch} has loss {record.loss!r}")
+        if record.part not in (GRAPH, ENCODERS):
+            raise ValueError(f"epoch {record.epoch} is of the part {record.part!r}")
         if not isinstance(record.valid, dict):
             raise ValueError(f"epoch {record.epoch} has validation scores {record.valid!r}")
     score, without_gain = about["best_score"], about["epochs_without_gain"]

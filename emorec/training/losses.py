@@ -9,12 +9,13 @@ from torch import Tensor
 
 from emorec.config import LossConfig
 from emorec.data.feedback import Feedback
+from emorec.nn.feedback_sum import FeedbackSum
 from emorec.nn.model import Recommender
 from emorec.ops.softmax_loss import softmax_loss
 from emorec.training.batches import TrainingBatch
 from emorec.training.sampling import ItemSampler
 
-__all__ = ["Objective", "bpr_loss", "polarity_loss"]
+__all__ = ["Objective", "bpr_loss", "polarity_loss", "sum_loss"]
 
 _TARGETS = {
     "any": set(Feedback),
@@ -52,7 +53,7 @@ class Objective:
         model, targets = self._model, batch.targets
         predictable = targets.exists  # [T, K]
         if model.sequence_encoder is None and batch.sees_graph is not None:
-            # The graph is the only input of this model.
+            # The graph is the only input of these encoders.
             predictable = predictable & batch.sees_graph[:, None]
         wanted = predictable & self._is_target.to(targets.feedback.device)[targets.feedback]
         ranked = wanted.any(1)
@@ -60,11 +61,8 @@ class Objective:
             return None
         state, taste = model(batch.sequences, batch.graph, batch.user_node, batch.sees_graph)
         if self._options.ranking == "softmax":
-            x, items = state[ranked], model.item_embedding.weight
-            if model.item_bias is not None:  # <(x, 1), (v, b)> = <x, v> + b
-                x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-                items = torch.cat([items, model.item_bias[:, None]], dim=1)
-            loss = softmax_loss(x, items, targets.item[ranked], wanted[ranked])
+            items = model.item_vectors
+            loss = softmax_loss(state[ranked], items, targets.item[ranked], wanted[ranked])
         else:
             loss = self._bpr(batch, state, wanted, rng)
         if model.polarity is not None:
@@ -85,6 +83,28 @@ class Objective:
         scores = self._model.scores(state[token], torch.cat([item[:, None], others], dim=1))
         # An invalid sample scores -inf, where the loss and its gradient are 0.
         return bpr_loss(scores[:, 0], scores[:, 1:].masked_fill(~is_valid, -torch.inf)).mean()
+
+
+def sum_loss(encoder: FeedbackSum, batch: TrainingBatch) -> Tensor | None:
+    """Cross-entropy of a feedback sum's scores over the catalogue; None for a batch without a like.
+
+    The mean is over the targets with positive feedback.
+
+    Args:
+        encoder: The feedback sum.
+        batch: A batch of `emorec.training.batches.half_batches`.
+    """
+    assert batch.graph is not None
+    targets = batch.targets
+    kinds = torch.tensor([kind in _TARGETS["positive"] for kind in Feedback])
+    wanted = targets.exists & kinds.to(targets.feedback.device)[targets.feedback]
+    ranked = wanted.any(1)
+    if not ranked.any():
+        return None
+    x = encoder(batch.graph)[batch.user_node][batch.sequences.row][ranked]
+    x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)  # <(x, 1), (v, b)> = <x, v> + b
+    items = torch.cat([encoder.target.weight, encoder.bias[:, None]], dim=1)
+    return softmax_loss(x, items, targets.item[ranked], wanted[ranked])
 
 
 def bpr_loss(target: Tensor, others: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ class Validation:
         fit: The events that the model is trained on.
         events: The same as sequences.
         targets: Validation targets, at least one.
+        only_sum: Whether to rank by the feedback sum alone.
 
     Attributes:
         scorer: The model's scorer, which follows its parameters.
@@ -45,8 +46,10 @@ class Validation:
         fit: Interactions,
         events: EventSequences,
         targets: Interactions,
+        only_sum: bool = False,
     ) -> None:
         self.scorer = ModelScorer(model, fit, config.training.device, events)
+        self._only_sum = only_sum
         self.targets = targets
         self.users = torch.from_numpy(np.unique(targets.user))
         self._config = config
@@ -69,12 +72,14 @@ class Validation:
             self._candidates,
             self.chunk_size,
         )
-        summary = evaluate(topk, self.users, self.targets, self._config.evaluation.k).summary()
+        found = evaluate(topk, self.users, self.targets, self._config.evaluation.k)
+        summary = found.summary()
         return {
             "recall": summary["recall_any"],
             "ndcg": summary["ndcg_any"],
             "recall_likes": summary["recall_likes"],
             "ndcg_likes": summary["ndcg_likes"],
+            "ndcg_mean": found.score("ndcg_mean"),
             "disliked_share": summary["disliked_share"],
         }
 
@@ -86,7 +91,8 @@ class Validation:
         )
 
     def _finite_scores(self, users: Tensor) -> Tensor:
-        scores = self.scorer(users)
+        scores = self.scorer.graph_scores(users) if self._only_sum else self.scorer(users)
+        assert scores is not None
         if not torch.isfinite(scores).all():
             raise diverged("the scores of validation are not finite", self._config)
         return scores

@@ -107,7 +107,7 @@ class TestState:
             make_model(sequence=False, polarity=ItemPolarity(NUM_ITEMS, SIZE))
 
     def test_a_model_needs_an_encoder(self):
-        with pytest.raises(ValueError, match="a graph encoder, a sequence encoder, or both"):
+        with pytest.raises(ValueError, match="needs an encoder, a feedback sum or feedback paths"):
             make_model(graph=False, sequence=False)
 
 

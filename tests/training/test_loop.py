@@ -20,7 +20,7 @@ from emorec.nn.polarity import ItemPolarity
 from emorec.storage.files import FileError
 from emorec.storage.tensors import load_tensors, save_tensors
 from emorec.training import loop as training
-from emorec.training import losses, validation
+from emorec.training import losses, parts, validation
 from emorec.training.batches import num_batches
 from emorec.training.loop import TrainingError, most_epochs, train
 from tests.small import interrupt_training, small_config, small_log
@@ -64,14 +64,21 @@ def kill_after(epoch):
     "preset", [None, "emorec", "emorec-graph", "emo-sage-thp-negatives", "diff-gat", "base-gat"]
 )
 def test_loss_goes_down_and_records_tell_it(preset):
-    config = small_config("training.epochs=6", "training.patience=9", preset=preset)
+    settings = "training.epochs=6", "training.patience=9", "graph.learning_rate=0.01"
+    config = small_config(*settings, preset=preset)
     seen = []
     _, records = run(config, on_epoch=lambda records: seen.append(len(records)))
-    assert [record.epoch for record in records] == [1, 2, 3, 4, 5, 6] == seen
-    assert records[-1].loss < 0.98 * records[0].loss
+    trained = {"emorec": ["graph", "encoders"], "emorec-graph": ["graph"]}
+    trained = trained.get(preset, ["encoders"])
+    names = [(part, epoch) for part in trained for epoch in range(1, 7)]
+    assert [(record.part, record.epoch) for record in records] == names
+    assert seen == list(range(1, 1 + len(names)))
+    for part in trained:
+        own = [record.loss for record in records if record.part == part]
+        assert own[-1] < 0.98 * own[0]
     for record in records:
         assert set(record.valid) == {
-            "recall", "ndcg", "recall_likes", "ndcg_likes", "disliked_share"
+            "recall", "ndcg", "recall_likes", "ndcg_likes", "ndcg_mean", "disliked_share"
         }  # fmt: skip
         assert 0 <= record.valid["ndcg"] <= 1
         assert record.seconds > 0
@@ -189,9 +196,20 @@ class TestResume:
 
     def test_other_epochs_of_a_falling_learning_rate(self, tmp_path):
         checkpoint = tmp_path / "checkpoint.safetensors"
-        run(small_config("training.epochs=2"), checkpoint=checkpoint, anneal=True)
+        run(small_config(), checkpoint=checkpoint, again={"encoders": 2})
         with pytest.raises(FileError, match="belongs to a training on other data"):
-            run(small_config("training.epochs=3"), checkpoint=checkpoint, anneal=True)
+            run(small_config(), checkpoint=checkpoint, again={"encoders": 3})
+
+    @pytest.mark.parametrize("epochs", [1, 3, 4, 6])
+    def test_between_and_within_two_parts(self, tmp_path, epochs):
+        config = small_config("training.epochs=3", "training.patience=9", preset="emorec")
+        whole, records = run(config)
+        checkpoint = tmp_path / "checkpoint.safetensors"
+        with pytest.raises(Killed):
+            run(config, checkpoint=checkpoint, on_epoch=kill_after(epochs))
+        resumed, again = run(config, checkpoint=checkpoint)
+        assert_same(whole, resumed)
+        assert without_seconds(again) == without_seconds(records)
 
     @pytest.mark.parametrize(
         ("tensors", "about"),
@@ -303,6 +321,9 @@ class _Scripted:
         names = ["recall_any", "ndcg_any", "recall_likes", "ndcg_likes", "disliked_share"]
         return dict.fromkeys(names, 0.5) | {"ndcg_any": score}
 
+    def score(self, _):
+        return 0.5
+
 
 class TestEarlyStopping:
     @pytest.fixture(autouse=True)
@@ -338,10 +359,10 @@ class TestEarlyStopping:
 
     def test_patience_is_at_least_a_hundred_steps(self, monkeypatch):
         monkeypatch.setattr(training, "_STEPS_OF_PATIENCE", 100)
-        monkeypatch.setattr(training, "num_batches", lambda *_: 15)
+        monkeypatch.setattr(parts, "num_batches", lambda *_: 15)
         _, _, records = self.run_with(monkeypatch, [0.5, *[0.4] * 20], epochs=0)
         assert len(records) == 1 + 7  # 7 epochs of 15 steps
-        monkeypatch.setattr(training, "num_batches", lambda *_: 60)
+        monkeypatch.setattr(parts, "num_batches", lambda *_: 60)
         _, _, records = self.run_with(monkeypatch, [0.5, *[0.4] * 20], epochs=0)
         assert len(records) == 1 + 2
 
@@ -388,7 +409,7 @@ class TestEarlyStopping:
     def test_a_score_that_validation_cannot_give_is_an_error(self):
         disliked = replace(SPLIT.valid, feedback=np.full(len(SPLIT.valid), 3))
         config = small_config("evaluation.select=ndcg_likes")
-        with pytest.raises(TrainingError, match="evaluation.select is 'ndcg_likes'.*no .*like"):
+        with pytest.raises(TrainingError, match="by 'ndcg_likes', but no .* event is liked"):
             run(config, replace(SPLIT, valid=disliked))
 
 
@@ -412,10 +433,14 @@ def test_annealing_lowers_the_learning_rate_to_0(monkeypatch):
         return step(optimizer, *args)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", noted)
-    run(small_config("training.learning_rate=0.01"), anneal=True)
-    expected = [0.01 * (1 - number / len(rates)) for number in range(len(rates))]
-    assert [list(each) for each in rates] == [[pytest.approx(rate)] for rate in expected]
-    assert len(rates) >= 4
+    settings = "training.learning_rate=0.01", "graph.learning_rate=0.02"
+    run(small_config(*settings, preset="emorec"), again={"graph": 1, "encoders": 2})
+    of_graph = 4  # batches of 16 of 60 users
+    own = [[0.02 * (1 - number / of_graph)] for number in range(of_graph)]
+    steps = len(rates) - of_graph
+    own += [[0.01 * (1 - number / steps)] for number in range(steps)]
+    assert [list(each) for each in rates] == [pytest.approx(each) for each in own]
+    assert steps >= 4
 
 
 class TestErrors:
@@ -570,3 +595,18 @@ def test_the_polarity_counts_what_is_learned_from():
     counted.fit(SPLIT.train)
     assert torch.equal(model.polarity.prior, counted.prior)
     assert counted.prior.any()
+
+
+def test_each_part_leaves_the_other_alone():
+    config = small_config("training.epochs=1", preset="emorec")
+    whole, _ = run(config)
+    graph, _ = run(small_config("training.epochs=1", preset="emorec-graph"))
+    # The seed draws parameters of the graph first.
+    alone = build_model(config, SPLIT.train.num_users, SPLIT.train.num_items)
+    alone.feedback_sum = alone.feedback_paths = None
+    train(alone, config, SPLIT.train, SPLIT.valid_targets, progress=False)
+    for name, tensor in graph.feedback_sum.named_parameters():
+        torch.testing.assert_close(whole.feedback_sum.get_parameter(name), tensor)
+    for name, tensor in alone.sequence_encoder.named_parameters():
+        own = whole.sequence_encoder.get_parameter(name)
+        torch.testing.assert_close(own, tensor)

@@ -10,7 +10,7 @@ import torch
 from emorec.building import build_model
 from emorec.data.feedback import Feedback
 from emorec.training import loop as training
-from emorec.training import losses, validation
+from emorec.training import losses, parts, validation
 from emorec.training.loop import train
 from emorec.training.sampling import ItemSampler
 from tests.small import small_config, small_log
@@ -53,9 +53,9 @@ def test_each_epoch_has_an_order_moments_and_dropout_of_its_own(monkeypatch):
     def note(batches, *_):
         epochs.append(batches)
 
-    made = training.training_batches
-    monkeypatch.setattr(training, "training_batches", lambda *a: note(list(made(*a))) or epochs[-1])
-    spy(monkeypatch, training._Learner, "_step", lambda *_: seeds.append(torch.initial_seed()))
+    made = parts.training_batches
+    monkeypatch.setattr(parts, "training_batches", lambda *a: note(list(made(*a))) or epochs[-1])
+    spy(monkeypatch, training._Loop, "_step", lambda *_: seeds.append(torch.initial_seed()))
     run(small_config("training.epochs=2", "training.batch_size=2", "sequence.max_length=3"))
     orders = [[batch.sequences.user.tolist() for batch in batches] for batches in epochs]
     assert len(orders) == 2 and orders[0] != orders[1]
@@ -118,8 +118,8 @@ def test_a_model_of_the_graph_alone_learns_from_what_the_graph_is_older_than(mon
             wanted.append(int((batch.sees_graph[:, None] & batch.targets.exists).sum()))
             yield batch
 
-    made = training.training_batches
-    monkeypatch.setattr(training, "training_batches", noted)
+    made = parts.training_batches
+    monkeypatch.setattr(parts, "training_batches", noted)
     spy(monkeypatch, losses, "bpr_loss", lambda _, target, __: learned.append(len(target)))
     run(small_config("training.epochs=1", preset="base-gat"))
     assert 0 < sum(wanted) < len(LOG)

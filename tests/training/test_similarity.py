@@ -2,7 +2,7 @@ import numpy as np
 from scipy import sparse
 
 from emorec.baselines import ItemKNN, RidgeKNN
-from emorec.inference.neighbours import similar_items
+from emorec.training.similarity import similar_items
 from tests.small import random_events, small_log
 
 

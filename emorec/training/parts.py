@@ -1,0 +1,178 @@
+"""The parts of a model that are trained one after the other: the feedback sum, then the encoders.
+
+They share no parameters, and what suits one does not suit the other: the sum starts from singular
+vectors and needs small steps, and each overfits after a number of epochs of its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emorec.config import Config
+from emorec.data.interactions import Interactions
+from emorec.data.sequences import EventSequences
+from emorec.nn.feedback_sum import FeedbackSum
+from emorec.nn.model import Recommender
+from emorec.nn.polarity import ItemPolarity
+from emorec.training.averaging import ParameterAverage
+from emorec.training.batches import TrainingBatch, half_batches, num_batches, training_batches
+from emorec.training.checkpoint import ENCODERS, GRAPH, EpochRecord
+from emorec.training.losses import Objective, sum_loss
+from emorec.training.sampling import ItemSampler
+
+__all__ = ["Part", "chosen_epochs", "parts_of", "selected_score"]
+
+
+def selected_score(config: Config, part: str) -> str:
+    """The validation score that chooses a part's epoch; the sum predicts likes, whatever else."""
+    return "ndcg_likes" if part == GRAPH else config.evaluation.select
+
+
+def chosen_epochs(config: Config, records: list[EpochRecord]) -> dict[str, int]:
+    """The epoch that validation chose, of each part that was trained."""
+    best: dict[str, EpochRecord] = {}
+    for record in records:
+        select = selected_score(config, record.part)
+        known = best.get(record.part)
+        if record.valid and (known is None or record.valid[select] > known.valid[select]):
+            best[record.part] = record
+    return {part: record.epoch for part, record in best.items()}
+
+
+def parts_of(
+    model: Recommender, config: Config, events: EventSequences, log: Interactions
+) -> list[Part]:
+    """The parts of a model that are trained, in order.
+
+    Args:
+        model: The model.
+        config: The run.
+        events: The events to train on, as sequences.
+        log: The same as a log.
+    """
+    parts: list[Part] = []
+    if model.feedback_sum is not None:
+        parts.append(_GraphPart(model, config, events, log))
+    if model.item_embedding is not None:
+        parts.append(_EncoderPart(model, config, events, log))
+    return parts
+
+
+class Part(ABC):
+    """What the loop needs to know of a part.
+
+    Attributes:
+        name: Of the part, in records and file names.
+        optimizer: Of its parameters.
+        average: Moving average of its parameters, or None.
+        learning_rate: At the start of training.
+        steps_per_epoch: Batches of an epoch.
+        no_target: What to say where no event is a target.
+    """
+
+    name: str
+    optimizer: torch.optim.Optimizer
+    average: ParameterAverage | None = None
+    learning_rate: float
+    steps_per_epoch: int
+    no_target: str
+
+    @abstractmethod
+    def batches(self, rng: np.random.Generator) -> Iterator[TrainingBatch]:
+        """The batches of an epoch."""
+
+    @abstractmethod
+    def loss(self, batch: TrainingBatch, rng: np.random.Generator) -> Tensor | None:
+        """The loss of a batch, with gradient; None for a batch without a target."""
+
+    @abstractmethod
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained."""
+
+
+class _GraphPart(Part):
+    """The feedback sum: half of a user's events, chosen at random, predicts likes of the other."""
+
+    name = GRAPH
+    no_target = "no event is a target: the feedback sum learns from likes, and no event is one"
+
+    def __init__(
+        self, model: Recommender, config: Config, events: EventSequences, log: Interactions
+    ) -> None:
+        options = config.graph
+        source = model.graph_source(events, log.num_items)
+        assert model.feedback_sum is not None and source is not None
+        self._sum: FeedbackSum = model.feedback_sum
+        self._events, self._source, self._batch_size = events, source, options.batch_size
+        self.learning_rate = options.learning_rate
+        self.optimizer = torch.optim.AdamW(
+            self._sum.parameters(), lr=options.learning_rate, weight_decay=0.0, fused=True
+        )
+        self.steps_per_epoch = -(-int((events.lengths > 0).sum()) // options.batch_size)
+
+    def batches(self, rng: np.random.Generator) -> Iterator[TrainingBatch]:
+        return half_batches(self._events, self._source, self._batch_size, rng)
+
+    def loss(self, batch: TrainingBatch, rng: np.random.Generator) -> Tensor | None:
+        return sum_loss(self._sum, batch)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self._sum.parameters())
+
+
+class _EncoderPart(Part):
+    """Encoders and polarity head: windows of histories predict what comes next."""
+
+    name = ENCODERS
+
+    def __init__(
+        self, model: Recommender, config: Config, events: EventSequences, log: Interactions
+    ) -> None:
+        options = config.training
+        self._model, self._config, self._events = model, config, events
+        self._source = None
+        if model.graph_encoder is not None:
+            self._source = model.graph_source(events, log.num_items)
+        self.learning_rate = options.learning_rate
+        self.optimizer = torch.optim.AdamW(
+            self._groups(), lr=options.learning_rate, weight_decay=0.0, fused=True
+        )
+        if options.averaging:
+            self.average = ParameterAverage(model, options.averaging)
+        items = np.unique(log.item)
+        sampler = ItemSampler(events, items, log.num_items, config.loss.use_negatives)
+        self._objective = Objective(model, config.loss, sampler)
+        self.steps_per_epoch = num_batches(events, config.sequence.max_length, options.batch_size)
+        self.no_target = (
+            f"no event is a target: loss.targets is {config.loss.targets!r}, and no train event is "
+            "of that kind"
+        )
+
+    def batches(self, rng: np.random.Generator) -> Iterator[TrainingBatch]:
+        config = self._config
+        max_length, horizon = config.sequence.max_length, config.loss.horizon
+        batch_size = config.training.batch_size
+        return training_batches(self._events, self._source, max_length, batch_size, rng, horizon)
+
+    def loss(self, batch: TrainingBatch, rng: np.random.Generator) -> Tensor | None:
+        return self._objective(batch, rng)
+
+    def parameters(self) -> list[nn.Parameter]:
+        model = self._model
+        of_sum = set() if model.feedback_sum is None else set(model.feedback_sum.parameters())
+        return [each for each in model.parameters() if each not in of_sum]
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """All parameters; the polarity's vectors of items have a weight decay of their own."""
+        polarity, decay = self._model.polarity, self._config.loss.polarity_decay
+        tables = polarity.tables() if isinstance(polarity, ItemPolarity) else []
+        of_tables = {id(table) for table in tables}
+        others = [each for each in self.parameters() if id(each) not in of_tables]
+        groups: list[dict[str, Any]] = [{"params": others}]
+        return groups + ([{"params": tables, "weight_decay": decay}] if tables else [])
