@@ -4,8 +4,8 @@
     python benchmarks/quality.py train --dataset ml-1m --data-dir DATA --seed 2
     python benchmarks/quality.py table --dataset ml-1m --data-dir DATA --lists LISTS
 
-``train`` makes one run of the flagship per seed: validation chooses the epoch, and learning goes
-on with the validation split. Seeds after the first stop at the epoch that the first one chose.
+``train`` makes one run of the flagship per seed, with the preset's defaults: validation chooses
+the epoch, and learning goes on with the validation split.
 ``table`` tunes the simple recommenders on validation, reads the lists of other projects'
 recommenders (see ``peer_lists.py``) and evaluates all of them with one scorer:
 ``results/quality-DATASET.md``, ``.json`` and ``.svg``, and the tables of README.md and
@@ -48,7 +48,8 @@ from emorec.recommender import EmoRec
 from emorec.run_folder import read_config, save_split
 from emorec.storage.files import write_text
 from emorec.storage.tensors import load_tensors
-from emorec.training.checkpoint import EpochRecord
+from emorec.training.checkpoint import ENCODERS, EpochRecord
+from emorec.training.parts import chosen_epochs
 
 FIRST_SEED = 1
 AVERSIONS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)  # those that validation chooses from
@@ -102,13 +103,7 @@ def train(
     torch.set_num_threads(1)
     folder = run_folder(runs, dataset, holdout, seed)
     split = holdout.split(load_dataset(dataset, data_dir))
-    if seed == FIRST_SEED:
-        config = load_config(settings=(f"data.dataset={dataset}", *settings))
-    else:
-        if settings:
-            raise click.UsageError(f"--set belongs to seed {FIRST_SEED}; others follow it")
-        first = run_folder(runs, dataset, holdout, FIRST_SEED)
-        config = read_config(first).updated({"training": {"epochs": best_epoch(first)}}, "")
+    config = load_config(settings=(f"data.dataset={dataset}", *settings))
     config = config.updated({"training": {"seed": seed}, "split": holdout.settings}, "--seed")
     write_text(folder / "config.toml", config.to_toml())
     save_split(folder, split)
@@ -164,10 +159,8 @@ def records_of(folder: Path) -> list[EpochRecord]:
 
 
 def best_epoch(folder: Path) -> int:
-    """The epoch that validation chose."""
-    select = read_config(folder).evaluation.select
-    valid = [record for record in records_of(folder) if record.valid]
-    return max(valid, key=lambda record: record.valid[select]).epoch
+    """The epoch of the encoders that validation chose."""
+    return chosen_epochs(read_config(folder), records_of(folder))[ENCODERS]
 
 
 def learning_curve(folder: Path) -> list[tuple[float, float]]:
@@ -251,9 +244,9 @@ def low_dislike_aversion(split: Split, folder: Path, refitted: Recommender) -> f
     the largest one is returned.
     """
     model = validated_model(split, folder)
-    if model.neighbours is not None and refitted.neighbours is not None:
-        model.neighbours.weight.copy_(refitted.neighbours.weight)  # chosen by then
-        model.neighbours.decay_length.copy_(refitted.neighbours.decay_length)
+    for name, buffer in refitted.named_buffers():
+        if name.endswith(("ranking_weight", "decay_length")):  # chosen by then
+            model.get_buffer(name).copy_(buffer)
     users = np.unique(split.valid_targets.user)
     scorer = CachingScorer(model, split.train)
 
@@ -286,10 +279,7 @@ def validated_model(split: Split, folder: Path) -> Recommender:
 def flagship_facts(
     split: Split, model: Recommender, folders: list[Path], aversion: float
 ) -> dict[str, Any]:
-    """Settings, cost, PolAUC and what a dislike changes, of the first seed's run.
-
-    The seconds are of the last seed's, which trains for as long as the first one chose.
-    """
+    """Settings, cost, PolAUC and what a dislike changes, of the first seed's run."""
     model.aversion = aversion
     step = max(1, len(np.unique(split.test.user)) // RESPONSIVE_USERS)
     near = ItemKNN(neighbours=NEIGHBOURS + 1).fit(split.train).similarity
@@ -301,16 +291,16 @@ def flagship_facts(
         K,
     ).mean()
     cost = json.loads((folders[0] / "cost.json").read_text())
-    neighbours: dict[str, float | None] = {}
-    if model.neighbours is not None:
-        decay_length = model.neighbours.decay_length.item()
-        neighbours["neighbours"] = model.neighbours.weight.item()
-        neighbours["decay_length"] = decay_length if math.isfinite(decay_length) else None
+    chosen = {
+        name: buffer.item() if math.isfinite(buffer) else None
+        for name, buffer in model.named_buffers()
+        if name.endswith(("ranking_weight", "decay_length"))
+    }
     return {
-        "settings": {"aversion": aversion, **neighbours},
+        "settings": {"aversion": aversion, **chosen},
         "seeds": len(folders),
         "epochs": best_epoch(folders[0]),
-        "training_seconds": round(sum(record.seconds for record in records_of(folders[-1])), 1),
+        "training_seconds": round(sum(record.seconds for record in records_of(folders[0])), 1),
         **cost,
         "polarity_auc": mean_auc(ModelScorer(model, split.history), split),
         **{key: round(float(value), 4) for key, value in answer.items()},

@@ -134,7 +134,7 @@ class TestBadInput:
         def fails(*_, **__):
             raise error
 
-        monkeypatch.setattr("emorec.training.loop.training_batches", fails)
+        monkeypatch.setattr("emorec.training.parts.training_batches", fails)
         assert_fails(
             cli.train, "--dataset", log, "--run-dir", tmp_path / "run", *TINY,
             message="out of memory .*Unable to allocate 7 TiB.; lower training.batch",
@@ -144,7 +144,7 @@ class TestBadInput:
         def fails(*_, **__):
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr("emorec.training.loop.training_batches", fails)
+        monkeypatch.setattr("emorec.training.parts.training_batches", fails)
         with pytest.raises(RuntimeError, match="a bug"):
             call(cli.train, "--dataset", log, "--run-dir", tmp_path / "run", *TINY)
 
