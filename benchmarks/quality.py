@@ -58,6 +58,7 @@ FRONTIER = (*AVERSIONS, 13.0, 16.0)  # those that the plot shows
 # dislikes as a share of its value without aversion.
 MOST_DISLIKED, MOST_RECALLED = 0.25, 2 / 3
 RESPONSIVE_USERS = 500
+PLAYS = 5
 
 dataset_options = [
     click.option("--dataset", required=True, help="Name of a data set."),
@@ -283,13 +284,14 @@ def flagship_facts(
     model.aversion = aversion
     step = max(1, len(np.unique(split.test.user)) // RESPONSIVE_USERS)
     near = ItemKNN(neighbours=NEIGHBOURS + 1).fit(split.train).similarity
-    answer = evaluate_responsiveness(
-        lambda log: ModelScorer(model, log),
-        split.history,
-        np.unique(split.test.user)[::step],
-        near,
-        K,
-    ).mean()
+    asked = np.unique(split.test.user)[::step]
+
+    def responsive(plays: int) -> Any:
+        return evaluate_responsiveness(
+            lambda log: ModelScorer(model, log), split.history, asked, near, K, plays=plays
+        ).mean()
+
+    answer, later = responsive(0), responsive(PLAYS)
     cost = json.loads((folders[0] / "cost.json").read_text())
     chosen = {
         name: buffer.item() if math.isfinite(buffer) else None
@@ -304,6 +306,7 @@ def flagship_facts(
         **cost,
         "polarity_auc": mean_auc(ModelScorer(model, split.history), split),
         **{key: round(float(value), 4) for key, value in answer.items()},
+        f"responsiveness after {PLAYS} plays": round(float(later["responsiveness"]), 4),
     }
 
 

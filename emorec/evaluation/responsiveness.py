@@ -54,7 +54,7 @@ def responsiveness(
             non-zero, x itself left out. It must not change with the event; a matrix such as the
             ``similarity`` of an `ItemKNN` of the training data is meant.
         k: How many items of each list count.
-        control: Lists of the control, like ``after``; None for the no-op.
+        control: Lists of the control, like ``after`` or ``before``; None for the no-op.
 
     Returns:
         One row per list, float64: ``responsiveness`` in [-1, 1], ``left``, ``left_control`` and
@@ -81,7 +81,9 @@ def responsiveness(
     kept = (
         np.ones_like(stays)
         if control is None
-        else _in_lists(base, _without("control", control, shown, k, may_hold=False))
+        else _in_lists(
+            base, _without("control", control, shown, k, may_hold=control.items.shape[1] > k)
+        )
     )
     is_item = base >= 0
     near = _is_stored(neighbours[shown], base) & is_item
@@ -105,6 +107,7 @@ def evaluate_responsiveness(
     neighbours: sparse.csr_matrix,
     k: int,
     chunk_size: int | None = None,
+    plays: int = 0,
 ) -> pd.DataFrame:
     """Lets each user dislike the item on top of their list, and compares the lists.
 
@@ -119,11 +122,14 @@ def evaluate_responsiveness(
         neighbours: See `responsiveness`.
         k: Length of the lists.
         chunk_size: Users scored at a time, see `recommend_top_k`.
+        plays: Events that follow the dislike before the lists are made: the user plays (implicit
+            positive feedback) the items that came after the first k + 1, in order. The control has
+            the same plays.
 
     Returns:
         What `responsiveness` returns for an explicit dislike against the no-op, by user, and
         ``over_like``: the responsiveness with an explicit like of the same item as the control.
-        Users without any candidate are left out.
+        Users without any candidate, or without items to play, are left out.
 
     Raises:
         ValueError: If a user is out of range or occurs twice.
@@ -131,17 +137,25 @@ def evaluate_responsiveness(
     index = as_user_indices(users, history.num_users)
     if len(np.unique(index)) != len(index):
         raise ValueError("users must be distinct: each dislikes one item")
-    before = recommend_top_k(scorer_of(history), index, history, k + 1, chunk_size=chunk_size)
-    has_list = before.items[:, 0] >= 0
-    before = TopK(before.items[has_list], before.scores[has_list])
-    index, top = index[has_list.numpy()], before.items[:, 0].numpy()
+    size = k + 1 + plays
+    shown = recommend_top_k(scorer_of(history), index, history, size, chunk_size=chunk_size)
+    has_list = shown.items[:, 0] >= 0
+    if plays:
+        has_list &= shown.items[:, -1] >= 0
+    items = shown.items[has_list].numpy()
+    before = TopK(shown.items[has_list, : k + 1], shown.scores[has_list, : k + 1])
+    index, top = index[has_list.numpy()], items[:, 0]
 
-    def lists_after(feedback: Feedback) -> TopK:
-        log = with_events(history, index, top, feedback)
-        return recommend_top_k(scorer_of(log), index, log, k, chunk_size=chunk_size)
+    def lists_after(feedback: Feedback | None) -> TopK:
+        log = history if feedback is None else with_events(history, index, top, feedback)
+        for played in items[:, k + 1 :].T:
+            log = with_events(log, index, played, Feedback.IMPLICIT_POSITIVE)
+        length = k + 1 if feedback is None else k
+        return recommend_top_k(scorer_of(log), index, log, length, chunk_size=chunk_size)
 
     disliked, liked = map(lists_after, (Feedback.EXPLICIT_NEGATIVE, Feedback.EXPLICIT_POSITIVE))
-    result = responsiveness(before, disliked, top, neighbours, k)
+    control = lists_after(None) if plays else None
+    result = responsiveness(before, disliked, top, neighbours, k, control)
     against_like = responsiveness(before, disliked, top, neighbours, k, control=liked)
     result["over_like"] = against_like["responsiveness"]
     return result.set_index(pd.Index(index, name="user"))

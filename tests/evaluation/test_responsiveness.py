@@ -269,6 +269,24 @@ class TestJudgeResponsiveness:
         )
         assert found.index.tolist() == [1]
 
+    def test_plays_that_follow_are_part_of_the_control_too(self):
+        popular = MostPop().fit(self.LOG)
+        found = self.evaluate_scorer(lambda history: popular, plays=3)
+        assert (found["responsiveness"], found["locality"]) == (0, 1)
+        # This model knows the whole history, so that a dislike is not forgotten ...
+        lasting = self.evaluate_scorer(
+            lambda log: SignedKNN(self.NEIGHBOURS, log, weight=-3.0), plays=3
+        )
+        assert lasting["responsiveness"] > 0.3
+
+        def forgetful(log):  # ... and this one looks at each user's newest event alone.
+            newest = np.zeros(log.num_users, np.int64)
+            np.maximum.at(newest, log.user, log.time)
+            return SignedKNN(self.NEIGHBOURS, log.select(log.time == newest[log.user]), weight=-3.0)
+
+        assert abs(self.evaluate_scorer(forgetful, plays=3)["responsiveness"]) < 0.05
+        assert self.evaluate_scorer(forgetful)["responsiveness"] > 0.3
+
     def test_users_must_be_distinct(self):
         with pytest.raises(ValueError, match="users must be distinct"):
             evaluate_responsiveness(lambda history: None, self.LOG, [1, 1], self.NEIGHBOURS, 3)
