@@ -323,6 +323,17 @@ class TestErrors:
             load_text(tmp_path, f'preset = "emo-gat"\n[model]\n{setting}')
 
     @pytest.mark.parametrize(
+        ("preset", "setting", "message"),
+        [
+            ("emo-gat", "sequence.layers=0", "needs sequence.layers of at least 1, got 0"),
+            ("emorec", "data.time_column=", "needs a log with times: set data.time_column"),
+        ],
+    )
+    def test_what_the_time_of_the_request_needs(self, preset, setting, message):
+        with pytest.raises(ConfigError, match=f"sequence.request_time is true, which {message}"):
+            load_config(preset, settings=("sequence.request_time=true", setting))
+
+    @pytest.mark.parametrize(
         ("preset", "settings"),
         [("emo-sage-thp", ()), ("emorec", ("graph.conv=none", "graph.informs=everything"))],
     )

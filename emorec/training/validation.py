@@ -8,6 +8,7 @@ from torch import Tensor
 
 from emorec.config import Config
 from emorec.data.interactions import Interactions
+from emorec.data.requests import first_times
 from emorec.data.sequences import EventSequences
 from emorec.evaluation.scores import users_at_a_time
 from emorec.evaluation.top_k import TopK, evaluate, excluded_items, recommend_top_k
@@ -23,6 +24,8 @@ class TrainingError(RuntimeError):
 
 class Validation:
     """Evaluates a model on validation targets; what does not change in training is built once.
+
+    The time of a user's request is that of the user's first target.
 
     Args:
         model: The model in training.
@@ -46,7 +49,8 @@ class Validation:
         events: EventSequences,
         targets: Interactions,
     ) -> None:
-        self.scorer = ModelScorer(model, fit, config.training.device, events)
+        requests = first_times(targets, fit)
+        self.scorer = ModelScorer(model, fit, config.training.device, events, requests)
         self.targets = targets
         self.users = torch.from_numpy(np.unique(targets.user))
         self._config = config
