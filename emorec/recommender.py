@@ -296,7 +296,7 @@ class EmoRec:
             history = known if takes_all else history.followed_by(later, new_users=False)
         requests = newest_time(known)
         if at is not None:
-            requests = requests_at(at, wanted, known)
+            requests = requests_at(at, wanted, known, split.log.time_unit)
         elif before_test and later is None and (tested := self._test_times()) is not None:
             requests = tested
         device, seen = self.config.training.device, self.config.evaluation.seen

@@ -40,16 +40,18 @@ def first_times(held_out: Interactions, history: Interactions) -> np.ndarray:
     return first
 
 
-def requests_at(at: Any, users: Sequence[Any], log: Interactions) -> np.ndarray:
+def requests_at(
+    at: Any, users: Sequence[Any], log: Interactions, unit: TimeUnit | None = None
+) -> np.ndarray:
     """Times of requests that a caller gives, in the log's unit, by user index.
 
     Args:
         at: One time for all users, or a list of one per user. A time is a date (`datetime`, pandas
             ``Timestamp``, NumPy ``datetime64`` or ISO 8601 text; without a zone in UTC) or a number
-            (digits in text too) that counts the log's unit since 1970. Fractions of the unit are
-            cut off.
+            (digits in text too) that counts ``unit`` since 1970. Fractions of it are cut off.
         users: The users' own ids, ``B``; unknown ones are left out.
         log: The log.
+        unit: Unit of numbers, not finer than the log's; None: the log's.
 
     Returns:
         int64 ``[U]``; the largest int64 for other users.
@@ -58,8 +60,8 @@ def requests_at(at: Any, users: Sequence[Any], log: Interactions) -> np.ndarray:
         ValueError: If the log has no times, a time is not valid, the number of times is neither 1
             nor that of the users, or a user is given twice with different times.
     """
-    unit = log.time_unit
-    if unit == "none":
+    unit = unit or log.time_unit
+    if log.time_unit == "none":
         raise ValueError(f"at: the log has no times, got {shortened(at)!r}; leave at out")
     if isinstance(at, dict | set | frozenset | pd.DataFrame):
         raise ValueError(
@@ -72,7 +74,7 @@ def requests_at(at: Any, users: Sequence[Any], log: Interactions) -> np.ndarray:
             f"at has {count(len(values), 'time')} for {count(len(users), 'user')}; give one time "
             "for all users, or a list of one per user"
         )
-    ticks = np.broadcast_to(_ticks(values, unit), len(users))
+    ticks = np.broadcast_to(_ticks(values, unit, log.time_unit), len(users))
     index = log.users.indices(users)
     requests = np.full(log.num_users, _NEVER)
     requests[index[index >= 0]] = ticks[index >= 0]
@@ -92,11 +94,12 @@ def until(log: Interactions, requests: np.ndarray) -> Interactions:
         log: The log.
         requests: In the log's unit, int64 ``[U]``.
     """
-    return log.select(log.time <= requests[log.user])
+    is_known = log.time <= requests[log.user]
+    return log if is_known.all() else log.select(is_known)
 
 
-def _ticks(values: pd.Series, unit: TimeUnit) -> np.ndarray:
-    """Times of any kind, dtype object ``[N]``, as whole numbers in a unit."""
+def _ticks(values: pd.Series, unit: TimeUnit, finer: TimeUnit) -> np.ndarray:
+    """Times of any kind, dtype object ``[N]``, numbers in one unit, as whole numbers in a finer."""
     text = values.astype(str).str.strip()
     number = pd.to_numeric(text, errors="coerce").to_numpy(np.float64)
     is_number = np.isfinite(number)
@@ -111,16 +114,17 @@ def _ticks(values: pd.Series, unit: TimeUnit) -> np.ndarray:
     days = stamps.astype("datetime64[D]").astype(np.float64)
     days = np.where(is_number, number / TICKS_PER_DAY[unit], days)
     _refuse(days < 0, values, "is before 1970; times start there")
-    last = min(_LAST_DAY, (2**63 - 1) // TICKS_PER_DAY[unit] - 1)
+    last = min(_LAST_DAY, (2**63 - 1) // TICKS_PER_DAY[finer] - 1)
     year = np.datetime64(last, "D").astype("datetime64[Y]")
     _refuse(
         days > last,
         values,
         f"is after the year {year}; numbers count {_NAMES[unit]}, as in the log",
     )
-    ticks = stamps.astype(f"datetime64[{unit}]").astype(np.int64)
+    ticks = stamps.astype(f"datetime64[{finer}]").astype(np.int64)
     numbers = pd.to_numeric(text[is_number]).to_numpy()  # whole numbers stay exact
-    ticks[is_number] = np.floor(numbers).astype(np.int64)
+    factor = TICKS_PER_DAY[finer] // TICKS_PER_DAY[unit]
+    ticks[is_number] = np.floor(numbers).astype(np.int64) * factor
     return ticks
 
 

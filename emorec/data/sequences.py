@@ -240,13 +240,12 @@ class EventSequences:
         length = self.lengths[user] if stop is None else stop
         start = np.maximum(length - (max_length - 1), 0)
         batch = self._batch(user, start, length - start)
-        last, event = batch.last.numpy(), self.offsets[user] + length - 1
-        is_event = length > 0
-        waited: np.ndarray = np.zeros(len(user))
+        has_events = length > 0
+        waited: np.ndarray = np.zeros(len(user))  # from the last event to the request
         if request is not None:
-            elapsed = request[is_event] - self.time[event[is_event]]  # int64, exact
-            waited[is_event] = elapsed / self.ticks_per_day
-        batch.days_to_next[last] = torch.from_numpy(waited)
+            last = (self.offsets[user] + length - 1)[has_events]
+            waited[has_events] = (request[has_events] - self.time[last]) / self.ticks_per_day
+        batch.days_to_next[batch.last] = torch.from_numpy(waited)
         return batch
 
     def _batch(self, user: np.ndarray, start: np.ndarray, count: np.ndarray) -> SequenceBatch:
@@ -255,6 +254,7 @@ class EventSequences:
         first = (self.offsets[user] + start)[row[is_event]]
         event = first + position[is_event] - 1
         elapsed = self.time[event] - self.time[first]  # int64, exact
+        # In training, a target follows the last token; at inference, the request replaces it.
         following = np.minimum(event + 1, len(self.time) - 1)
         to_next = self.time[following] - self.time[event]
 

@@ -64,6 +64,11 @@ class TestRequestsAt:
         assert requests_at("1970-01-01T00:00:10.123456789", [0], log).tolist() == [ticks]
         assert requests_at(ticks, [0], log).tolist() == [ticks]
 
+    def test_numbers_in_a_coarser_unit(self):
+        log = small_log([(0, 0, 0, 5)], 1, 1, "ms")
+        assert requests_at([1_700_000_000], [0], log, "s").tolist() == [1_700_000_000_000]
+        assert requests_at("1970-01-01T00:00:00.25", [0], log, "s").tolist() == [250]
+
     def test_whole_numbers_are_exact(self):
         log = small_log([(0, 0, 0, 5)], 1, 1, "ns")
         assert requests_at(1_700_000_000_123_456_789, [0], log).tolist() == [

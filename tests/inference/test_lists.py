@@ -381,6 +381,14 @@ class TestAt:
         assert unseen[0] not in own and unseen[1] in own
         assert unseen[0] in lists[lists["user"] == "a late one"]["item"].tolist()
 
+    def test_a_number_is_in_the_unit_of_the_log_whatever_that_of_events(self, fitted):
+        newest = int(LOG.time.max())
+        rows = [[USERS[0], LOG.items.ids[0], 5, 1000 * newest + 1]]
+        events = pd.DataFrame(rows, columns=["user_id", "item_id", "rating", "timestamp"])
+        users = [USERS[self.user]]
+        lists = fitted.recommend(users, events=events, at=int(self.times[4]))
+        pd.testing.assert_frame_equal(lists, fitted.recommend(users, at=int(self.times[4])))
+
     @pytest.mark.parametrize(
         ("at", "message"),
         [
