@@ -53,6 +53,7 @@ def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
                 decay=sequence.decay,
                 projections=sequence.projections,
                 feedback_input=sequence.feedback_input,
+                request_time=sequence.request_time,
                 dropout=sequence.dropout,
                 attention=sequence.attention,
             )

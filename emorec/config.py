@@ -164,6 +164,11 @@ class SequenceConfig(_Section):
     decay: Literal["multiplicative", "additive"] = "multiplicative"
     projections: bool = Field(False, description="learned queries, keys and outputs")
     feedback_input: bool = Field(False, description="the kind of feedback of each event as input")
+    request_time: bool = Field(
+        False,
+        description="the time from the last event to the request as input; in evaluation, to the "
+        "first held-out event",
+    )
     dropout: float = Field(0.2, ge=0, lt=1)
     attention: Literal["auto", "reference", "fused"] = Field(
         "auto", description="auto: the compiled operator where it can be used"
@@ -425,6 +430,13 @@ def _contradiction(config: Config) -> str:
         )
     if model.start == "log" and not has_encoder:
         return "model.start is 'log', which needs the item embeddings of an encoder"
+    if sequence.request_time and not has_sequence:
+        return (
+            "sequence.request_time is true, which needs sequence.layers of at least 1, got 0: only "
+            "the sequence encoder has times"
+        )
+    if sequence.request_time and not data.time_column:
+        return "sequence.request_time is true, which needs a log with times: set data.time_column"
     if model.polarity == "item" and not has_sequence:
         return (
             "model.polarity is 'item', which is predicted from a user's events and needs "

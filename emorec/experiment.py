@@ -66,12 +66,15 @@ class Comparison:
         predictions: What `evaluate_polarity` returns.
         settings: Those of the baselines, by name.
         notes: Remarks on the results, one line each.
+        request_time: Names of the runs whose lists depend on the time of each user's first held-out
+            event; all others do not.
     """
 
     results: dict[str, Evaluation]
     predictions: dict[str, dict[str, float]]
     settings: dict[str, dict[str, float]]
     notes: list[str]
+    request_time: list[str]
 
 
 def load_data(
@@ -201,8 +204,19 @@ def compare_runs(runs: Mapping[str, EmoRec], k: int, progress: bool = True) -> C
             if baseline.settings:
                 notes.append(f"{name}: {baseline}")
             bar.update()
-    repeats = _note_of_repeats(split, options.seen)
-    return Comparison(results, evaluate_polarity(runs), settings, [*repeats, *notes])
+    timed = [name for name, run in runs.items() if run.config.sequence.request_time]
+    notes = [*_note_of_request_time(timed), *_note_of_repeats(split, options.seen), *notes]
+    return Comparison(results, evaluate_polarity(runs), settings, notes, timed)
+
+
+def _note_of_request_time(names: list[str]) -> list[str]:
+    """A note on the runs whose lists depend on the time of the held-out events."""
+    if not names:
+        return []
+    return [
+        f"{', '.join(names)}: given the time of each user's first held-out event "
+        "(sequence.request_time); no other row is"
+    ]
 
 
 def _note_of_repeats(split: Split, seen: SeenItems) -> list[str]:
@@ -282,6 +296,7 @@ def write_results(
         "models": {name: each.summary() for name, each in comparison.results.items()},
         "baselines": comparison.settings,
         "seen": config.evaluation.seen,
+        "request_time": comparison.request_time,
         "predicted_polarity": comparison.predictions,
         "epochs": len(records),
         "training_seconds": round(sum(record.seconds for record in records), 1),

@@ -17,6 +17,7 @@ from emorec.config import Config, SplitConfig, load_config
 from emorec.data.datasets import DATASETS
 from emorec.data.interactions import Interactions, k_core, require_choice
 from emorec.data.readers import read_interactions
+from emorec.data.requests import first_times, newest_time, requests_at
 from emorec.data.rules import NoRuleMatches
 from emorec.data.splits import Split, hold_out_validation
 from emorec.data.tables import as_frame
@@ -126,6 +127,10 @@ class EmoRec:
             data = k_core(data, core.min_user_events, core.min_item_events)
             data = hold_out_validation(data, options.method, options.n, options.quantile)
         require_choice(data.train, "the log")
+        if self.config.sequence.request_time and data.train.time_unit == "none":
+            raise ValueError(
+                "sequence.request_time is true, which needs a log with times; this one has none"
+            )
         config, valid = self.config, data.valid_targets
         if not len(valid):
             epochs = count(most_epochs(config, valid), "epoch")
@@ -205,8 +210,19 @@ class EmoRec:
         return self._split
 
     def scorer(self) -> ModelScorer:
-        """Returns a scorer of all items for user indices, given the train and validation events."""
-        return ModelScorer(self.model, self.split.history, self.config.training.device)
+        """Returns a scorer of all items for user indices, given the train and validation events.
+
+        With ``sequence.request_time``, the time of a user's request is that of the user's first
+        test event.
+        """
+        split, device = self.split, self.config.training.device
+        return ModelScorer(self.model, split.history, device, requests=self._test_times())
+
+    def _test_times(self) -> np.ndarray | None:
+        """The time of each user's first test event; None for a model that does not encode it."""
+        if not self.config.sequence.request_time:
+            return None
+        return first_times(self.split.test, self.split.history)
 
     def recommend(
         self,
@@ -214,6 +230,7 @@ class EmoRec:
         k: int = 10,
         events: Any = None,
         *,
+        at: Any = None,
         allow_seen: bool | None = None,
         before_test: bool | None = None,
         progress: bool = False,
@@ -221,10 +238,18 @@ class EmoRec:
         """Recommends the top k items to each user.
 
         Args:
-            users: The users' own ids. Unknown users get the most popular items, and a warning.
+            users: The users' own ids. Unknown users, and those without an event until ``at``, get
+                the most popular items, and a warning.
             k: Length of the lists; they are shorter where the catalogue ends.
             events: New events of known or new users, in any form that `fit` takes except a split,
                 with the same columns. The lists reflect them at once; nothing is trained.
+            at: Time of the request: a date (`datetime`, pandas ``Timestamp`` or ISO 8601 text;
+                without a zone in UTC) or a number in the log's unit since 1970. One for all users,
+                or a list of one per user. The users' later events are left out of the lists and of
+                what they have seen; what was learned from them is not. Models with
+                ``sequence.request_time`` also use the time since the last event. None: the time of
+                the newest event of all; with ``before_test`` and such a model, that of each user's
+                first test event.
             allow_seen: Whether lists may hold items that their user has seen; None: as
                 ``evaluation.seen`` says, by default not.
             before_test: True: use only the events before the test split, for lists that are to be
@@ -246,8 +271,8 @@ class EmoRec:
                 where `fit` was given a test split.
 
         Raises:
-            ValueError: If ``k`` is not a whole number of at least 1, the events cannot be used, or
-                ``users`` is not a list of ids.
+            ValueError: If ``k`` is not a whole number of at least 1, the events cannot be used,
+                ``users`` is not a list of ids, ``at`` is not a valid time or the log has no times.
         """
         if isinstance(users, str):
             raise ValueError(f"users must be a list of ids, such as [{users!r}], got {users!r}")
@@ -272,10 +297,15 @@ class EmoRec:
             known = history.followed_by(later)  # of users, too, that the model has no vector of
             takes_all = self._takes_users_of(later, history)
             history = known if takes_all else history.followed_by(later, new_users=False)
+        requests = newest_time(known)
+        if at is not None:
+            requests = requests_at(at, wanted, known, split.log.time_unit)
+        elif before_test and later is None and (tested := self._test_times()) is not None:
+            requests = tested
         device, seen = self.config.training.device, self.config.evaluation.seen
         if allow_seen is not None:
             seen = "include" if allow_seen else "exclude"
-        return make_lists(self.model, wanted, history, known, k, device, seen, progress)
+        return make_lists(self.model, wanted, history, known, requests, k, device, seen, progress)
 
     def _later(self, events: Any) -> Interactions | None:
         """New events as interactions; None if there are none."""

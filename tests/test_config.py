@@ -332,6 +332,17 @@ class TestErrors:
         with pytest.raises(ConfigError, match=f"{message} sequence.layers"):
             load_text(tmp_path, f'preset = "emo-gat"\n[model]\n{setting}')
 
+    @pytest.mark.parametrize(
+        ("preset", "setting", "message"),
+        [
+            ("emo-gat", "sequence.layers=0", "needs sequence.layers of at least 1, got 0"),
+            ("emorec", "data.time_column=", "needs a log with times: set data.time_column"),
+        ],
+    )
+    def test_what_the_time_of_the_request_needs(self, preset, setting, message):
+        with pytest.raises(ConfigError, match=f"sequence.request_time is true, which {message}"):
+            load_config(preset, settings=("sequence.request_time=true", setting))
+
     @pytest.mark.parametrize("setting", ["graph.signed=true", "graph.half_life=7"])
     def test_sums_have_signs_and_decay_of_their_own(self, setting):
         with pytest.raises(ConfigError, match="graph.conv is 'sum', which has signs and a decay"):

@@ -182,6 +182,25 @@ class TestRun:
         users = split.train.users.ids
         assert again.recommend(users).equals(recommender.recommend(users))
 
+    def test_marks_runs_that_are_given_the_time_of_the_held_out_events(self, csv, tmp_path):
+        config = config_for(csv).with_settings("sequence.request_time=true", "evaluation.k=4")
+        folder = tmp_path / "run"
+        split, _ = prepare(config, folder)
+        run = train_run(config, split, folder, progress=False)
+        other = EmoRec(config=config_for(csv)).fit(split, progress=False)
+        comparison = compare_runs({"timed": run, "other": other}, 4)
+        assert comparison.request_time == ["timed"]
+        assert comparison.notes[0] == (
+            "timed: given the time of each user's first held-out event (sequence.request_time); "
+            "no other row is"
+        )
+        write_results(folder, config, split, comparison, run.records)
+        assert json.loads((folder / "results.json").read_text())["request_time"] == ["timed"]
+        assert html.escape(comparison.notes[0]) in (folder / "report.html").read_text()
+        without = compare_runs({"other": other}, 4)
+        assert without.request_time == []
+        assert not any("request_time" in note for note in without.notes)
+
     def test_a_second_call_goes_on(self, csv, tmp_path):
         config = config_for(csv)
         split, _ = prepare(config, tmp_path / "run")

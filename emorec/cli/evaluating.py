@@ -63,6 +63,9 @@ def evaluate(
     NDCG      divides by what k hits would give, however few items are held out
     both      NDCG of likes less that of dislikes
 
+    Runs with sequence.request_time are given the time of each user's first held-out event. A note
+    names them; in JSON they have request_time true.
+
     If the model predicts which items a user will like, its predictions for the held-out events are
     evaluated too, beside the item prior: how often a like is ranked above a dislike
     of the same user (PolAUC) or of any user (ROC-AUC), the mean squared error (Brier), and the
@@ -92,6 +95,7 @@ def evaluate(
             name: (results[name].summary() if name in results else {})
             | predictions.get(name, {})
             | ({"settings": settings[name]} if name in settings else {})
+            | ({"request_time": True} if name in comparison.request_time else {})
             for name in results | predictions
         }
         compared = {

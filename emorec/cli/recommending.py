@@ -38,6 +38,13 @@ _IDS = ("user", "item")
     "timestamp). The lists reflect them; nothing is trained.",
 )
 @click.option(
+    "--at",
+    help="Time of the request: an ISO date such as 2026-11-29T10:00, without a zone in UTC, or a "
+    "number as in the log. Later events of the users are left out; models with "
+    "sequence.request_time also use the time since the last event.  [default: the time of the "
+    "newest event]",
+)
+@click.option(
     "-k", type=click.IntRange(1), default=10, show_default=True, help="Length of the lists."
 )
 @click.option(
@@ -61,6 +68,7 @@ def recommend(
     users: tuple[str, ...],
     all_users: bool,
     events: Path | None,
+    at: str | None,
     k: int,
     output: str,
     allow_seen: bool | None,
@@ -70,7 +78,8 @@ def recommend(
 ) -> None:
     """Recommend items to users, from a trained RUN.
 
-    Users without an event in the run or in --events get the most popular items; a note says so.
+    Users without an event in the run or in --events, up to --at, get the most popular items; a note
+    says so.
 
     The column score is the value that the model ranks by, comparable within one list only; it is
     empty for popular items. Ids are printed unchanged; in tables, and in csv on a terminal, control
@@ -81,6 +90,7 @@ def recommend(
     Examples:
       emorec-recommend runs/ml-1m-emorec-20260102-030405 --user 42
       emorec-recommend RUN --user 42 --user somebody-new --events today.csv --aversion 4
+      emorec-recommend RUN --user 42 --at 2026-11-29T10:00
       emorec-recommend RUN --all-users --format csv > lists.csv
     """  # noqa: D301
     if bool(users) == all_users:
@@ -88,7 +98,7 @@ def recommend(
     recommender = load_run(run, backend, aversion, device)
     wanted = list(recommender.split.log.users.ids if all_users else users)
     lists = recommender.recommend(
-        wanted, k, events, allow_seen=allow_seen, progress=sys.stderr.isatty()
+        wanted, k, events, at=at, allow_seen=allow_seen, progress=sys.stderr.isatty()
     )
     served = set(lists["user"])
     without = [user for user in dict.fromkeys(wanted) if user not in served]

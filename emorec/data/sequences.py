@@ -28,6 +28,8 @@ class SequenceBatch:
         item: Item of each token, int64 ``[T]``; `CLS` opens each sequence.
         feedback: Kind of feedback of each token, int64 ``[T]``; `CLS` likewise.
         days: Days since the first event of the sequence, float64 ``[T]``; 0 at [CLS].
+        days_to_next: Days from each event to the user's next one or, from the last token, to the
+            time of the request, float64 ``[T]``; 0 at [CLS].
         position: 0 at [CLS], then 1, 2, ..., int32 ``[T]``.
         cu_seqlens: Where the sequences begin and end, int64 ``[B + 1]``.
     """
@@ -36,6 +38,7 @@ class SequenceBatch:
     item: Tensor
     feedback: Tensor
     days: Tensor
+    days_to_next: Tensor
     position: Tensor
     cu_seqlens: Tensor
 
@@ -218,15 +221,32 @@ class EventSequences:
         )
 
     def inference_batch(
-        self, user: np.ndarray, max_length: int, stop: np.ndarray | None = None
+        self,
+        user: np.ndarray,
+        max_length: int,
+        stop: np.ndarray | None = None,
+        request: np.ndarray | None = None,
     ) -> SequenceBatch:
         """``max_length`` tokens, as in training: [CLS] and the newest of each user's events.
 
-        With ``stop`` ``[B]`` they are the newest of the first so many (all by default).
+        Args:
+            user: Users, int64 ``[B]``.
+            max_length: Tokens of a sequence at most.
+            stop: Take the newest of so many of each user's oldest events, int64 ``[B]``; None: of
+                all.
+            request: Time of each user's request, not before those events, int64 ``[B]``; None: that
+                of the last event.
         """
         length = self.lengths[user] if stop is None else stop
         start = np.maximum(length - (max_length - 1), 0)
-        return self._batch(user, start, length - start)
+        batch = self._batch(user, start, length - start)
+        has_events = length > 0
+        waited: np.ndarray = np.zeros(len(user))  # from the last event to the request
+        if request is not None:
+            last = (self.offsets[user] + length - 1)[has_events]
+            waited[has_events] = (request[has_events] - self.time[last]) / self.ticks_per_day
+        batch.days_to_next[batch.last] = torch.from_numpy(waited)
+        return batch
 
     def _batch(self, user: np.ndarray, start: np.ndarray, count: np.ndarray) -> SequenceBatch:
         row, position = ranges(np.zeros(len(user), dtype=np.int64), count + 1)
@@ -234,6 +254,9 @@ class EventSequences:
         first = (self.offsets[user] + start)[row[is_event]]
         event = first + position[is_event] - 1
         elapsed = self.time[event] - self.time[first]  # int64, exact
+        # In training, a target follows the last token; at inference, the request replaces it.
+        following = np.minimum(event + 1, len(self.time) - 1)
+        to_next = self.time[following] - self.time[event]
 
         def with_cls(values: np.ndarray, at_cls: float, dtype: type) -> Tensor:
             column: np.ndarray = np.full(len(row), at_cls, dtype=dtype)
@@ -245,6 +268,7 @@ class EventSequences:
             item=with_cls(self.item[event], CLS, np.int64),
             feedback=with_cls(self.feedback[event], CLS, np.int64),
             days=with_cls(elapsed / self.ticks_per_day, 0.0, np.float64),
+            days_to_next=with_cls(to_next / self.ticks_per_day, 0.0, np.float64),
             position=torch.from_numpy(position.astype(np.int32)),
             cu_seqlens=torch.from_numpy(np.concatenate([[0], np.cumsum(count + 1)])),
         )

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from emorec.baselines import ItemPrior, MostPop
 from emorec.data.interactions import Interactions
+from emorec.data.requests import until
 from emorec.evaluation.scores import Scorer, scores_in_chunks
 from emorec.evaluation.top_k import SeenItems, TopK, excluded_items, recommend_top_k
 from emorec.inference.ranking import ModelScorer
@@ -28,6 +29,7 @@ def make_lists(
     users: list[Any],
     history: Interactions,
     known: Interactions,
+    requests: np.ndarray,
     k: int,
     device: str,
     seen: SeenItems = "exclude",
@@ -38,12 +40,16 @@ def make_lists(
     Args:
         model: The model.
         users: The users' own ids, in the order of the lists; one may occur again.
-        history: The events that the model uses; its users get lists of the model.
+        history: The events that the model uses; users with an event up to the time of their request
+            get lists of the model.
         known: The history and, possibly, events of other users, who come after those of the history
-            in its vocabulary. They, and unknown ids, get the most popular items.
+            in its vocabulary. They, unknown ids and users without such an event get the most
+            popular items.
+        requests: Time of each user's request, of all users in ``known``, int64 ``[U]``. The users'
+            later events are left out.
         k: Length of the lists; shorter where the catalogue ends.
         device: Where to compute.
-        seen: Whether lists may hold items that their user has in ``known``.
+        seen: Whether lists may hold items that their user has in ``known``, up to the request.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -52,18 +58,20 @@ def make_lists(
         where ``source`` is "popular".
 
     Warns:
-        UserWarning: If users have no events in the history.
+        UserWarning: If users have no events in the history up to their request.
     """
     index, k = known.users.indices(users), min(int(k), known.num_items)
-    is_known = (index >= 0) & (index < history.num_users)
+    in_history = (index >= 0) & (index < history.num_users)
+    encoder = model.graph_encoder
+    if encoder is None or not encoder.needs_full_graph:
+        history = history.of_users(index[in_history])  # other users have no effect on this model
+    history = until(history, requests)
+    is_known = in_history & np.isin(index, history.user)
     served, unknown = np.flatnonzero(is_known), np.flatnonzero(~is_known)
     predicts_liked = isinstance(model.polarity, ItemPolarity)
     parts = []
     if len(served):
-        encoder = model.graph_encoder
-        if encoder is None or not encoder.needs_full_graph:
-            history = history.of_users(index[served])  # other users have no effect on this model
-        scorer = ModelScorer(model, history, device)
+        scorer = ModelScorer(model, history, device, requests=requests)
         bar = tqdm(total=len(served), desc="lists", unit="user", leave=False, disable=not progress)
         with bar:
 
@@ -80,11 +88,13 @@ def make_lists(
         whom, they = f"user {first!r}", "who gets"
         if len(users) > 1:
             whom, they = f"{len(unknown):,} of {len(users):,} users, such as {first!r}", "who get"
+        when = " up to the time of the request" if in_history[unknown].any() else ""
         warnings.warn(
-            f"the model has no events of {whom}, {they} the most popular items", stacklevel=3
+            f"the model has no events of {whom}{when}, {they} the most popular items", stacklevel=3
         )
         nobody = sparse.csr_matrix((1, known.num_items), dtype=np.float32)
-        excluded = sparse.vstack([excluded_items(known, seen), nobody], format="csr")
+        excluded = excluded_items(until(known, requests), seen)
+        excluded = sparse.vstack([excluded, nobody], format="csr")
         row = np.where(index[unknown] < 0, known.num_users, index[unknown])
         topk = recommend_top_k(MostPop().fit(known), row, excluded, k)
         polarity = ItemPrior().fit(known) if predicts_liked else None

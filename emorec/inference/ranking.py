@@ -34,6 +34,7 @@ from torch import Tensor
 from emorec.data.feedback import Feedback
 from emorec.data.graph import FeedbackGraph
 from emorec.data.interactions import Interactions
+from emorec.data.requests import newest_time
 from emorec.data.sequences import EventSequences, SequenceBatch
 from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity
@@ -85,6 +86,9 @@ class ModelScorer:
         history: All events that the scores may depend on.
         device: Where to compute.
         events: The history as sequences, if it is built already.
+        requests: Time of each user's request, not before the user's last event, in the history's
+            unit, int64 ``[U]``; None: that of the newest event of all. It matters to models that
+            encode it (``sequence.request_time``).
     """
 
     def __init__(
@@ -93,9 +97,11 @@ class ModelScorer:
         history: Interactions,
         device: str = "cpu",
         events: EventSequences | None = None,
+        requests: np.ndarray | None = None,
     ) -> None:
         self._model, self._device = model, device
         self._events = EventSequences.build(history) if events is None else events
+        self._requests = newest_time(history) if requests is None else requests
         self._num_before_dislikes = _events_before_dislikes(self._events)
         self._source = model.graph_source(self._events, history.num_items)
         self._full_graph = None
@@ -183,8 +189,8 @@ class ModelScorer:
 
     def _sequences(self, users: Tensor, stop: np.ndarray | None = None) -> SequenceBatch:
         encoder = self._model.sequence_encoder
-        length = encoder.max_length if encoder else 1
-        return self._events.inference_batch(users.numpy(), length, stop)
+        length, index = encoder.max_length if encoder else 1, users.numpy()
+        return self._events.inference_batch(index, length, stop, self._requests[index])
 
     def _inputs(
         self, users: Tensor, batch: SequenceBatch

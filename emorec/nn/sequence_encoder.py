@@ -16,6 +16,8 @@ from emorec.ops.hawkes_attention import Backend, Decay, hawkes_attention
 __all__ = ["HawkesLayer", "SequenceEncoder"]
 
 HOURS_PER_DAY = 24.0
+_SECONDS_PER_DAY = 86_400.0
+_NUM_INTERVALS = 32  # of times: the last one begins at 68 years
 
 
 class SequenceEncoder(nn.Module):
@@ -23,7 +25,7 @@ class SequenceEncoder(nn.Module):
 
     Input of token ``k``, with ``gap_k`` the hours since the token before it:
 
-        x_k = sqrt(D) item_k + position_k + w log(1 + gap_k) + b  (+ feedback_k)
+        x_k = sqrt(D) item_k + position_k + w log(1 + gap_k) + b  (+ feedback_k) (+ until_k)
 
     then `HawkesLayer` after layer and a final LayerNorm. [CLS] has a learned vector in place of
     the item's. Attention is causal: a state depends on the events up to its token, so that it can
@@ -43,6 +45,9 @@ class SequenceEncoder(nn.Module):
         projections: Whether queries, keys and outputs have learned projections (as in usual
             transformers); without, ``Q = K = LayerNorm(x)`` and heads are summed (paper).
         feedback_input: Whether a token's kind of feedback is part of its input.
+        request_time: Whether the time from each event to the next one or, from the last event, to
+            the request is part of its input: ``until_k`` is a learned vector of
+            ``floor(log2(1 + s_k))``, with ``s_k`` that time in seconds.
         dropout: Dropout on inputs, on the attention's output and in the feed-forward network.
         attention: Implementation of the attention, see `emorec.ops.hawkes_attention`.
     """
@@ -59,6 +64,7 @@ class SequenceEncoder(nn.Module):
         half_lives: tuple[float, float] = (0.04, 365.0),
         projections: bool = False,
         feedback_input: bool = False,
+        request_time: bool = False,
         dropout: float = 0.2,
         attention: Backend = "auto",
     ) -> None:
@@ -68,7 +74,8 @@ class SequenceEncoder(nn.Module):
         self.position = nn.Embedding(max_length, size)
         self.gap = nn.Linear(1, size)
         self.feedback = nn.Embedding(len(Feedback), size) if feedback_input else None
-        for module in (self.position, self.gap, self.feedback):
+        self.until = nn.Embedding(_NUM_INTERVALS, size) if request_time else None
+        for module in (self.position, self.gap, self.feedback, self.until):
             if module is not None:
                 nn.init.normal_(module.weight, std=0.1)
         self.dropout = Dropout(dropout)
@@ -105,10 +112,19 @@ class SequenceEncoder(nn.Module):
         x = x + self.position(batch.position) + self.gap(torch.log1p(gap)[:, None].to(x.dtype))
         if self.feedback is not None:
             x = x + torch.where(is_cls, 0.0, self.feedback(batch.feedback.clamp(min=0)))
+        if self.until is not None:
+            x = x + torch.where(is_cls, 0.0, self.until(_interval(batch.days_to_next)))
         x = self.dropout(x)
         for layer in self.layers:
             x = layer(x, batch)
         return self.norm(x)
+
+
+def _interval(days: Tensor) -> Tensor:
+    """Intervals of times that double in length: 0 seconds, 1 to 2, 3 to 6, ..., int64 ``[T]``."""
+    seconds = (days * _SECONDS_PER_DAY).round()  # days are binary fractions
+    exponent = torch.frexp(1 + seconds).exponent.long()  # floor(log2) + 1, exact
+    return (exponent - 1).clamp(max=_NUM_INTERVALS - 1)
 
 
 class HawkesLayer(nn.Module):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from emorec.config import Config
 from emorec.data.interactions import Interactions
+from emorec.data.requests import first_times
 from emorec.data.sequences import EventSequences
 from emorec.evaluation.scores import users_at_a_time
 from emorec.evaluation.top_k import TopK, evaluate, excluded_items, recommend_top_k
@@ -23,6 +24,8 @@ class TrainingError(RuntimeError):
 
 class Validation:
     """Evaluates a model on validation targets; what does not change in training is built once.
+
+    The time of a user's request is that of the user's first target.
 
     Args:
         model: The model in training.
@@ -48,7 +51,8 @@ class Validation:
         targets: Interactions,
         only_sum: bool = False,
     ) -> None:
-        self.scorer = ModelScorer(model, fit, config.training.device, events)
+        requests = first_times(targets, fit)
+        self.scorer = ModelScorer(model, fit, config.training.device, events, requests)
         self._only_sum = only_sum
         self.targets = targets
         self.users = torch.from_numpy(np.unique(targets.user))

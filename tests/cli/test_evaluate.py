@@ -10,7 +10,7 @@ import pytest
 from emorec import EmoRec, Interactions, cli
 from emorec.baselines.tuned import names_for
 from emorec.run_folder import load_split, save_split
-from tests.cli.commands import assert_fails, call
+from tests.cli.commands import TINY, assert_fails, call
 from tests.small import small_config
 
 
@@ -33,6 +33,21 @@ class TestEvaluate:
         at_ten = json.loads(call(cli.evaluate, folder, "--json").stdout)
         kept = json.loads((folder / "results.json").read_text())["models"]
         assert at_ten["emorec"]["ndcg_any"] == pytest.approx(kept["emorec"]["ndcg_any"])
+
+    def test_says_which_runs_are_given_the_time_of_held_out_events(self, trained, tmp_path):
+        data, folder = trained[0].parent / "log.csv", tmp_path / "timed"
+        timed = "--set", "sequence.request_time=true"
+        arguments = "--dataset", data, "--epochs", 1, "--run-dir", folder, *TINY, *timed
+        training = call(cli.train, *arguments)
+        assert training.exit_code == 0, training.output
+        note = "given the time of each user's first held-out event (sequence.request_time)"
+        assert f"emorec: {note}; no other row is" in training.stdout
+        both = call(cli.evaluate, trained[0], folder)
+        assert f"timed: {note}; no other row is" in both.stdout
+        found = json.loads(call(cli.evaluate, trained[0], folder, "--json").stdout)["models"]
+        assert {name for name in found if "request_time" in found[name]} == {"timed"}
+        assert found["timed"]["request_time"] is True
+        assert note not in call(cli.evaluate, trained[0]).stdout
 
     def test_aversion_changes_the_lists_of_the_model_alone(self, trained):
         one, other = (

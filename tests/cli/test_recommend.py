@@ -48,6 +48,23 @@ class TestRecommend:
         assert everybody == call(cli.recommend, trained[0], *arguments).stdout
         assert len({line.split(",")[0] for line in everybody.splitlines()[1:]}) == 6
 
+    def test_at(self, trained):
+        arguments = ["--user", "Zoë 3", "-k", 2, "--format", "json"]
+        now = call(cli.recommend, trained[0], *arguments).stdout
+        for later in ("2026-11-29T10:00", "2026-11-29", 1660):
+            assert call(cli.recommend, trained[0], *arguments, "--at", later).stdout == now
+        # events are a minute apart from second 1000 on
+        early = call(cli.recommend, trained[0], *arguments, "--at", "1970-01-01T00:17:40Z")
+        assert early.stdout != now
+        assert early.stdout == call(cli.recommend, trained[0], *arguments, "--at", 1119).stdout
+        before = call(cli.recommend, trained[0], *arguments, "--at", "1970-01-01")
+        assert "no events of user 'Zoë 3' up to the time of the request, who gets" in before.stderr
+        assert {row["source"] for row in json.loads(before.stdout)} == {"popular"}
+        assert_fails(
+            cli.recommend, trained[0], *arguments, "--at", "soon",
+            message="at: 'soon' is not a valid time; give an ISO date such as 2026-11-29T10:00",
+        )  # fmt: skip
+
     @pytest.mark.parametrize("whom", [[], ["--all-users", "--user", "Zoë 3"]])
     def test_whom_the_lists_are_for(self, trained, whom):
         assert_fails(cli.recommend, trained[0], *whom, message="either --user ID or --all-users")

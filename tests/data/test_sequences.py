@@ -104,6 +104,8 @@ class TestTrainingBatch:
         # [CLS] has the time of the window's first event.
         assert batch.days.tolist() == [0, 0, 1, 0, 0, 7]
         assert batch.days.dtype == torch.float64
+        # of the last event to the target, which is not a token
+        assert batch.days_to_next.tolist() == [0, 1, 0.5, 0, 7, 1]
         assert batch.position.dtype == torch.int32
 
     def test_targets_are_the_events_that_follow(self):
@@ -145,6 +147,18 @@ class TestInferenceBatch:
         assert batch.feedback.tolist() == [CLS, 0, 3, CLS, CLS, 3, 0]
         assert batch.days.tolist() == [0, 0, 1, 0, 0, 0, 0.5]
         assert batch.cu_seqlens.tolist() == [0, 3, 4, 7]
+
+    def test_the_request_follows_the_last_event(self):
+        users, request = np.array([2, 1, 0]), np.array([7, 9, 10]) * DAY
+        batch = EVENTS.inference_batch(users, max_length=3, request=request)
+        assert batch.days_to_next.tolist() == [0, 0.5, 1.5, 0, 0, 1, 0]
+        batch = EVENTS.inference_batch(users, 3, np.array([2, 0, 1]), request)
+        assert batch.item.tolist() == [CLS, 2, 1, CLS, CLS, 5]
+        assert batch.days_to_next.tolist() == [0, 1, 2, 0, 0, 8]
+
+    def test_without_a_request_no_time_passes(self):
+        batch = EVENTS.inference_batch(np.array([0, 2]), max_length=3)
+        assert batch.days_to_next.tolist() == [0, 1, 0, 0, 0.5, 0]
 
     @pytest.mark.parametrize("max_length", [1, 2, 4])
     def test_has_the_positions_that_are_trained(self, max_length):

@@ -14,9 +14,9 @@ from emorec.data.readers import read_interactions
 from emorec.data.splits import split_interactions
 from emorec.data.synthetic import generate
 from emorec.evaluation import scores
-from emorec.evaluation.top_k import recommend_top_k
+from emorec.evaluation.top_k import excluded_items, recommend_top_k
 from emorec.inference.ranking import ModelScorer
-from tests.small import small_config
+from tests.small import small_config, small_log
 
 LOG = generate(num_users=40, num_items=50, num_topics=8, events_per_user=12).interactions
 CONFIG = small_config("training.epochs=1")
@@ -304,3 +304,189 @@ class TestEvents:
     def test_events_that_cannot_be_read(self, flagship):
         with pytest.raises(ValueError, match="'rating'.*'good'"):
             flagship.recommend(["a twin"], events=self.events_of(3, "a twin", rating="good"))
+
+
+class TestAt:
+    """Lists at a time: without the users' later events."""
+
+    user, other = 5, 6
+    times = np.sort(LOG.time[LOG.user == user])
+
+    @pytest.mark.parametrize("settings", [(), ("graph.layers=3",)])
+    def test_leaves_later_events_out(self, settings):
+        recommender = EmoRec(config=small_config("training.epochs=1", *settings))
+        recommender.fit(LOG, progress=False)
+        users, time = [USERS[self.user], USERS[self.other]], int(self.times[4])
+        lists = recommender.recommend(users, at=[time, int(LOG.time.max())])
+        is_later = (LOG.user == self.user) & (LOG.time > time)
+        assert 1 < is_later.sum() < 8
+        scorer = ModelScorer(recommender.model, LOG.select(~is_later))
+        known = LOG.select(~is_later)
+        index = np.array([self.user, self.other])
+        topk = recommend_top_k(scorer, index, known, 10)
+        assert lists["item"].tolist() == LOG.items.lookup(topk.items.flatten().numpy())
+        np.testing.assert_allclose(lists["score"], topk.scores.flatten(), rtol=1e-4, atol=1e-5)
+        # items of later events may be listed: at that time they were not seen
+        everything = recommender.recommend(users[:1], k=1000, at=time)["item"]
+        assert len(everything) == LOG.num_items - len(np.unique(known.item[known.user == 5]))
+
+    def test_a_time_after_all_events_changes_nothing(self, fitted):
+        lists = fitted.recommend(USERS)
+        pd.testing.assert_frame_equal(fitted.recommend(USERS, at="2100-01-01"), lists)
+        newest = int(LOG.time.max())
+        pd.testing.assert_frame_equal(fitted.recommend(USERS, at=newest), lists)
+
+    def test_one_time_for_all_or_one_per_user(self, fitted):
+        time = int(np.median(LOG.time))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of users without events then
+            one = fitted.recommend(USERS, at=time)
+            date = pd.Timestamp(time, unit="s")
+            pd.testing.assert_frame_equal(fitted.recommend(USERS, at=[time] * len(USERS)), one)
+            pd.testing.assert_frame_equal(fitted.recommend(USERS, at=date), one)
+            pd.testing.assert_frame_equal(fitted.recommend(USERS, at=date.isoformat()), one)
+            # a list does not depend on who else is asked for
+            alone = fitted.recommend([USERS[7]], at=time)
+        found = one[one["user"] == USERS[7]].reset_index(drop=True)
+        pd.testing.assert_frame_equal(alone, found, rtol=1e-4, atol=1e-5)
+
+    def test_before_the_first_event_a_user_is_unknown(self, fitted):
+        first = int(self.times[0])
+        assert fitted.recommend([USERS[self.user]], at=first)["source"].unique() == ["model"]
+        message = "no events of user 'user-0005' up to the time of the request, who gets the most"
+        with pytest.warns(UserWarning, match=message):
+            lists = fitted.recommend([USERS[self.user]], at=first - 1)
+        with pytest.warns(UserWarning, match="no events of user 'a stranger', who gets the most"):
+            strangers = fitted.recommend(["a stranger"])
+        columns = ["rank", "item", "score", "liked", "source"]
+        pd.testing.assert_frame_equal(lists[columns], strangers[columns])
+
+    def test_new_events_count_up_to_that_time(self, flagship):
+        unseen = [i for i in LOG.items.ids if i not in seen_items(LOG, USERS[self.user])][:2]
+        newest = int(LOG.time.max())
+        events = pd.DataFrame(
+            {
+                "user_id": [USERS[self.user], "a new one", "a late one"],
+                "item_id": [*unseen, unseen[0]],
+                "rating": [5, 5, 5],
+                "timestamp": [newest + 10, newest + 10, newest + 30],
+            }
+        )
+        users = [USERS[self.user], "a new one", "a late one"]
+        with pytest.warns(UserWarning, match="'a late one' up to the time of the request"):
+            lists = flagship.recommend(users, k=100, events=events, at=newest + 20)
+        source = lists.groupby("user", sort=False)["source"].first()
+        assert source.tolist() == ["model", "model", "popular"]
+        own = lists[lists["user"] == USERS[self.user]]["item"].tolist()
+        assert unseen[0] not in own and unseen[1] in own
+        assert unseen[0] in lists[lists["user"] == "a late one"]["item"].tolist()
+
+    def test_a_number_is_in_the_unit_of_the_log_whatever_that_of_events(self, fitted):
+        newest = int(LOG.time.max())
+        rows = [[USERS[0], LOG.items.ids[0], 5, 1000 * newest + 1]]
+        events = pd.DataFrame(rows, columns=["user_id", "item_id", "rating", "timestamp"])
+        users = [USERS[self.user]]
+        lists = fitted.recommend(users, events=events, at=int(self.times[4]))
+        pd.testing.assert_frame_equal(lists, fitted.recommend(users, at=int(self.times[4])))
+
+    @pytest.mark.parametrize(
+        ("at", "message"),
+        [
+            ("soon", "at: 'soon' is not a valid time"),
+            ([1, 2], "at has 2 times for 1 user; give one time for all users"),
+            (1_700_000_000_000, "at: 1700000000000 is after the year 4968"),
+        ],
+    )
+    def test_what_is_not_a_time(self, fitted, at, message):
+        with pytest.raises(ValueError, match=message):
+            fitted.recommend([USERS[0]], at=at)
+
+    def test_needs_a_log_with_times(self):
+        log = Interactions.from_columns([0, 0, 1, 1], [0, 1, 1, 0], [0] * 4, [0] * 4, "none")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            recommender = EmoRec(config=CONFIG).fit(log, progress=False)
+        with pytest.raises(ValueError, match="at: the log has no times, got 5; leave at out"):
+            recommender.recommend([0], at=5)
+        config = CONFIG.with_settings("sequence.request_time=true")
+        with pytest.raises(ValueError, match="request_time is true, which needs a log with times"):
+            EmoRec(config=config).fit(log, progress=False)
+
+
+class TestRequestTime:
+    """Models that encode the time until the request."""
+
+    @staticmethod
+    def log_of_two_intervals():
+        """Items 0 to 4 follow after 30 seconds, items 5 to 9 after a day."""
+        rng = np.random.default_rng(0)
+        is_late = rng.random((60, 20)) < 0.5
+        item = rng.integers(5, size=is_late.shape) + 5 * is_late
+        time = 10**9 + np.where(is_late, 86_400, 30).cumsum(1)
+        user = np.repeat(np.arange(60), 20)
+        rows = np.stack([user, item.ravel(), 0 * user, time.ravel()], axis=1)
+        return small_log(rows, 60, 10)
+
+    def fitted(self, request_time, log, *settings):
+        config = small_config(
+            "graph.conv=none",
+            "model.polarity=none",
+            "model.aversion=0",
+            "loss.horizon=1",
+            "evaluation.seen=include",
+            "split.n=1",
+            f"sequence.request_time={str(request_time).lower()}",
+            *settings,
+        )
+        return EmoRec(config=config).fit(log, progress=False)
+
+    def test_what_follows_after_which_time_is_learned(self, tmp_path):
+        log = self.log_of_two_intervals()
+        last = np.zeros(60, dtype=np.int64)
+        np.maximum.at(last, log.user, log.time)
+
+        def lists(recommender, seconds):
+            found = recommender.recommend(range(60), k=5, at=last + seconds)
+            return found["item"].to_numpy().reshape(60, 5)
+
+        recommender = self.fitted(True, log, "training.epochs=6")
+        soon, late = lists(recommender, 30), lists(recommender, 86_400)
+        assert (soon < 5).all() and (late >= 5).all()
+        recommender.save(tmp_path / "run")
+        assert (lists(EmoRec.load(tmp_path / "run"), 86_400) == late).all()
+        without = self.fitted(False, log, "training.epochs=6")
+        assert (lists(without, 30) == lists(without, 86_400)).all()
+
+    def test_evaluation_is_at_the_first_held_out_event(self):
+        log = self.log_of_two_intervals()
+        split = split_interactions(log, n=1)
+        recommender = self.fitted(True, split, "training.epochs=12", "training.patience=12")
+        topk = recommend_top_k(
+            recommender.scorer(), split.test.user, excluded_items(split.history, "include"), 5
+        )
+        assert ((topk.items < 5).numpy() == (split.test.item < 5)[:, None]).all()
+        lists = recommender.recommend(range(60), k=5, before_test=True)
+        by_user = topk.items[np.argsort(split.test.user)]
+        assert lists["item"].tolist() == by_user.flatten().tolist()
+        # validation likewise
+        assert (
+            recommender.records[-1].valid["ndcg"]
+            > 1.3
+            * self.fitted(False, split, "training.epochs=12", "training.patience=12")
+            .records[-1]
+            .valid["ndcg"]
+        )
+
+    def test_by_default_at_the_newest_event_of_all(self):
+        log = self.log_of_two_intervals()
+        recommender = self.fitted(True, log, "training.epochs=1")
+        newest = int(log.time.max())
+        lists = recommender.recommend([3, 4])
+        pd.testing.assert_frame_equal(lists, recommender.recommend([3, 4], at=newest))
+        events = pd.DataFrame(
+            [[4, 0, 5, newest + 10**7]], columns=["user_id", "item_id", "rating", "timestamp"]
+        )
+        later = recommender.recommend([3], events=events)
+        expected = recommender.recommend([3], at=newest + 10**7)
+        pd.testing.assert_frame_equal(later, expected)
+        assert not np.allclose(later["score"], lists["score"][:10])

@@ -57,6 +57,17 @@ def test_is_the_model_on_the_whole_history_without_dropout(model):
     assert not states.next.requires_grad
 
 
+def test_of_the_time_of_the_request():
+    model = build_model(small_config("sequence.request_time=true"), LOG.num_users, LOG.num_items)
+    users, newest = torch.arange(5), int(LOG.time.max())
+    requests = np.full(LOG.num_users, newest)
+    scores = ModelScorer(model, LOG)(users)
+    assert torch.equal(ModelScorer(model, LOG, requests=requests)(users), scores)
+    requests[3] += 10**8
+    change = (ModelScorer(model, LOG, requests=requests)(users) - scores).abs().amax(1)
+    assert (change > 1e-4).tolist() == [False, False, False, True, False]
+
+
 def test_new_events_of_a_user_change_that_users_scores_alone(model):
     if model.graph_encoder is not None and model.graph_encoder.needs_full_graph:
         pytest.skip("this model lets users' events reach each other")

@@ -17,7 +17,13 @@ ITEMS = torch.randn(NUM_ITEMS, SIZE, generator=torch.Generator().manual_seed(1))
 STYLES = [
     {},
     {"decay": "additive"},
-    {"projections": True, "feedback_input": True, "decay": "additive", "num_layers": 2},
+    {
+        "projections": True,
+        "feedback_input": True,
+        "request_time": True,
+        "decay": "additive",
+        "num_layers": 2,
+    },
     {
         "num_heads": 1,
         "window": 3.0,
@@ -33,8 +39,8 @@ def encoder(request):
     return SequenceEncoder(SIZE, 20, **({"num_heads": 2} | request.param)).eval()
 
 
-def last_states(encoder, users, events=EVENTS, items=ITEMS, max_length=20):
-    batch = events.inference_batch(np.asarray(users), max_length)
+def last_states(encoder, users, events=EVENTS, items=ITEMS, max_length=20, request=None):
+    batch = events.inference_batch(np.asarray(users), max_length, request=request)
     return encoder(batch, items)[batch.last].detach()
 
 
@@ -84,12 +90,17 @@ def test_nothing_depends_on_the_future(encoder):
 def test_only_the_length_before_a_token_matters(encoder):
     # The state after k events is the one at the end of a history of k events.
     rows = [(0, event % NUM_ITEMS, event % 4, 10**9 + 3600 * event) for event in range(6)]
-    whole = EventSequences.build(small_log(rows, 1, NUM_ITEMS)).inference_batch(np.array([0]), 20)
+    request = 10**9 + 3600 * np.arange(7)[:, None]  # the time of the event after that
+    events = EventSequences.build(small_log(rows, 1, NUM_ITEMS))
+    whole = events.inference_batch(np.array([0]), 20, request=request[6])
     states = encoder(whole, ITEMS).detach()
     for length in range(7):
         prefix = EventSequences.build(small_log(rows[:length], 1, NUM_ITEMS))
         torch.testing.assert_close(
-            last_states(encoder, [0], prefix)[0], states[length], rtol=1e-4, atol=1e-5
+            last_states(encoder, [0], prefix, request=request[length])[0],
+            states[length],
+            rtol=1e-4,
+            atol=1e-5,
         )
 
 
@@ -301,3 +312,40 @@ def test_what_tokens_enter_with_is_dropped_in_training():
     encoder.layers[0].register_forward_pre_hook(lambda _, arguments: entered.append(arguments[0]))
     last_states(encoder, np.arange(12))
     assert (entered[0] == 0).float().mean() == pytest.approx(0.75, abs=0.1)
+
+
+class TestRequestTime:
+    def states(self, encoder, seconds):
+        """The states after one event, of a request so many seconds later."""
+        events = EventSequences.build(small_log([(0, 4, 1, 1000)], 1, NUM_ITEMS))
+        batch = events.inference_batch(np.array([0]), 20, request=np.array([1000 + seconds]))
+        return encoder(batch, ITEMS).detach()
+
+    def test_intervals_double(self):
+        encoder = SequenceEncoder(SIZE, 20, request_time=True).eval()
+        groups = [(0, 0), (1, 2), (3, 6), (7, 14), (2**27 - 1, 2**28 - 2), (2**31 - 1, 2**33)]
+        found = []
+        for first, last in groups:
+            one, other = self.states(encoder, first), self.states(encoder, last)
+            assert torch.equal(one, other)
+            assert torch.equal(one[0], self.states(encoder, 0)[0])  # [CLS] knows of no request
+            found.append(one[1])
+        assert len(torch.unique(torch.stack(found), dim=0)) == len(groups)
+
+    def test_without_it_the_time_of_the_request_makes_no_difference(self):
+        encoder = SequenceEncoder(SIZE, 20).eval()
+        assert torch.equal(self.states(encoder, 0), self.states(encoder, 10**6))
+
+    def test_is_added_to_the_input(self):
+        encoder = SequenceEncoder(SIZE, 20, num_layers=0, request_time=True).eval()
+        batch = EVENTS.inference_batch(np.arange(12), 20)
+        with torch.no_grad():
+            encoder.norm = torch.nn.Identity()
+            with_it = encoder(batch, ITEMS)
+            until, encoder.until = encoder.until, None
+            difference = with_it - encoder(batch, ITEMS)
+        is_event = batch.item != CLS
+        seconds = (batch.days_to_next[is_event] * 86_400).round().long().tolist()
+        interval = [(1 + each).bit_length() - 1 for each in seconds]
+        torch.testing.assert_close(difference[is_event], until.weight[interval].detach())
+        assert not difference[~is_event].any()

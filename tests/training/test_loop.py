@@ -121,6 +121,18 @@ class TestResume:
         assert_same(whole, resumed)
         assert without_seconds(again) == without_seconds(records)
 
+    def test_of_a_model_that_encodes_the_request(self, tmp_path):
+        checkpoint = tmp_path / "checkpoint.safetensors"
+        config = small_config("training.epochs=4", "sequence.request_time=true")
+        whole, records = run(config)
+        with pytest.raises(Killed):
+            run(config, checkpoint=checkpoint, on_epoch=kill_after(2))
+        resumed, again = run(config, checkpoint=checkpoint)
+        assert_same(whole, resumed)
+        assert without_seconds(again) == without_seconds(records)
+        with pytest.raises(FileError):
+            run(small_config("training.epochs=4"), checkpoint=checkpoint)
+
     @pytest.mark.parametrize("error", [Killed, KeyboardInterrupt])
     def test_killed_in_the_middle_of_an_epoch(self, tmp_path, monkeypatch, error):
         config = small_config("training.epochs=3")
