@@ -172,10 +172,17 @@ class LossConfig(_Section):
     """The training objective."""
 
     ranking: Literal["bpr", "softmax"] = Field(
-        "bpr", description="against a sampled item, or the whole catalogue"
+        "bpr", description="against a sampled item, or the catalogue"
     )
     targets: Literal["any", "positive", "explicit_positive"] = Field(
         "positive", description="events to rank high"
+    )
+    negatives: int = Field(
+        -1,
+        ge=-1,
+        le=_MANY,
+        description="softmax: items drawn per step to stand for the catalogue; 0: the whole "
+        "catalogue; -1: the whole up to 50,000 items, else 4096",
     )
     horizon: int = Field(1, ge=1, le=1_000, description="next events that each state predicts")
     use_negatives: float = Field(
@@ -450,6 +457,11 @@ def _contradiction(config: Config) -> str:
         return (
             "graph.known is 'half', which needs a graph encoder and sequence.layers 0: what a "
             "sequence predicts comes after it"
+        )
+    if config.loss.negatives > 0 and config.loss.ranking != "softmax":
+        return (
+            f"loss.negatives is {config.loss.negatives}, which needs loss.ranking 'softmax', got "
+            f"{config.loss.ranking!r}; loss.use_negatives is the share of dislikes that BPR samples"
         )
     if graph.signed and not graph.feedback_nodes:
         return "graph.signed needs graph.feedback_nodes: without them no relation is negative"

@@ -223,6 +223,8 @@ class TestErrors:
             ("sequence.layers=65", "sequence.layers must be at most 64, got 65"),
             ("sequence.heads=257", "sequence.heads must be at most 256, got 257"),
             ("sequence.max_length=100001", "sequence.max_length must be at most 100,000"),
+            ("loss.negatives=-2", "loss.negatives must be at least -1, got -2"),
+            ("loss.negatives=1000001", "loss.negatives must be at most 1,000,000, got 1000001"),
             ("loss.horizon=1001", "loss.horizon must be at most 1,000, got 1001"),
             ("training.epochs=1000001", "training.epochs must be at most 1,000,000, got 1000001"),
             ("training.batch_size=1000001", "training.batch_size must be at most 1,000,000"),
@@ -298,6 +300,13 @@ class TestErrors:
         settings = "graph.conv=gat", "graph.informs=everything", f"{name}=5"
         with pytest.raises(ConfigError, match=f"{name} is 5, which must divide .*size, 64"):
             load_config("emorec", settings=settings)
+
+    def test_bpr_draws_no_negatives_for_a_softmax(self):
+        message = "loss.negatives is 256, which needs loss.ranking 'softmax', got 'bpr'; loss.use_"
+        with pytest.raises(ConfigError, match=message):
+            load_config("emo-sage-thp", settings=("loss.negatives=256",))
+        for negatives in (-1, 0):
+            load_config("emo-sage-thp", settings=(f"loss.negatives={negatives}",))
 
     def test_attention_has_no_half_life(self, tmp_path):
         message = "graph.half_life is 7.0, which needs the means of graph.conv 'sage', got 'gat'"

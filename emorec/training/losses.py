@@ -12,6 +12,7 @@ from emorec.data.feedback import Feedback
 from emorec.nn.model import Recommender
 from emorec.ops.softmax_loss import softmax_loss
 from emorec.training.batches import TrainingBatch
+from emorec.training.candidates import draw_candidates, num_drawn
 from emorec.training.sampling import ItemSampler
 
 __all__ = ["Objective", "bpr_loss", "polarity_loss"]
@@ -29,8 +30,9 @@ class Objective:
         loss = mean over targets of the ranking loss
                + mean over events of the polarity loss
 
-    The ranking loss is `emorec.ops.softmax_loss.softmax_loss` over the catalogue, or `bpr_loss`
-    against sampled items. The second term is absent where the model has no polarity head.
+    The ranking loss is `emorec.ops.softmax_loss.softmax_loss` over the catalogue, or over
+    candidates drawn from a large one (`emorec.training.candidates`), or `bpr_loss` against sampled
+    items. The second term is absent where the model has no polarity head.
 
     Args:
         model: The model in training.
@@ -47,7 +49,7 @@ class Objective:
 
         Args:
             batch: On the model's device.
-            rng: Source of BPR's samples.
+            rng: Source of BPR's samples, and of a sampled softmax's candidates.
         """
         model, targets = self._model, batch.targets
         predictable = targets.exists  # [T, K]
@@ -60,11 +62,7 @@ class Objective:
             return None
         state, taste = model(batch.sequences, batch.graph, batch.user_node, batch.sees_graph)
         if self._options.ranking == "softmax":
-            x, items = state[ranked], model.item_embedding.weight
-            if model.item_bias is not None:  # <(x, 1), (v, b)> = <x, v> + b
-                x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-                items = torch.cat([items, model.item_bias[:, None]], dim=1)
-            loss = softmax_loss(x, items, targets.item[ranked], wanted[ranked])
+            loss = self._softmax(state[ranked], targets.item[ranked], wanted[ranked], rng)
         else:
             loss = self._bpr(batch, state, wanted, rng)
         if model.polarity is not None:
@@ -73,6 +71,25 @@ class Objective:
             is_reached = targets.feedback[predictable][:, None] <= levels
             loss = loss + polarity_loss(logit, is_reached).mean()
         return loss
+
+    def _softmax(
+        self, x: Tensor, target: Tensor, wanted: Tensor, rng: np.random.Generator
+    ) -> Tensor:
+        items: Tensor = self._model.item_embedding.weight
+        bias: Tensor | None = self._model.item_bias
+        size = num_drawn(self._options.negatives, len(items))
+        if size:
+            drawn = draw_candidates(target[wanted].cpu().numpy(), len(items), size, rng)
+            chosen = torch.from_numpy(drawn.item).to(x.device)
+            log_weight = torch.from_numpy(drawn.log_weight).to(x)
+            bias = log_weight if bias is None else bias[chosen] + log_weight
+            items = F.embedding(chosen, items)
+            target = torch.zeros_like(target)
+            target[wanted] = torch.from_numpy(drawn.place).to(x.device)
+        if bias is not None:  # <(x, 1), (v, b)> = <x, v> + b
+            x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+            items = torch.cat([items, bias[:, None]], dim=1)
+        return softmax_loss(x, items, target, wanted)
 
     def _bpr(
         self, batch: TrainingBatch, state: Tensor, wanted: Tensor, rng: np.random.Generator

@@ -114,6 +114,18 @@ class TestResume:
         assert_same(whole, resumed)
         assert without_seconds(again) == without_seconds(records)
 
+    def test_with_drawn_candidates(self, tmp_path):
+        config = small_config("training.epochs=4", "training.patience=9", "loss.negatives=5")
+        whole, records = run(config)
+        checkpoint = tmp_path / "checkpoint.safetensors"
+        with pytest.raises(Killed):
+            run(config, checkpoint=checkpoint, on_epoch=kill_after(2))
+        resumed, again = run(config, checkpoint=checkpoint)
+        assert_same(whole, resumed)
+        assert without_seconds(again) == without_seconds(records)
+        with pytest.raises(FileError, match="settings"):
+            run(small_config("loss.negatives=6"), checkpoint=checkpoint)
+
     @pytest.mark.parametrize("error", [Killed, KeyboardInterrupt])
     def test_killed_in_the_middle_of_an_epoch(self, tmp_path, monkeypatch, error):
         config = small_config("training.epochs=3")
@@ -416,6 +428,24 @@ def test_annealing_lowers_the_learning_rate_to_0(monkeypatch):
     expected = [0.01 * (1 - number / len(rates)) for number in range(len(rates))]
     assert [list(each) for each in rates] == [[pytest.approx(rate)] for rate in expected]
     assert len(rates) >= 4
+
+
+@pytest.mark.parametrize("preset", ["emorec", "emorec-graph"])
+def test_a_small_catalogue_is_summed_over_as_a_whole(preset):
+    by_size, _ = run(small_config(preset=preset))
+    whole, _ = run(small_config("loss.negatives=0", preset=preset))
+    assert_same(by_size, whole)
+
+
+@pytest.mark.parametrize("preset", ["emorec", "emorec-graph"])
+def test_a_large_catalogue_is_sampled(monkeypatch, preset):
+    drawn, _ = run(small_config("loss.negatives=4096", preset=preset))
+    monkeypatch.setattr("emorec.training.candidates.LARGEST_WHOLE", 5)
+    by_size, records = run(small_config(preset=preset))
+    assert_same(by_size, drawn)
+    few, fewer = run(small_config("loss.negatives=10", preset=preset))
+    assert few.item_embedding.weight.isfinite().all()
+    assert fewer[-1].loss != records[-1].loss
 
 
 class TestErrors:
