@@ -100,6 +100,23 @@ class SplitConfig(_Section):
         description="leave_last_out: the newest events of each user with more than n",
     )
     quantile: float = Field(0.9, gt=0, lt=1, description="time: share of events before the cut")
+    days: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="time: length of the held-out part, up to the newest event; 0: by the quantile",
+    )
+    gap: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="time: minutes before each cut whose events are left out",
+    )
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """The arguments of `emorec.data.splits.split_interactions` after the log."""
+        return self.model_dump()
 
 
 class ModelConfig(_Section):
@@ -458,6 +475,12 @@ def _contradiction(config: Config) -> str:
             "graph.known is 'half', which needs a graph encoder and sequence.layers 0: what a "
             "sequence predicts comes after it"
         )
+    for name, value in (("days", config.split.days), ("gap", config.split.gap)):
+        if value and config.split.method != "time":
+            return (
+                f"split.{name} is {value:g}, which needs split.method 'time', got "
+                f"{config.split.method!r}"
+            )
     if config.loss.negatives > 0 and config.loss.ranking != "softmax":
         return (
             f"loss.negatives is {config.loss.negatives}, which needs loss.ranking 'softmax', got "

@@ -111,7 +111,8 @@ class TestLoad:
             for name, value in flat(config).items()
             if isinstance(value, (bool, int, float)) and name != "graph.feedback_nodes"
         }
-        for needed in ("model.polarity=item", "graph.conv=sage"):  # by aversion, by half-lives
+        # By aversion, by half-lives, by days and gaps.
+        for needed in ("model.polarity=item", "graph.conv=sage", "split.method=time"):
             config = config.with_settings(needed)
         for name, value in changes.items():
             config = config.with_settings(f"{name}={str(different_value(value)).lower()}")
@@ -211,6 +212,8 @@ class TestErrors:
             ("graph.half_life=inf", "graph.half_life must be finite, got inf"),
             ("loss.use_negatives=nan", "loss.use_negatives must be at most 1, got nan"),
             ("split.quantile=1", "split.quantile must be below 1, got 1"),
+            ("split.days=-1", "split.days must be at least 0, got -1"),
+            ("split.gap=inf", "split.gap must be finite, got inf"),
             ("evaluation.k=0", "evaluation.k must be at least 1, got 0"),
             ("model.embedding_size=0", "model.embedding_size must be at least 1, got 0"),
             (
@@ -307,6 +310,13 @@ class TestErrors:
             load_config("emo-sage-thp", settings=("loss.negatives=256",))
         for negatives in (-1, 0):
             load_config("emo-sage-thp", settings=(f"loss.negatives={negatives}",))
+
+    @pytest.mark.parametrize("name", ["days", "gap"])
+    def test_days_need_a_time_split(self, name):
+        message = f"split.{name} is 2, which needs split.method 'time', got 'leave_last_out'"
+        with pytest.raises(ConfigError, match=message):
+            load_config(settings=(f"split.{name}=2",))
+        assert load_config(settings=(f"split.{name}=2", "split.method=time")).split.rule[name] == 2
 
     def test_attention_has_no_half_life(self, tmp_path):
         message = "graph.half_life is 7.0, which needs the means of graph.conv 'sage', got 'gat'"
