@@ -26,6 +26,7 @@ from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity
 from emorec.training.averaging import ParameterAverage
 from emorec.training.batches import TrainingBatch, half_batches, num_batches, training_batches
+from emorec.training.candidates import CandidateSampler, num_drawn
 from emorec.training.checkpoint import EpochRecord, Progress
 from emorec.training.losses import Objective
 from emorec.training.sampling import ItemSampler
@@ -152,7 +153,11 @@ class _Learner:
         self.source = model.graph_source(events, fit.num_items)
         items = np.unique(fit.item)
         sampler = ItemSampler(events, items, fit.num_items, config.loss.use_negatives)
-        self.objective = Objective(model, config.loss, sampler)
+        candidates = None
+        drawn = num_drawn(config.loss.negatives, fit.num_items)
+        if config.loss.ranking == "softmax" and drawn:
+            candidates = CandidateSampler(events.item, fit.num_items, drawn)
+        self.objective = Objective(model, config.loss, sampler, candidates)
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """All parameters; the polarity's vectors of items have a weight decay of their own."""

@@ -12,10 +12,10 @@ from emorec.data.feedback import Feedback
 from emorec.nn.model import Recommender
 from emorec.ops.softmax_loss import softmax_loss
 from emorec.training.batches import TrainingBatch
-from emorec.training.candidates import draw_candidates, num_drawn
+from emorec.training.candidates import CandidateSampler
 from emorec.training.sampling import ItemSampler
 
-__all__ = ["Objective", "bpr_loss", "polarity_loss"]
+__all__ = ["Objective", "bpr_loss", "polarity_loss", "sampled_softmax_loss"]
 
 _TARGETS = {
     "any": set(Feedback),
@@ -30,18 +30,26 @@ class Objective:
         loss = mean over targets of the ranking loss
                + mean over events of the polarity loss
 
-    The ranking loss is `emorec.ops.softmax_loss.softmax_loss` over the catalogue, or over
-    candidates drawn from a large one (`emorec.training.candidates`), or `bpr_loss` against sampled
+    The ranking loss is `emorec.ops.softmax_loss.softmax_loss` over the catalogue,
+    `sampled_softmax_loss` over candidates drawn from a large one, or `bpr_loss` against sampled
     items. The second term is absent where the model has no polarity head.
 
     Args:
         model: The model in training.
         options: Which losses, and which events are targets.
         sampler: Draws the items that BPR compares a target with.
+        candidates: Draws the items that the softmax sums over; None for the whole catalogue.
     """
 
-    def __init__(self, model: Recommender, options: LossConfig, sampler: ItemSampler) -> None:
+    def __init__(
+        self,
+        model: Recommender,
+        options: LossConfig,
+        sampler: ItemSampler,
+        candidates: CandidateSampler | None = None,
+    ) -> None:
         self._model, self._options, self._sampler = model, options, sampler
+        self._candidates = candidates
         self._is_target = torch.tensor([kind in _TARGETS[options.targets] for kind in Feedback])
 
     def __call__(self, batch: TrainingBatch, rng: np.random.Generator) -> Tensor | None:
@@ -75,21 +83,37 @@ class Objective:
     def _softmax(
         self, x: Tensor, target: Tensor, wanted: Tensor, rng: np.random.Generator
     ) -> Tensor:
-        items: Tensor = self._model.item_embedding.weight
-        bias: Tensor | None = self._model.item_bias
-        size = num_drawn(self._options.negatives, len(items))
-        if size:
-            drawn = draw_candidates(target[wanted].cpu().numpy(), len(items), size, rng)
-            chosen = torch.from_numpy(drawn.item).to(x.device)
-            log_weight = torch.from_numpy(drawn.log_weight).to(x)
-            bias = log_weight if bias is None else bias[chosen] + log_weight
-            items = F.embedding(chosen, items)
-            target = torch.zeros_like(target)
-            target[wanted] = torch.from_numpy(drawn.place).to(x.device)
-        if bias is not None:  # <(x, 1), (v, b)> = <x, v> + b
+        if self._candidates is not None:
+            return self._sampled_softmax(x, target, wanted, self._candidates, rng)
+        items = self._model.item_embedding.weight
+        if self._model.item_bias is not None:  # <(x, 1), (v, b)> = <x, v> + b
             x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-            items = torch.cat([items, bias[:, None]], dim=1)
+            items = torch.cat([items, self._model.item_bias[:, None]], dim=1)
         return softmax_loss(x, items, target, wanted)
+
+    def _sampled_softmax(
+        self,
+        x: Tensor,
+        target: Tensor,
+        wanted: Tensor,
+        sampler: CandidateSampler,
+        rng: np.random.Generator,
+    ) -> Tensor:
+        candidate = torch.from_numpy(sampler.draw(rng)).to(x.device)
+        row, own = wanted.nonzero()[:, 0], target[wanted]
+        # By operators whose gradients are the same in every run.
+        own_scores = (F.embedding(row, x) * self._model.item_embedding(own)).sum(1)
+        own_scores = own_scores + self._offset(own, sampler)
+        scores = x @ self._model.item_embedding(candidate).T + self._offset(candidate, sampler)
+        log_sum = F.embedding(row, scores.logsumexp(1, keepdim=True))[:, 0]
+        is_candidate = torch.isin(own, candidate)
+        return sampled_softmax_loss(own_scores, log_sum, is_candidate).mean()
+
+    def _offset(self, item: Tensor, sampler: CandidateSampler) -> Tensor:
+        """What is added to ``<x, v>`` of each item: its bias, and ``-log pi``."""
+        offset = -torch.from_numpy(sampler.log_probability[item.cpu().numpy()]).to(item.device)
+        bias = self._model.item_bias
+        return offset if bias is None else offset + F.embedding(item, bias[:, None])[:, 0]
 
     def _bpr(
         self, batch: TrainingBatch, state: Tensor, wanted: Tensor, rng: np.random.Generator
@@ -102,6 +126,21 @@ class Objective:
         scores = self._model.scores(state[token], torch.cat([item[:, None], others], dim=1))
         # An invalid sample scores -inf, where the loss and its gradient are 0.
         return bpr_loss(scores[:, 0], scores[:, 1:].masked_fill(~is_valid, -torch.inf)).mean()
+
+
+def sampled_softmax_loss(target: Tensor, log_sum: Tensor, is_candidate: Tensor) -> Tensor:
+    """Cross-entropy over candidates and the target: ``log(sum_c exp s_c) - s_target``.
+
+    Args:
+        target: Score of each target, less the logarithm of its probability of being drawn, see
+            `emorec.training.candidates`; ``[N]``.
+        log_sum: ``log sum exp`` of the same over the candidates, ``[N]``.
+        is_candidate: Whether the target is among them and so in the sum, bool ``[N]``.
+
+    Returns:
+        ``[N]``.
+    """
+    return torch.where(is_candidate, log_sum, torch.logaddexp(log_sum, target)) - target
 
 
 def bpr_loss(target: Tensor, others: Tensor) -> Tensor:

@@ -4,122 +4,89 @@ import numpy as np
 import pytest
 import torch
 
-from emorec.building import build_model
 from emorec.config import LossConfig
-from emorec.data.sequences import EventSequences
-from emorec.training.batches import training_batches
-from emorec.training.candidates import LARGEST_WHOLE, draw_candidates, num_drawn
-from emorec.training.losses import Objective
-from emorec.training.sampling import ItemSampler
-from tests.small import random_events, small_config
+from emorec.training.candidates import LARGEST_WHOLE, CandidateSampler, num_drawn
+from emorec.training.losses import sampled_softmax_loss
 
-NUM_ITEMS = 20
-DRAWS = 4000
+ITEMS = np.array([0, 0, 0, 0, 1, 1, 2, 3])  # of eight events; items 4 and 5 have none
+NUM_ITEMS = 6
+DRAWS = 20_000
 
 
-def test_the_targets_stand_for_themselves_and_the_drawn_for_all_others():
-    drawn = draw_candidates(np.array([7, 2, 7]), 10, 4, np.random.default_rng(0))
-    assert drawn.item[:2].tolist() == [2, 7]
-    assert drawn.item[drawn.place].tolist() == [7, 2, 7]
-    assert len(set(drawn.item.tolist())) == 6  # 2 targets and 4 of the 8 others
-    assert drawn.log_weight[:2].tolist() == [0, 0]
-    assert np.exp(drawn.log_weight[2:]) == pytest.approx([2, 2, 2, 2])  # 8 / 4
+def draws(size, seed=0):
+    sampler = CandidateSampler(ITEMS, NUM_ITEMS, size)
+    rng = np.random.default_rng(seed)
+    return sampler, [sampler.draw(rng) for _ in range(DRAWS)]
 
 
-@pytest.mark.parametrize("target", [[0, 1], [3, 5], [8, 9], [0, 9]])
-def test_every_other_item_is_drawn_equally_often(target):
-    rng = np.random.default_rng(1)
-    draws = [draw_candidates(np.array(target), 10, 3, rng).item for _ in range(DRAWS)]
-    share = np.bincount(np.concatenate(draws), minlength=10) / DRAWS
-    expected = np.full(10, 3 / 8)
-    expected[target] = 1
-    assert share == pytest.approx(expected, abs=0.03)  # four standard deviations
-    assert share[target].tolist() == [1, 1]
+def test_probabilities_by_hand():
+    # One uniform draw and one event: 1 - 5/6 (1 - share).
+    expected = [1 - 5 / 12, 1 - 5 / 8, 1 - 35 / 48, 1 - 35 / 48, 1 / 6, 1 / 6]
+    sampler = CandidateSampler(ITEMS, NUM_ITEMS, 2)
+    assert np.exp(sampler.log_probability) == pytest.approx(expected)
+    # Two uniform draws and one event: 1 - 4/6 (1 - share).
+    sampler = CandidateSampler(ITEMS, NUM_ITEMS, 3)
+    assert np.exp(sampler.log_probability)[[0, 5]] == pytest.approx([2 / 3, 1 / 3])
 
 
-def test_all_items_are_candidates_where_there_are_no_more():
-    drawn = draw_candidates(np.array([1, 4]), 5, 100, np.random.default_rng(0))
-    assert sorted(drawn.item.tolist()) == [0, 1, 2, 3, 4]
-    assert drawn.log_weight.tolist() == [0, 0, 0, 0, 0]
-    all_targets = draw_candidates(np.array([1, 0]), 2, 3, np.random.default_rng(0))
-    assert all_targets.item.tolist() == [0, 1]
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_items_are_drawn_with_their_probability(size):
+    sampler, drawn = draws(size)
+    share = np.bincount(np.concatenate(drawn), minlength=NUM_ITEMS) / DRAWS
+    assert share == pytest.approx(np.exp(sampler.log_probability), abs=0.015)
+
+
+def test_candidates_are_distinct_and_at_most_as_many_as_draws():
+    for each in draws(4)[1][:100]:
+        assert (np.diff(each) > 0).all()
+        assert 2 <= len(each) <= 4
+        assert 0 <= each[0] and each[-1] < NUM_ITEMS
+
+
+def test_same_seed_same_draw():
+    one, again, other = (draws(3, seed)[1] for seed in (5, 5, 6))
+    assert all(map(np.array_equal, one, again))
+    assert not all(map(np.array_equal, one, other))
+
+
+def test_the_sum_over_the_catalogue_is_unbiased():
+    scores = np.random.default_rng(3).normal(size=NUM_ITEMS)
+    sampler, drawn = draws(3)
+    sums = [np.exp(scores[each] - sampler.log_probability[each]).sum() for each in drawn]
+    error = np.std(sums) / DRAWS**0.5
+    assert abs(np.mean(sums) - np.exp(scores).sum()) < 4 * error < 0.2
+
+
+def gradient_at(scores, chance, sampler, drawn):
+    """The mean gradient of the loss of targets of a given chance, over draws."""
+    total = torch.zeros(NUM_ITEMS, dtype=torch.float64)
+    offset = -torch.from_numpy(sampler).double()
+    for each in drawn:
+        own = scores.clone().requires_grad_()
+        corrected = own + offset
+        log_sum = corrected[torch.from_numpy(each)].logsumexp(0).expand(NUM_ITEMS)
+        is_candidate = torch.isin(torch.arange(NUM_ITEMS), torch.from_numpy(each))
+        loss = (chance * sampled_softmax_loss(corrected, log_sum, is_candidate)).sum()
+        total += torch.autograd.grad(loss, own)[0]
+    return total / len(drawn)
+
+
+def test_the_true_probabilities_are_the_minimum():
+    chance = torch.tensor([0.05, 0.3, 0.1, 0.2, 0.3, 0.05], dtype=torch.float64)
+    sampler, drawn = draws(3)
+    corrected = gradient_at(chance.log(), chance, sampler.log_probability, drawn[:4000])
+    assert corrected.abs().max() < 0.01
+    # Without the correction, popular items would have to score lower.
+    nothing = np.zeros_like(sampler.log_probability)
+    plain = gradient_at(chance.log(), chance, nothing, drawn[:4000])
+    assert plain[0] > 0.02 and plain[4] < -0.03
 
 
 def test_the_size_of_the_catalogue_decides():
     assert num_drawn(-1, LARGEST_WHOLE) == 0
     assert num_drawn(-1, LARGEST_WHOLE + 1) == 4096
     assert num_drawn(0, 10**7) == 0
-    assert num_drawn(256, 10) == 256
+    assert num_drawn(256, 257) == 256
+    assert num_drawn(256, 256) == 0  # all items are the whole catalogue
     about = LossConfig.model_fields["negatives"].description
     assert f"up to {LARGEST_WHOLE:,} items, else {num_drawn(-1, 10**9)}" in about
-
-
-def objective(model, negatives):
-    """The loss of a batch as a function of the seed of its draw, and the batch."""
-    events = random_events(num_items=NUM_ITEMS)
-    sampler = ItemSampler(events, np.arange(NUM_ITEMS), NUM_ITEMS)
-    options = LossConfig(ranking="softmax", targets="any", negatives=negatives)
-    loss = Objective(model, options, sampler)
-    batch = next(training_batches(first_users(events, 1), None, 20, 2, np.random.default_rng(0)))
-    return lambda seed: loss(batch, np.random.default_rng(seed))
-
-
-def first_users(events: EventSequences, count: int) -> EventSequences:
-    return events.select(np.repeat(np.arange(events.num_users), events.lengths) < count)
-
-
-@pytest.fixture
-def model():
-    config = small_config("graph.conv=none", "graph.signed=false", "model.aversion=0",
-                          "model.polarity=none", "sequence.dropout=0")  # fmt: skip
-    made = build_model(config, 7, NUM_ITEMS)
-    torch.nn.init.normal_(made.item_embedding.weight, std=0.5)
-    return made
-
-
-def gradients(model, loss):
-    return torch.autograd.grad(loss, [model.item_embedding.weight])[0]
-
-
-def test_exact_where_all_items_are_candidates(model):
-    whole = objective(model, 0)(0)
-    drawn = objective(model, NUM_ITEMS)(0)
-    assert drawn.item() == pytest.approx(whole.item(), rel=1e-6)
-    torch.testing.assert_close(gradients(model, drawn), gradients(model, whole))
-
-
-def test_the_sum_over_the_catalogue_is_unbiased(model):
-    torch.manual_seed(3)
-    scores = torch.randn(NUM_ITEMS, dtype=torch.float64)
-    rng = np.random.default_rng(2)
-    sums = []
-    for _ in range(DRAWS):
-        drawn = draw_candidates(np.array([1, 1, 4]), NUM_ITEMS, 2, rng)
-        terms = scores[drawn.item] + torch.from_numpy(drawn.log_weight)
-        sums.append(terms.exp().sum().item())
-    error = np.std(sums) / DRAWS**0.5
-    assert error > 0
-    assert abs(np.mean(sums) - scores.exp().sum().item()) < 4 * error
-
-
-def test_loss_and_gradient_approach_those_of_the_whole_catalogue(model):
-    whole = objective(model, 0)(0)
-    expected = gradients(model, whole)
-    means, errors = [], []
-    for negatives in (1, 4, 12):
-        sampled = objective(model, negatives)
-        losses = [sampled(seed) for seed in range(300)]
-        mean = torch.stack([gradients(model, loss) for loss in losses]).mean(0)
-        errors.append(((mean - expected).norm() / expected.norm()).item())
-        means.append(np.mean([loss.item() for loss in losses]))
-    # The logarithm of an unbiased sum is too low, by less and less.
-    assert means[0] < means[1] < means[2] < whole.item()
-    assert means[2] == pytest.approx(whole.item(), abs=0.02)
-    assert 0.5 > errors[0] > errors[1] > errors[2]
-    assert errors[2] < 0.05
-
-
-def test_same_seed_same_draw(model):
-    loss = objective(model, 2)
-    assert loss(5).item() == loss(5).item()
-    assert len({loss(seed).item() for seed in range(5)}) > 1
