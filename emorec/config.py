@@ -100,6 +100,23 @@ class SplitConfig(_Section):
         description="leave_last_out: the newest events of each user with more than n",
     )
     quantile: float = Field(0.9, gt=0, lt=1, description="time: share of events before the cut")
+    days: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="time: length of the held-out part, up to the newest event; 0: by the quantile",
+    )
+    gap: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="time: minutes before each cut whose events are left out",
+    )
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """The arguments of `emorec.data.splits.split_interactions` after the log."""
+        return self.model_dump()
 
 
 class ModelConfig(_Section):
@@ -179,10 +196,17 @@ class LossConfig(_Section):
     """The training objective."""
 
     ranking: Literal["bpr", "softmax"] = Field(
-        "bpr", description="against a sampled item, or the whole catalogue"
+        "bpr", description="against a sampled item, or the catalogue"
     )
     targets: Literal["any", "positive", "explicit_positive"] = Field(
         "positive", description="events to rank high"
+    )
+    negatives: int = Field(
+        -1,
+        ge=-1,
+        le=_MANY,
+        description="softmax: items drawn per step to stand for the catalogue; 0: the whole "
+        "catalogue; -1: the whole up to 50,000 items, else 4096",
     )
     horizon: int = Field(1, ge=1, le=1_000, description="next events that each state predicts")
     use_negatives: float = Field(
@@ -462,6 +486,17 @@ def _contradiction(config: Config) -> str:
         return (
             "graph.conv is 'sum', which has signs and a decay of its own, learned and chosen on "
             "validation: graph.signed must be false and graph.half_life 0"
+        )
+    for name, value in (("days", config.split.days), ("gap", config.split.gap)):
+        if value and config.split.method != "time":
+            return (
+                f"split.{name} is {value:g}, which needs split.method 'time', got "
+                f"{config.split.method!r}"
+            )
+    if config.loss.negatives > 0 and config.loss.ranking != "softmax":
+        return (
+            f"loss.negatives is {config.loss.negatives}, which needs loss.ranking 'softmax', got "
+            f"{config.loss.ranking!r}; loss.use_negatives is the share of dislikes that BPR samples"
         )
     if graph.signed and not graph.feedback_nodes:
         return "graph.signed needs graph.feedback_nodes: without them no relation is negative"

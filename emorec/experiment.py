@@ -112,8 +112,7 @@ def prepare(
     # Settings that exclude each other fail before the data is read.
     build_model(config, num_users=1, num_items=1)
     log, report = load_data(config.data, data_dir, progress)
-    options = config.split
-    split = split_interactions(log, options.method, options.n, options.quantile)
+    split = split_interactions(log, **config.split.rule)
     with new_files(folder) as written:
         save_config(written, config)
         write_text(written / "versions.json", json.dumps(_versions(), indent=2))

@@ -124,9 +124,9 @@ class EmoRec:
         )
 
         if not isinstance(data, Split):
-            data, core, options = self._log_of(data), self.config.data, self.config.split
+            data, core = self._log_of(data), self.config.data
             data = k_core(data, core.min_user_events, core.min_item_events)
-            data = hold_out_validation(data, options.method, options.n, options.quantile)
+            data = hold_out_validation(data, **self.config.split.rule)
         require_choice(data.train, "the log")
         if self.config.sequence.request_time and data.train.time_unit == "none":
             raise ValueError(
@@ -494,13 +494,12 @@ class EmoRec:
 def _why_no_targets(data: Split, options: SplitConfig) -> str:
     """Why there is nothing to validate on, and what would help."""
     by_time = options.method == "time"
-    setting = (
-        f"split.quantile (now {options.quantile})" if by_time else f"split.n (now {options.n})"
-    )
+    name = "n" if not by_time else "days" if options.days else "quantile"
+    setting = f"split.{name} (now {getattr(options, name)})"
     if len(data.valid):
         return (
             f"all {len(data.valid):,} held-out rows are of users or items that the others lack; "
-            f"{'raise' if by_time else 'lower'} {setting}, or drop rare ones"
+            f"{'raise' if name == 'quantile' else 'lower'} {setting}, or drop rare ones"
         )
     return f"{'no row is late enough' if by_time else 'histories are too short'}; lower {setting}"
 

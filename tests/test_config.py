@@ -112,7 +112,8 @@ class TestLoad:
             if isinstance(value, (bool, int, float))
             and name not in ("graph.feedback_nodes", "graph.paths")
         }
-        for needed in ("model.polarity=item", "graph.conv=sage"):  # by aversion, by half-lives
+        # By aversion, by half-lives, by days and gaps.
+        for needed in ("model.polarity=item", "graph.conv=sage", "split.method=time"):
             config = config.with_settings(needed)
         for name, value in changes.items():
             config = config.with_settings(f"{name}={str(different_value(value)).lower()}")
@@ -212,6 +213,8 @@ class TestErrors:
             ("graph.half_life=inf", "graph.half_life must be finite, got inf"),
             ("loss.use_negatives=nan", "loss.use_negatives must be at most 1, got nan"),
             ("split.quantile=1", "split.quantile must be below 1, got 1"),
+            ("split.days=-1", "split.days must be at least 0, got -1"),
+            ("split.gap=inf", "split.gap must be finite, got inf"),
             ("evaluation.k=0", "evaluation.k must be at least 1, got 0"),
             ("model.embedding_size=0", "model.embedding_size must be at least 1, got 0"),
             (
@@ -224,6 +227,8 @@ class TestErrors:
             ("sequence.layers=65", "sequence.layers must be at most 64, got 65"),
             ("sequence.heads=257", "sequence.heads must be at most 256, got 257"),
             ("sequence.max_length=100001", "sequence.max_length must be at most 100,000"),
+            ("loss.negatives=-2", "loss.negatives must be at least -1, got -2"),
+            ("loss.negatives=1000001", "loss.negatives must be at most 1,000,000, got 1000001"),
             ("loss.horizon=1001", "loss.horizon must be at most 1,000, got 1001"),
             ("training.epochs=1000001", "training.epochs must be at most 1,000,000, got 1000001"),
             ("training.batch_size=1000001", "training.batch_size must be at most 1,000,000"),
@@ -309,6 +314,20 @@ class TestErrors:
         settings = "graph.conv=gat", "graph.paths=0", f"{name}=5"
         with pytest.raises(ConfigError, match=f"{name} is 5, which must divide .*size, 64"):
             load_config("emorec", settings=settings)
+
+    def test_bpr_draws_no_negatives_for_a_softmax(self):
+        message = "loss.negatives is 256, which needs loss.ranking 'softmax', got 'bpr'; loss.use_"
+        with pytest.raises(ConfigError, match=message):
+            load_config("emo-sage-thp", settings=("loss.negatives=256",))
+        for negatives in (-1, 0):
+            load_config("emo-sage-thp", settings=(f"loss.negatives={negatives}",))
+
+    @pytest.mark.parametrize("name", ["days", "gap"])
+    def test_days_need_a_time_split(self, name):
+        message = f"split.{name} is 2, which needs split.method 'time', got 'leave_last_out'"
+        with pytest.raises(ConfigError, match=message):
+            load_config(settings=(f"split.{name}=2",))
+        assert load_config(settings=(f"split.{name}=2", "split.method=time")).split.rule[name] == 2
 
     def test_attention_has_no_half_life(self, tmp_path):
         message = "graph.half_life is 7.0, which needs the means of graph.conv 'sage', got 'gat'"
@@ -404,12 +423,12 @@ class TestSettings:
             load_config(settings=pair)
 
     def test_are_taken_together_in_any_order(self):
-        settings = ("model.polarity=none", "model.aversion=0", "graph.conv=none")
+        settings = ("model.polarity=none", "model.aversion=0", "graph.paths=0")
         for order in itertools.permutations(settings):
             config = load_config(settings=order)
             assert (config.model.polarity, config.model.aversion) == ("none", 0)
-        with pytest.raises(ConfigError, match="--set model.polarity=none: model.aversion is 1.0"):
-            load_config(settings=settings[:1])
+        with pytest.raises(ConfigError, match="model.polarity=none .*: model.aversion is 1.0"):
+            load_config(settings=(settings[0], settings[2]))
         with pytest.raises(ConfigError, match="^--set training.epochs=-1: training.epochs must"):
             load_config(settings=("training.seed=1", "training.epochs=-1"))
 

@@ -117,6 +117,17 @@ class TestFit:
         ):
             EmoRec(config=config).fit(log, progress=False)
 
+    def test_the_newest_day_is_held_out(self):
+        day = 86_400
+        rows = [(user, item, 0, item * day) for user in range(4) for item in range(4)]
+        rows += [(user, 0, 0, 3 * day) for user in range(4)]
+        config = small_config("training.epochs=1", "split.method=time", "split.days=0.5")
+        recommender = EmoRec(config=config).fit(small_log(rows, 4, 4), progress=False)
+        assert len(recommender.records) == 1
+        assert recommender.records[0].valid["ndcg"] >= 0
+        with pytest.warns(UserWarning, match=r"others lack; lower split.days \(now 0.5\)"):
+            EmoRec(config=config).fit(small_log(rows[:16], 4, 4), progress=False)
+
     @pytest.mark.parametrize(
         ("method", "advice"),
         [("leave_last_out", r"lower split.n \(now 1\)"), ("time", r"raise split.quantile \(now")],

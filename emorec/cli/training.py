@@ -243,7 +243,8 @@ def _prepared(config: Config, folder: Path, data_dir: Path | None, progress: boo
     card = data_card(split)
     if report is not None:
         click.echo(str(report))
-        rare = report.rows_kept - len(split.log) - split.dropped
+        left_out = split.report.left_out if split.report is not None else 0
+        rare = report.rows_kept - len(split.log) - split.dropped - left_out
         if rare:
             click.echo(f"{rare:,} rows of rare users and items are dropped (k-core)")
     click.echo(

@@ -13,7 +13,13 @@ from pathlib import Path
 
 from emorec.data.download import download, md5_of, recorded_sha256, sha256_of
 from emorec.data.files import DataError, tar_members
-from emorec.data.formats import read_amazon, read_goodreads, read_kuairand, read_movielens
+from emorec.data.formats import (
+    read_amazon,
+    read_goodreads,
+    read_kuairand,
+    read_movielens,
+    read_yambda,
+)
 from emorec.data.interactions import Interactions
 from emorec.data.readers import ReadReport, RulesLike
 from emorec.data.registry import DATASETS, KUAIRAND_LOGS, Dataset
@@ -115,7 +121,7 @@ def _known(name: str) -> Dataset:
 
 def _warn_if_other(dataset: Dataset, path: Path) -> None:
     """A local copy may be repacked or unpacked; only the packed official one has the checksum."""
-    if path.name != dataset.files[0]:
+    if path.name != Path(dataset.files[0]).name:
         return
     recorded = recorded_sha256(path)
     if dataset.md5 is not None:
@@ -160,6 +166,10 @@ def _kuairand(path: Path, rules: RulesLike) -> tuple[Interactions, ReadReport]:
     return read_kuairand(path, rules=rules)
 
 
+def _yambda(path: Path, rules: RulesLike) -> tuple[Interactions, ReadReport]:
+    return read_yambda(path, rules=rules)
+
+
 def _members(path: Path, wanted: Sequence[str]) -> list[str]:
     """The wanted files as the archive spells them, in the order wanted."""
     try:
@@ -197,4 +207,5 @@ _READERS: dict[str, Reader] = {
     "amazon-beauty": _amazon,
     "goodreads-spoiler": _goodreads,
     "kuairand-pure": _kuairand,
+    "yambda-50m": _yambda,
 }

@@ -1,10 +1,12 @@
-"""Known formats: MovieLens, Amazon reviews, KuaiRand, Goodreads and RecBole's atomic files."""
+"""Known formats: MovieLens, Amazon, KuaiRand, Yambda, Goodreads and RecBole's atomic files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import pandas as pd
 
 from emorec.data.interactions import Interactions
 from emorec.data.readers import (
@@ -21,9 +23,18 @@ __all__ = [
     "read_kuairand",
     "read_movielens",
     "read_recbole",
+    "read_yambda",
 ]
 
 _MOVIELENS_COLUMNS = ["user_id", "item_id", "rating", "timestamp"]
+# The files of Yambda that hold one type of event each, and how the file of all of them calls it.
+_YAMBDA_EVENTS = {
+    "listens.parquet": "listen",
+    "likes.parquet": "like",
+    "dislikes.parquet": "dislike",
+    "unlikes.parquet": "unlike",
+    "undislikes.parquet": "undislike",
+}
 
 
 def read_movielens(
@@ -119,6 +130,39 @@ def read_kuairand(
         rules=chosen,
         time_unit="ms",
     )
+
+
+def read_yambda(
+    path: str | Path, *, rules: RulesLike = "yambda"
+) -> tuple[Interactions, ReadReport]:
+    """Events of Yambda in the flat format: ``multi_event.parquet``, or the files of one type each.
+
+    Times are seconds since the start of the log, in steps of five; the log's calendar is not
+    published.
+
+    Args:
+        path: ``multi_event.parquet``; or ``listens.parquet``, which is read with those of
+            ``likes``, ``dislikes``, ``unlikes`` and ``undislikes.parquet`` that are in its folder.
+            Their rows get a column ``event_type`` as in the file of all events.
+        rules: Feedback rules over the columns of ``multi_event.parquet``.
+    """
+    path, chosen = Path(path), load_rules(rules)
+    columns = ("uid", "item_id", "timestamp", *chosen.columns)
+
+    def read(path: Path) -> Table:
+        return read_table(path, columns=columns)
+
+    def read_type(path: Path) -> Table:
+        table, types = read(path), pd.CategoricalDtype(list(_YAMBDA_EVENTS.values()))
+        event_type = pd.Series(_YAMBDA_EVENTS[path.name], table.frame.index, dtype=types)
+        return replace(table, frame=table.frame.assign(event_type=event_type))
+
+    if path.name == "listens.parquet":
+        paths = [path.with_name(name) for name in _YAMBDA_EVENTS]
+        table = concat_tables([read_type(each) for each in paths if each.is_file()])
+    else:
+        table = read(path)
+    return interactions_of_table(table, user="uid", rules=chosen, time_unit="s")
 
 
 def read_recbole(

@@ -133,6 +133,18 @@ DATASETS: dict[str, Dataset] = {
             terms="CC BY-SA 4.0",
         ),
         Dataset(
+            name="yambda-50m",
+            title="Yambda, 50 million events of Yandex Music",
+            url="https://huggingface.co/datasets/yandex/yambda/resolve/main/flat/50m/multi_event.parquet",
+            md5=None,
+            most=5_000 * _MB,
+            files=("flat/50m/multi_event.parquet", "flat/50m/listens.parquet"),
+            rules="yambda",
+            citation="Ploshkin et al. 2025, Yambda-5B: a large-scale multi-modal dataset for "
+            "ranking and retrieval, RecSys, arXiv:2505.22238",
+            terms="Apache-2.0",
+        ),
+        Dataset(
             name="synthetic",
             title="Generated log with known tastes",
             url=None,

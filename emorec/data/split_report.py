@@ -45,11 +45,12 @@ class SplitReport:
 
     Attributes:
         method: "leave_last_out" or "time".
-        parameter: ``n`` or ``quantile``.
+        parameter: ``n``, ``quantile`` or ``days``.
         parts: Summaries of "train", "valid", "history" (train and valid), "test" (as held out) and
             "test kept" (warm rows only).
         ties_at_cut: Leave-last-out: users whose first test event has the same time as their last
-            event before it, so that the order of the log decided. Time: rows at the cut time.
+            event before it, so that the order of the log decided. Time: rows at the latest time of
+            history, which is the cut of a quantile.
         ties_share: ``ties_at_cut`` as a share of the users with a test split, or of all rows.
         test_before_history: Share of test events that happen before the latest history event of
             the whole log, so that a model has seen other users' future. 0 for the time split.
@@ -60,6 +61,8 @@ class SplitReport:
             but stay in history.
         repeats: Rows of "test kept" whose user has an event with the same item in history.
         has_times: Whether the log has times; else its order of rows decided everything.
+        in_days: Whether ``parameter`` is a number of days.
+        left_out: Rows of the gaps before the cuts, which are in no part.
     """
 
     method: SplitMethod
@@ -74,6 +77,8 @@ class SplitReport:
     valid_cold: int
     repeats: int = 0
     has_times: bool = True
+    in_days: bool = False
+    left_out: int = 0
 
     @classmethod
     def of(
@@ -88,12 +93,14 @@ class SplitReport:
         future: Interactions,
         kept: Interactions,
         repeats: int,
+        in_days: bool = False,
+        left_out: int = 0,
     ) -> SplitReport:
         """Describes a split.
 
         Args:
             method: How it was made.
-            parameter: Its ``n`` or ``quantile``.
+            parameter: Its ``n``, ``quantile`` or ``days``.
             train: Train part.
             valid: Validation part.
             valid_cold: Rows of valid that are cold in train.
@@ -101,6 +108,8 @@ class SplitReport:
             future: Test part as held out, in the same vocabularies.
             kept: Its warm rows.
             repeats: Those of them whose item the user has in history.
+            in_days: Whether ``parameter`` is a number of days.
+            left_out: Rows of the gaps before the cuts.
         """
         if method == "time":
             ties = int((past.time == past.time.max()).sum())
@@ -128,6 +137,8 @@ class SplitReport:
             valid_cold=valid_cold,
             repeats=repeats,
             has_times=past.time_unit != "none",
+            in_days=in_days,
+            left_out=left_out,
         )
 
     def __str__(self) -> str:
@@ -149,10 +160,14 @@ class SplitReport:
         before = f"{self.test_before_history:.1%} of the test events happen before the latest"
         if self.method == "time":
             title = f"time split: test is what happens after quantile {self.parameter:g} of time"
+            if self.in_days:
+                title = f"time split: test is the newest {24 * self.parameter:g} hours"
             ties = (
                 f"{self.ties_at_cut:,} rows ({self.ties_share:.2%}) are at the cut time "
                 "and stay in history"
             )
+            if self.in_days or self.left_out:
+                ties = f"{self.left_out:,} rows are left out in the gaps before the cuts"
             leak = f"{before} history event"
         else:
             title = f"leave-{self.parameter:g}-last-out: test is the end of each long enough user"

@@ -1,13 +1,14 @@
-"""Hold-out splits: the last n events of each user, or all events after one time."""
+"""Hold-out splits: the last n events of each user, or all events after one cut in time."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from emorec.data.interactions import Interactions
+from emorec.data.interactions import TICKS_PER_DAY, Interactions
 from emorec.data.split_report import SplitMethod, SplitReport
 
 __all__ = [
@@ -65,41 +66,47 @@ def split_interactions(
     method: SplitMethod = "leave_last_out",
     n: int = 10,
     quantile: float = 0.9,
+    days: float = 0.0,
+    gap: float = 0.0,
 ) -> Split:
     """Holds out a test split, then a validation split of what remains, by the same rule.
 
     Args:
         interactions: The whole log.
         method: "leave_last_out" holds out the last ``n`` events of each user that has more;
-            "time" holds out what happens after the ``quantile`` of time.
+            "time" holds out what happens after one cut.
         n: Events held out per user and part; used by "leave_last_out".
         quantile: Share of the events before the cut; used by "time".
+        days: Length of the held-out part, whose end is the newest event; used by "time" in place
+            of the quantile if it is not 0.
+        gap: Minutes before each cut whose events are left out of all parts; used by "time".
 
     Returns:
         The split, with its report.
 
     Raises:
-        ValueError: If the method is unknown, ``n`` or ``quantile`` is out of range, the log is
-            empty, or the test split or its warm rows are none.
+        ValueError: If the method is unknown, ``n``, ``quantile``, ``days`` or ``gap`` is out of
+            range, the log is empty, or the test split, its warm rows or the train split are none.
     """
-    in_test = _held_out(interactions, method, n, quantile)
+    rule = _Rule(method, n, quantile, days, gap)
+    in_test, in_gap = rule.held_out(interactions)
     if not in_test.any():
-        raise ValueError(_why_empty(interactions, method, n, quantile))
-    past = interactions.select(~in_test)
+        raise ValueError(rule.why_empty(interactions))
+    past, in_valid = _validation_of(interactions.select(~in_test & ~in_gap), rule)
     future = interactions.select(in_test)
     warm = _is_warm(future, past)
     if not warm.any():
-        advice = "raise quantile" if method == "time" else "lower n"
+        advice = "lower n" if method != "time" else "lower days" if days else "raise quantile"
         raise ValueError(
             f"all {len(future):,} test rows belong to users or items that the {len(past):,} rows "
             f"before them lack; hold out less ({advice}) or drop rare users and items first"
         )
     history = past.reindexed()
-    train, valid, _ = _validation_parts(history, method, n, quantile)
+    train, valid = history.select(~in_valid), history.select(in_valid)
     test = _in_vocabularies(future.select(warm), past, history)
     report = SplitReport.of(
         method,
-        quantile if method == "time" else n,
+        n if method != "time" else days or quantile,
         train=train,
         valid=valid,
         valid_cold=int((~_is_warm(valid, train)).sum()),
@@ -107,6 +114,8 @@ def split_interactions(
         future=future,
         kept=test,
         repeats=int(is_repeat(test, history).sum()),
+        in_days=days > 0,
+        left_out=len(interactions) - len(past) - len(future),
     )
     return Split(train, valid, test, int((~warm).sum()), report)
 
@@ -116,6 +125,8 @@ def hold_out_validation(
     method: SplitMethod = "leave_last_out",
     n: int = 10,
     quantile: float = 0.9,
+    days: float = 0.0,
+    gap: float = 0.0,
 ) -> Split:
     """Holds out a validation split alone, for a model that is to be used rather than evaluated.
 
@@ -124,16 +135,21 @@ def hold_out_validation(
         method: As in `split_interactions`.
         n: As in `split_interactions`.
         quantile: As in `split_interactions`.
+        days: As in `split_interactions`.
+        gap: As in `split_interactions`.
 
     Returns:
         A split with an empty test split, whose vocabularies hold just the users and items that
         occur: others could only be scored by chance.
 
     Raises:
-        ValueError: If the method is unknown, ``n`` or ``quantile`` is out of range or the log is
-            empty.
+        ValueError: If the method is unknown, ``n``, ``quantile``, ``days`` or ``gap`` is out of
+            range, or the log or the train split is empty.
     """
-    return Split(*_validation_parts(interactions.reindexed(), method, n, quantile))
+    log, in_valid = _validation_of(interactions, _Rule(method, n, quantile, days, gap))
+    log = log.reindexed()
+    nothing = log.select(np.zeros(len(log), dtype=bool))
+    return Split(log.select(~in_valid), log.select(in_valid), nothing)
 
 
 def how_tests_differ(one: Split, other: Split) -> str:
@@ -231,24 +247,78 @@ def after_quantile(interactions: Interactions, quantile: float) -> np.ndarray:
     return interactions.time > _cut_time(interactions.time, quantile)
 
 
-def _held_out(rows: Interactions, method: SplitMethod, n: int, quantile: float) -> np.ndarray:
-    if method not in ("leave_last_out", "time"):
-        raise ValueError(f"method must be 'leave_last_out' or 'time', got {method!r}")
-    if len(rows) == 0:
-        raise ValueError("the log has 0 interactions, so there is nothing to split")
-    if method == "time" and rows.time_unit == "none":
-        raise ValueError(
-            "the log has no times to split at; use method 'leave_last_out' "
-            "(--set split.method=leave_last_out)"
+@dataclass(frozen=True)
+class _Rule:
+    """What is held out; the fields are the arguments of `split_interactions`."""
+
+    method: SplitMethod
+    n: int
+    quantile: float
+    days: float
+    gap: float
+
+    def __post_init__(self) -> None:
+        if self.method not in ("leave_last_out", "time"):
+            raise ValueError(f"method must be 'leave_last_out' or 'time', got {self.method!r}")
+        for name, value in (("days", self.days), ("gap", self.gap)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+            if value and self.method != "time":
+                raise ValueError(f"{name} is {value:g}, which needs method 'time'")
+
+    def held_out(self, rows: Interactions) -> tuple[np.ndarray, np.ndarray]:
+        """Which rows are held out, and which are in the gap before them, bool ``[N]`` each."""
+        if len(rows) == 0:
+            raise ValueError("the log has 0 interactions, so there is nothing to split")
+        if self.method == "leave_last_out":
+            return last_n_per_user(rows, self.n), np.zeros(len(rows), dtype=bool)
+        if rows.time_unit == "none":
+            raise ValueError(
+                "the log has no times to split at; use method 'leave_last_out' "
+                "(--set split.method=leave_last_out)"
+            )
+        day = TICKS_PER_DAY[rows.time_unit]
+        if self.days:
+            cut = int(rows.time.max()) - round(self.days * day) - 1
+        else:
+            cut = _cut_time(rows.time, self.quantile)
+        held_out = rows.time > cut
+        in_gap = (rows.time > cut - round(self.gap / (24 * 60) * day)) & ~held_out
+        if (held_out | in_gap).all():
+            raise ValueError(
+                f"none of {len(rows):,} rows is before the held-out part"
+                + (f" of {self.days:g} days" if self.days else "")
+                + (f" and the gap of {self.gap:g} minutes" if self.gap else "")
+                + f"; lower {'days' if self.days else 'gap'} "
+                f"(the setting split.{'days' if self.days else 'gap'})"
+            )
+        return held_out, in_gap
+
+    def why_empty(self, rows: Interactions) -> str:
+        """Why no row of a log is held out, and what would help."""
+        if self.method == "time":
+            cut = _cut_time(rows.time, self.quantile)
+            return (
+                f"the test split is empty: none of {len(rows):,} rows is later than the "
+                f"{self.quantile:g} quantile of time, {cut}; lower quantile or use method "
+                "'leave_last_out'"
+            )
+        longest = int(np.bincount(rows.user).max())
+        advice = (
+            f"lower n (the setting split.n) to at most {longest - 1}"
+            if longest > 1
+            else "use method 'time'"
         )
-    return after_quantile(rows, quantile) if method == "time" else last_n_per_user(rows, n)
+        return (
+            f"the test split is empty: no user has more than n = {self.n} interactions, the "
+            f"longest has {longest}; {advice}"
+        )
 
 
-def _validation_parts(
-    rows: Interactions, method: SplitMethod, n: int, quantile: float
-) -> tuple[Interactions, Interactions, Interactions]:
-    in_valid = _held_out(rows, method, n, quantile)
-    return rows.select(~in_valid), rows.select(in_valid), rows.select(np.zeros(len(rows), bool))
+def _validation_of(rows: Interactions, rule: _Rule) -> tuple[Interactions, np.ndarray]:
+    """Rows without those of the gap before validation, and which of them are validation."""
+    in_valid, in_gap = rule.held_out(rows)
+    return rows.select(~in_gap), in_valid[~in_gap]
 
 
 def _is_warm(rows: Interactions, past: Interactions) -> np.ndarray:
@@ -287,22 +357,3 @@ def _cut_time(time: np.ndarray, quantile: float) -> int:
     if not 0 < quantile < 1:
         raise ValueError(f"quantile must be between 0 and 1, both excluded, got {quantile}")
     return int(np.quantile(time, quantile, method="lower"))
-
-
-def _why_empty(interactions: Interactions, method: SplitMethod, n: int, quantile: float) -> str:
-    if method == "time":
-        cut = _cut_time(interactions.time, quantile)
-        return (
-            f"the test split is empty: none of {len(interactions):,} rows is later than the "
-            f"{quantile:g} quantile of time, {cut}; lower quantile or use method 'leave_last_out'"
-        )
-    longest = int(np.bincount(interactions.user).max())
-    advice = (
-        f"lower n (the setting split.n) to at most {longest - 1}"
-        if longest > 1
-        else "use method 'time'"
-    )
-    return (
-        f"the test split is empty: no user has more than n = {n} interactions, the longest has "
-        f"{longest}; {advice}"
-    )

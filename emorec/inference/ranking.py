@@ -6,7 +6,7 @@ With the aversion ``a``, the embedding ``e_i`` of item ``i`` and the user's stat
                 + g (<x_u, target_i> + bias_i)        graph
                 + h paths_i                           paths
                 + a log P(positive | taste, i)        liked
-                - 2 min(a, 1) dislikes_i              dislikes
+                - 1.5 min(a, 1) dislikes_i            dislikes
 
     s = (1 - min(a, 1)) * state after the last event
         + min(a, 1) * state after the last event that is not an explicit dislike
@@ -16,7 +16,7 @@ of paths and dislikes. Validation chooses the weights ``g`` and ``h``.
 
 At aversion 0 an explicit dislike is an event like any other, because people who reject an item
 often see a similar one next. Above 0 a dislike is an answer to a list: it does not move the state,
-and the items near to it lose up to 2, the less the more events follow. The taste depends on all
+and the items near to it lose up to 1.5, the less the more events follow. The taste depends on all
 events.
 
 Which terms a model has depends on its configuration. Most of the paper's presets have the first
@@ -41,7 +41,7 @@ from emorec.nn.polarity import ItemPolarity
 
 __all__ = ["ModelScorer", "Terms", "UserStates"]
 
-_DISLIKE = 2.0  # what a new dislike takes off the items near to it, from aversion 1 on
+_DISLIKE = 1.5  # what a new dislike takes off the items near to it, from aversion 1 on
 
 
 class Terms(NamedTuple):

@@ -13,9 +13,17 @@ from emorec.nn.feedback_sum import FeedbackSum
 from emorec.nn.model import Recommender
 from emorec.ops.softmax_loss import softmax_loss
 from emorec.training.batches import TrainingBatch
+from emorec.training.candidates import CandidateSampler
 from emorec.training.sampling import ItemSampler
 
-__all__ = ["Objective", "bpr_loss", "polarity_loss", "sum_loss"]
+__all__ = [
+    "Objective",
+    "bpr_loss",
+    "catalogue_loss",
+    "polarity_loss",
+    "sampled_softmax_loss",
+    "sum_loss",
+]
 
 _TARGETS = {
     "any": set(Feedback),
@@ -30,17 +38,25 @@ class Objective:
         loss = mean over targets of the ranking loss
                + mean over events of the polarity loss
 
-    The ranking loss is `emorec.ops.softmax_loss.softmax_loss` over the catalogue, or `bpr_loss`
-    against sampled items. The second term is absent where the model has no polarity head.
+    The ranking loss is `catalogue_loss`, or `bpr_loss` against sampled items. The second term is
+    absent where the model has no polarity head.
 
     Args:
         model: The model in training.
         options: Which losses, and which events are targets.
         sampler: Draws the items that BPR compares a target with.
+        candidates: Draws the items that the softmax sums over; None for the whole catalogue.
     """
 
-    def __init__(self, model: Recommender, options: LossConfig, sampler: ItemSampler) -> None:
+    def __init__(
+        self,
+        model: Recommender,
+        options: LossConfig,
+        sampler: ItemSampler,
+        candidates: CandidateSampler | None = None,
+    ) -> None:
         self._model, self._options, self._sampler = model, options, sampler
+        self._candidates = candidates
         self._is_target = torch.tensor([kind in _TARGETS[options.targets] for kind in Feedback])
 
     def __call__(self, batch: TrainingBatch, rng: np.random.Generator) -> Tensor | None:
@@ -48,7 +64,7 @@ class Objective:
 
         Args:
             batch: On the model's device.
-            rng: Source of BPR's samples.
+            rng: Source of BPR's samples, and of a sampled softmax's candidates.
         """
         model, targets = self._model, batch.targets
         predictable = targets.exists  # [T, K]
@@ -61,8 +77,10 @@ class Objective:
             return None
         state, taste = model(batch.sequences, batch.graph, batch.user_node, batch.sees_graph)
         if self._options.ranking == "softmax":
-            items = model.item_vectors
-            loss = softmax_loss(state[ranked], items, targets.item[ranked], wanted[ranked])
+            x, target = state[ranked], targets.item[ranked]
+            loss = catalogue_loss(
+                x, model.item_vectors, None, target, wanted[ranked], self._candidates, rng
+            )
         else:
             loss = self._bpr(batch, state, wanted, rng)
         if model.polarity is not None:
@@ -85,14 +103,21 @@ class Objective:
         return bpr_loss(scores[:, 0], scores[:, 1:].masked_fill(~is_valid, -torch.inf)).mean()
 
 
-def sum_loss(encoder: FeedbackSum, batch: TrainingBatch) -> Tensor | None:
-    """Cross-entropy of a feedback sum's scores over the catalogue; None for a batch without a like.
+def sum_loss(
+    encoder: FeedbackSum,
+    batch: TrainingBatch,
+    candidates: CandidateSampler | None,
+    rng: np.random.Generator,
+) -> Tensor | None:
+    """`catalogue_loss` of a feedback sum; None for a batch without a like.
 
     The mean is over the targets with positive feedback.
 
     Args:
         encoder: The feedback sum.
         batch: A batch of `emorec.training.batches.half_batches`.
+        candidates: Draws the items that the softmax sums over; None for the whole catalogue.
+        rng: Source of the candidates.
     """
     assert batch.graph is not None
     targets = batch.targets
@@ -102,9 +127,54 @@ def sum_loss(encoder: FeedbackSum, batch: TrainingBatch) -> Tensor | None:
     if not ranked.any():
         return None
     x = encoder(batch.graph)[batch.user_node][batch.sequences.row][ranked]
-    x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)  # <(x, 1), (v, b)> = <x, v> + b
-    items = torch.cat([encoder.target.weight, encoder.bias[:, None]], dim=1)
-    return softmax_loss(x, items, targets.item[ranked], wanted[ranked])
+    items, bias, target = encoder.target.weight, encoder.bias, targets.item[ranked]
+    return catalogue_loss(x, items, bias, target, wanted[ranked], candidates, rng)
+
+
+def catalogue_loss(
+    x: Tensor,
+    items: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    wanted: Tensor,
+    candidates: CandidateSampler | None,
+    rng: np.random.Generator,
+) -> Tensor:
+    """Mean cross-entropy over the catalogue, or over candidates drawn from a large one.
+
+    Args:
+        x: States, ``[T, D]``.
+        items: Vectors of items, ``[I, D]``.
+        bias: Biases of items, ``[I]``, or None.
+        target: Targets of each state, int64 ``[T, K]``.
+        wanted: Which of them count, bool ``[T, K]``, at least one in every row.
+        candidates: Draws the items that the softmax sums over, see
+            `emorec.training.candidates`; None for the whole catalogue, by
+            `emorec.ops.softmax_loss.softmax_loss`.
+        rng: Source of the candidates.
+
+    Returns:
+        A scalar.
+    """
+    if candidates is None:
+        if bias is not None:  # <(x, 1), (v, b)> = <x, v> + b
+            x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+            items = torch.cat([items, bias[:, None]], dim=1)
+        return softmax_loss(x, items, target, wanted)
+    drawn = torch.from_numpy(candidates.draw(rng)).to(x.device)
+    row, own = wanted.nonzero()[:, 0], target[wanted]
+    # By operators whose gradients are the same in every run.
+    own_scores = (F.embedding(row, x) * F.embedding(own, items)).sum(1)
+    own_scores = own_scores + _offset(own, bias, candidates)
+    scores = x @ F.embedding(drawn, items).T + _offset(drawn, bias, candidates)
+    log_sum = F.embedding(row, scores.logsumexp(1, keepdim=True))[:, 0]
+    return sampled_softmax_loss(own_scores, log_sum, torch.isin(own, drawn)).mean()
+
+
+def _offset(item: Tensor, bias: Tensor | None, candidates: CandidateSampler) -> Tensor:
+    """What is added to ``<x, v>`` of each item: its bias, and ``-log pi``."""
+    offset = -torch.from_numpy(candidates.log_probability[item.cpu().numpy()]).to(item.device)
+    return offset if bias is None else offset + F.embedding(item, bias[:, None])[:, 0]
 
 
 def bpr_loss(target: Tensor, others: Tensor) -> Tensor:
@@ -122,6 +192,21 @@ def bpr_loss(target: Tensor, others: Tensor) -> Tensor:
         arXiv:1205.2618.
     """
     return -F.logsigmoid(target[:, None] - others).mean(-1)
+
+
+def sampled_softmax_loss(target: Tensor, log_sum: Tensor, is_candidate: Tensor) -> Tensor:
+    """Cross-entropy over candidates and the target: ``log(sum_c exp s_c) - s_target``.
+
+    Args:
+        target: Score of each target, less the logarithm of its probability of being drawn, see
+            `emorec.training.candidates`; ``[N]``.
+        log_sum: ``log sum exp`` of the same over the candidates, ``[N]``.
+        is_candidate: Whether the target is among them and so in the sum, bool ``[N]``.
+
+    Returns:
+        ``[N]``.
+    """
+    return torch.where(is_candidate, log_sum, torch.logaddexp(log_sum, target)) - target
 
 
 def polarity_loss(logit: Tensor, is_reached: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity
 from emorec.training.averaging import ParameterAverage
 from emorec.training.batches import TrainingBatch, half_batches, num_batches, training_batches
+from emorec.training.candidates import CandidateSampler, num_drawn
 from emorec.training.checkpoint import ENCODERS, GRAPH, EpochRecord
 from emorec.training.losses import Objective, sum_loss
 from emorec.training.sampling import ItemSampler
@@ -110,6 +111,7 @@ class _GraphPart(Part):
         assert model.feedback_sum is not None and source is not None
         self._sum: FeedbackSum = model.feedback_sum
         self._events, self._source, self._batch_size = events, source, options.batch_size
+        self._candidates = _candidates(config, events, log)
         self.learning_rate = options.learning_rate
         self.optimizer = torch.optim.AdamW(
             self._sum.parameters(), lr=options.learning_rate, weight_decay=0.0, fused=True
@@ -120,7 +122,7 @@ class _GraphPart(Part):
         return half_batches(self._events, self._source, self._batch_size, rng)
 
     def loss(self, batch: TrainingBatch, rng: np.random.Generator) -> Tensor | None:
-        return sum_loss(self._sum, batch)
+        return sum_loss(self._sum, batch, self._candidates, rng)
 
     def parameters(self) -> list[nn.Parameter]:
         return list(self._sum.parameters())
@@ -147,7 +149,10 @@ class _EncoderPart(Part):
             self.average = ParameterAverage(model, options.averaging)
         items = np.unique(log.item)
         sampler = ItemSampler(events, items, log.num_items, config.loss.use_negatives)
-        self._objective = Objective(model, config.loss, sampler)
+        candidates = None
+        if config.loss.ranking == "softmax":
+            candidates = _candidates(config, events, log)
+        self._objective = Objective(model, config.loss, sampler, candidates)
         self.steps_per_epoch = num_batches(events, config.sequence.max_length, options.batch_size)
         self.no_target = (
             f"no event is a target: loss.targets is {config.loss.targets!r}, and no train event is "
@@ -176,3 +181,11 @@ class _EncoderPart(Part):
         others = [each for each in self.parameters() if id(each) not in of_tables]
         groups: list[dict[str, Any]] = [{"params": others}]
         return groups + ([{"params": tables, "weight_decay": decay}] if tables else [])
+
+
+def _candidates(
+    config: Config, events: EventSequences, log: Interactions
+) -> CandidateSampler | None:
+    """What draws the items of a sampled softmax; None for the whole catalogue."""
+    drawn = num_drawn(config.loss.negatives, log.num_items)
+    return CandidateSampler(events.item, log.num_items, drawn) if drawn else None

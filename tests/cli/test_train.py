@@ -41,6 +41,15 @@ class TestTrain:
         )  # fmt: skip
         assert "1 rows of rare users and items are dropped (k-core)\n" in result.stdout
 
+    def test_says_what_a_gap_leaves_out(self, log, tmp_path):
+        result = call(
+            cli.train, "--dataset", log, "--epochs", 1, "--run-dir", tmp_path / "run", *TINY,
+            "--set", "split.method=time", "--set", "split.days=0.001", "--set", "split.gap=1",
+        )  # fmt: skip
+        # Two of six users' twelve steps of a minute each.
+        assert "12 rows are left out in the gaps before the cuts\n" in result.stdout
+        assert "k-core" not in result.stdout
+
     def test_the_run_folder(self, trained):
         folder, _ = trained
         names = {path.name for path in folder.iterdir()}

@@ -22,7 +22,9 @@ from emorec.data.datasets import (
     load_dataset,
     read_dataset,
 )
+from emorec.data.download import recorded_sha256, sha256_of
 from emorec.data.feedback import Feedback
+from tests.data.yambda import write_yambda, yambda_frame
 
 RATINGS = "1::10::5::100\n1::11::4::200\n2::10::3::100\n2::12::1::300\n"
 
@@ -98,6 +100,7 @@ def test_the_registry_is_complete() -> None:
         "amazon-beauty",
         "goodreads-spoiler",
         "kuairand-pure",
+        "yambda-50m",
         "synthetic",
     ]
     for name, dataset in DATASETS.items():
@@ -322,6 +325,27 @@ def test_the_standard_logs_of_kuairand_are_read_in_order(tmp_path: Path) -> None
         path.write_text(header + f"{user},1,1649390000123,0,0,0,0,0,0,0,0\n")
     with pytest.warns(UserWarning, match="matches no row"):
         assert load_dataset("kuairand-pure", tmp_path).users.ids == [1, 0]
+
+
+def test_yambda_is_found_in_the_publishers_folders(tmp_path: Path) -> None:
+    folder = tmp_path / "flat" / "50m"
+    write_yambda(folder, ("listen", "like", "dislike"))
+    assert len(load_dataset("yambda-50m", tmp_path)) == 6
+    yambda_frame().to_parquet(folder / "multi_event.parquet")
+    assert find_dataset("yambda-50m", tmp_path).name == "multi_event.parquet"
+    log, report = read_dataset("yambda-50m", tmp_path)
+    assert len(log) == 6 and report is not None and report.rows_read == 8
+
+
+def test_a_download_in_a_folder_is_compared_with_its_own_checksum(tmp_path: Path) -> None:
+    path = tmp_path / DATASETS["yambda-50m"].files[0]
+    path.parent.mkdir(parents=True)
+    yambda_frame().to_parquet(path)
+    recorded_sha256(path).write_text(f"{sha256_of(path)}  {path.name}\n")
+    find_dataset("yambda-50m", tmp_path)
+    recorded_sha256(path).write_text(f"{'0' * 64}  {path.name}\n")
+    with pytest.warns(UserWarning, match="SHA-256 .* is not that of the file that was downloaded"):
+        find_dataset("yambda-50m", tmp_path)
 
 
 # Counts of the publishers; kinds of feedback counted by an independent pass over the files.

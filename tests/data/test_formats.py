@@ -13,9 +13,12 @@ from emorec.data.formats import (
     read_kuairand,
     read_movielens,
     read_recbole,
+    read_yambda,
 )
 from emorec.data.interactions import Interactions
 from emorec.data.tables import DataError
+from tests.data.yambda import EXPECTED as YAMBDA_EXPECTED
+from tests.data.yambda import write_yambda, yambda_frame
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*this rule matches no row")
 
@@ -33,6 +36,43 @@ def rows(log: Interactions) -> list[tuple[object, object, int, int]]:
 
 
 EXPECTED = [(7, 1193, 0, 978300760), (7, 661, 2, 978302109), (2, 1193, 3, 978298413)]
+
+
+class TestYambda:
+    def test_all_events_in_one_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "multi_event.parquet"
+        yambda_frame().to_parquet(path, index=False)
+        log, report = read_yambda(path)
+        assert rows(log) == YAMBDA_EXPECTED
+        assert log.time_unit == "s"
+        assert report.dropped == {"not rated": 0, "no rule matches": 2, "duplicate": 0}
+
+    def test_files_of_one_type_each(self, tmp_path: Path) -> None:
+        write_yambda(tmp_path, ("listen", "like", "dislike", "unlike", "undislike"))
+        log, report = read_yambda(tmp_path / "listens.parquet")
+        assert sorted(rows(log)) == sorted(YAMBDA_EXPECTED)
+        assert report.dropped["no rule matches"] == 2
+        assert report.rows_read == 8
+
+    def test_files_that_are_not_there_are_left_out(self, tmp_path: Path) -> None:
+        write_yambda(tmp_path, ("listen", "dislike"))
+        log, _ = read_yambda(tmp_path / "listens.parquet")
+        assert [kind for _, _, kind, _ in rows(log)] == [1, 2, 1, 2, 3]
+
+    def test_other_rules(self, tmp_path: Path) -> None:
+        write_yambda(tmp_path, ("listen", "like"))
+        rules = {"implicit_positive": "event_type == 'listen' and played_ratio_pct >= 50"}
+        log, _ = read_yambda(tmp_path / "listens.parquet", rules=rules)
+        assert rows(log) == [(100, 7, 1, 0), (200, 9, 1, 10)]
+        organic = {"implicit_positive": "is_organic and track_length_seconds > 199"}
+        log, _ = read_yambda(tmp_path / "listens.parquet", rules=organic)
+        assert rows(log) == [(100, 7, 1, 0), (200, 9, 1, 10), (200, 7, 1, 26_000_000)]
+
+    def test_a_file_that_is_something_else(self, tmp_path: Path) -> None:
+        path = tmp_path / "multi_event.parquet"
+        yambda_frame().drop(columns="event_type").to_parquet(path)
+        with pytest.raises(DataError, match="multi_event.parquet: there is no column 'event_type'"):
+            read_yambda(path)
 
 
 def test_movielens_dat_keeps_the_order_of_the_file(tmp_path: Path) -> None:

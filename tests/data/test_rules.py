@@ -12,7 +12,7 @@ from emorec.data.rules import FeedbackRules, shipped_rules
 
 
 def test_shipped_rules_are_listed() -> None:
-    assert shipped_rules() == ("kuairand", "ratings")
+    assert shipped_rules() == ("kuairand", "ratings", "yambda")
 
 
 def test_whole_stars_are_the_four_kinds_and_zero_is_not_rated() -> None:

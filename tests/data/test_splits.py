@@ -204,6 +204,113 @@ def test_report_of_the_time_split_counts_rows_at_the_cut() -> None:
     assert "3 rows (30.00%) are at the cut time" in str(report)
 
 
+DAY = 86_400
+# Ann and Bob each have events on two days and on the third, with the items of the day before.
+DAYS = make_log(
+    [
+        (user, item, day * DAY + second)
+        for user in ("ann", "bob")
+        for item, day, second in [
+            ("a", 0, 0),
+            ("b", 0, 100),
+            ("a", 1, 90),
+            ("b", 1, DAY - 1),
+            ("a", 2, 0),
+            ("b", 2, 100),
+        ]
+    ]
+)
+
+
+def times(part: Interactions) -> list[tuple[int, int]]:
+    """Day and second of a part's events, of one user."""
+    return [divmod(time, DAY) for user, _, time in external(part) if user == "ann"]
+
+
+class TestDays:
+    def test_the_newest_day_is_held_out_from_its_first_second_on(self) -> None:
+        split = split_interactions(DAYS, "time", days=1)
+        # The newest event is at second 100 of day 2, so the test split begins at 100 of day 1.
+        assert times(split.test) == [(1, DAY - 1), (2, 0), (2, 100)]
+        # Of the rest, the newest is at 90 of day 1: validation begins at 90 of day 0.
+        assert times(split.valid) == [(0, 100), (1, 90)]
+        assert times(split.train) == [(0, 0)]
+        shorter = split_interactions(DAYS, "time", days=100 / DAY)
+        assert times(shorter.test) == [(2, 0), (2, 100)]
+        assert times(shorter.valid) == [(1, DAY - 1)]
+
+    def test_other_units_of_time(self) -> None:
+        for unit, ticks in (("ms", 10**3), ("us", 10**6), ("ns", 10**9)):
+            log = replace(DAYS, time=DAYS.time * ticks, time_unit=unit)
+            split = split_interactions(log, "time", days=1)
+            assert (len(split.train), len(split.valid), len(split.test)) == (2, 4, 6)
+
+    def test_a_gap_is_in_no_part(self) -> None:
+        rows = [("ann", "a", minute * 60) for minute in range(0, 101, 10)]
+        split = split_interactions(make_log(rows), "time", days=20 / (24 * 60), gap=20)
+        # Test from minute 80 on; 60 and 70 are its gap. Of the rest, up to 50, validation begins
+        # at 30; 10 and 20 are its gap.
+        assert [time // 60 for _, _, time in external(split.test)] == [80, 90, 100]
+        assert [time // 60 for _, _, time in external(split.valid)] == [30, 40, 50]
+        assert [time // 60 for _, _, time in external(split.train)] == [0]
+        assert split.report is not None and split.report.left_out == 4
+        assert "4 rows are left out in the gaps before the cuts" in str(split.report)
+
+    def test_the_split_of_yambda(self) -> None:
+        """Train before 25,911,800, test from 25,913,600 on, of a log that ends at 26,000,000."""
+        seconds = [25_911_795, 25_911_800, 25_913_595, 25_913_600, 26_000_000]
+        rows = [("ann", "a", 5), ("ann", "a", 20_000_000)]
+        log = make_log(rows + [("ann", "a", second) for second in seconds])
+        split = split_interactions(log, "time", days=1, gap=30)
+        assert split.test.time.tolist() == [25_913_600, 26_000_000]
+        assert split.history.time.tolist() == [5, 20_000_000, 25_911_795]
+
+    def test_users_and_items_of_a_gap_alone_are_cold(self) -> None:
+        rows = [("ann", "a", 0), ("ann", "b", 3000), ("bob", "a", 5000), ("ann", "c", 5000)]
+        late = [("ann", "a", 6000), ("bob", "a", 6000), ("ann", "c", 6000)]
+        split = split_interactions(make_log(rows + late), "time", days=60 / DAY, gap=20)
+        assert external(split.test) == [("ann", "a", 6000)]
+        assert split.history.items.ids == ["a", "b"] and split.history.users.ids == ["ann"]
+        assert split.dropped == 2
+
+    def test_of_a_model_that_is_to_be_used(self) -> None:
+        split = hold_out_validation(DAYS, "time", days=1)
+        assert times(split.valid) == [(1, DAY - 1), (2, 0), (2, 100)]
+        assert len(split.test) == 0 and len(split.log) == len(DAYS)
+
+    def test_a_gap_before_a_quantile(self) -> None:
+        log = make_log([("ann", "a", 60 * minute) for minute in range(10)])
+        split = split_interactions(log, "time", quantile=0.7, gap=2)
+        assert (split.test.time // 60).tolist() == [7, 8, 9]
+        # 5 and 6 are the test split's gap; of 0 to 4, validation holds out 3 and 4 after 1 and 2.
+        assert (split.history.time // 60).tolist() == [0, 3, 4]
+
+    def test_report(self) -> None:
+        report = split_interactions(DAYS, "time", days=0.5).report
+        assert report is not None and (report.parameter, report.in_days) == (0.5, True)
+        assert "time split: test is the newest 12 hours" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "time", "days": -1.0}, "days must be at least 0 and finite, got -1"),
+        ({"method": "time", "gap": float("nan")}, "gap must be at least 0 and finite, got nan"),
+        ({"days": 1.0}, "days is 1, which needs method 'time'"),
+        ({"gap": 30.0}, "gap is 30, which needs method 'time'"),
+        ({"method": "time", "days": 3.0}, "none of 12 rows is before the held-out part of 3 days;"),
+        (
+            {"method": "time", "days": 1.0, "gap": 3000.0},
+            "held-out part of 1 days and the gap of 3000 minutes; lower days .the setting split.d",
+        ),
+        ({"method": "time", "gap": 9999.0}, "part and the gap of 9999 minutes; lower gap"),
+    ],
+)
+def test_bad_days_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        split_interactions(DAYS, **options)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -78,7 +78,7 @@ def test_new_events_are_explained_too(fitted):
     newest = found.events[found.events["newer"] == 0].iloc[0]
     assert (newest["item"], newest["feedback"]) == (disliked, "explicit_negative")
     assert newest["dislikes"] < -0.5
-    assert found.terms["dislikes"] == pytest.approx(-2.0)
+    assert found.terms["dislikes"] == pytest.approx(-1.5)
 
 
 def test_in_words(fitted):

@@ -146,8 +146,8 @@ class TestTerms:
         torch.testing.assert_close(scorer.graph_scores(users), expected)
         torch.testing.assert_close(scorer.path_scores(users), model.feedback_paths(graph))
 
-    @pytest.mark.parametrize(("aversion", "factor"), [(0.25, 0.5), (1.0, 2.0), (6.0, 2.0)])
-    def test_dislikes_take_off_up_to_two(self, aversion, factor):
+    @pytest.mark.parametrize(("aversion", "factor"), [(0.25, 0.375), (1.0, 1.5), (6.0, 1.5)])
+    def test_dislikes_take_off_up_to_one_and_a_half(self, aversion, factor):
         log = small_log([(0, 1, 0, 1), (0, 2, 3, 5), (0, 3, 1, 7), (1, 2, 0, 1)], 2, 9)
         model = flagship(f"model.aversion={aversion}", log=log)
         term = ModelScorer(model, log).terms(torch.tensor([1, 0])).dislikes

@@ -133,6 +133,18 @@ class TestResume:
         with pytest.raises(FileError):
             run(small_config("training.epochs=4"), checkpoint=checkpoint)
 
+    def test_with_drawn_candidates(self, tmp_path):
+        config = small_config("training.epochs=4", "training.patience=9", "loss.negatives=5")
+        whole, records = run(config)
+        checkpoint = tmp_path / "checkpoint.safetensors"
+        with pytest.raises(Killed):
+            run(config, checkpoint=checkpoint, on_epoch=kill_after(2))
+        resumed, again = run(config, checkpoint=checkpoint)
+        assert_same(whole, resumed)
+        assert without_seconds(again) == without_seconds(records)
+        with pytest.raises(FileError, match="settings"):
+            run(small_config("loss.negatives=6"), checkpoint=checkpoint)
+
     @pytest.mark.parametrize("error", [Killed, KeyboardInterrupt])
     def test_killed_in_the_middle_of_an_epoch(self, tmp_path, monkeypatch, error):
         config = small_config("training.epochs=3")
@@ -453,6 +465,25 @@ def test_annealing_lowers_the_learning_rate_to_0(monkeypatch):
     own += [[0.01 * (1 - number / steps)] for number in range(steps)]
     assert [list(each) for each in rates] == [pytest.approx(each) for each in own]
     assert steps >= 4
+
+
+@pytest.mark.parametrize("preset", ["emorec", "emorec-graph"])
+def test_a_small_catalogue_is_summed_over_as_a_whole(preset):
+    by_size, _ = run(small_config(preset=preset))
+    whole, _ = run(small_config("loss.negatives=0", preset=preset))
+    assert_same(by_size, whole)
+
+
+@pytest.mark.parametrize("preset", ["emorec", "emorec-graph"])
+def test_a_large_catalogue_is_sampled(monkeypatch, preset):
+    drawn, records = run(small_config("loss.negatives=20", preset=preset))
+    monkeypatch.setattr("emorec.training.candidates.LARGEST_WHOLE", 49)
+    monkeypatch.setattr("emorec.training.candidates._DRAWN", 20)
+    by_size, _ = run(small_config(preset=preset))
+    assert_same(by_size, drawn)
+    assert all(parameter.isfinite().all() for parameter in drawn.parameters())
+    whole, others = run(small_config("loss.negatives=0", preset=preset))
+    assert records[-1].loss < 0.9 * others[-1].loss  # fewer items to tell a target from
 
 
 class TestErrors:

@@ -2,12 +2,82 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from emorec.training.losses import bpr_loss, polarity_loss
+from emorec.training.candidates import CandidateSampler
+from emorec.training.losses import (
+    bpr_loss,
+    catalogue_loss,
+    polarity_loss,
+    sampled_softmax_loss,
+)
+from tests.small import random_events
 
 INF = math.inf
+
+
+class TestSampledSoftmax:
+    NUM_ITEMS = 9
+    EVENTS = random_events(num_items=NUM_ITEMS)
+
+    def test_by_hand(self):
+        # Candidates a and b score log 2 and log 3; c, a target too, scores log 5.
+        target, log_sum = torch.tensor([2.0, 5.0]).log(), torch.tensor([5.0, 5.0]).log()
+        loss = sampled_softmax_loss(target, log_sum, torch.tensor([True, False]))
+        assert loss.tolist() == pytest.approx([math.log(5 / 2), math.log((2 + 3 + 5) / 5)])
+
+    def test_gradcheck(self):
+        target, log_sum = torch.randn(2, 4, dtype=torch.float64).requires_grad_()
+        is_candidate = torch.tensor([True, False, True, False])
+        assert torch.autograd.gradcheck(
+            lambda *scores: sampled_softmax_loss(*scores, is_candidate), (target, log_sum)
+        )
+
+    @pytest.fixture(params=[False, True], ids=["no bias", "bias"])
+    def model(self, request):
+        """States, vectors of items, biases or None, targets."""
+        torch.manual_seed(0)
+        x = torch.randn(6, 4, requires_grad=True)
+        items = (0.5 * torch.randn(self.NUM_ITEMS, 4)).requires_grad_()
+        bias = torch.randn(self.NUM_ITEMS, requires_grad=True) if request.param else None
+        target = torch.randint(self.NUM_ITEMS, (6, 2))
+        wanted = torch.tensor([[True, True], [True, False]] * 3)
+        return x, items, bias, target, wanted
+
+    def objective(self, model, candidates):
+        """The loss and its gradient as a function of the seed of its draw."""
+        parameters = [each for each in model[:3] if each is not None]
+
+        def value(seed):
+            result = catalogue_loss(*model, candidates, np.random.default_rng(seed))
+            found = torch.autograd.grad(result, parameters)
+            return result.item(), torch.cat([each.flatten() for each in found])
+
+        return value
+
+    def test_exact_where_all_items_are_candidates(self, model):
+        all_of_them = CandidateSampler(self.EVENTS.item, self.NUM_ITEMS, 2 * self.NUM_ITEMS)
+        assert np.array_equal(all_of_them.draw(np.random.default_rng(0)), np.arange(9))
+        drawn, gradient = self.objective(model, all_of_them)(0)
+        whole, expected = self.objective(model, None)(0)
+        assert drawn == pytest.approx(whole, rel=1e-6)
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+
+    def test_the_seed_decides_the_draw(self, model):
+        value = self.objective(model, CandidateSampler(self.EVENTS.item, self.NUM_ITEMS, 3))
+        assert value(5)[0] == value(5)[0]
+        assert len({value(seed)[0] for seed in range(5)}) > 1
+
+    def test_more_candidates_are_nearer_to_the_whole_catalogue(self, model):
+        _, expected = self.objective(model, None)(0)
+        errors = []
+        for size in (2, 4, 8):
+            value = self.objective(model, CandidateSampler(self.EVENTS.item, self.NUM_ITEMS, size))
+            error = [(value(seed)[1] - expected).norm() for seed in range(100)]
+            errors.append(torch.stack(error).mean() / expected.norm())
+        assert errors[0] > errors[1] > errors[2]
 
 
 class TestBPR:
