@@ -112,8 +112,9 @@ def read_interactions(
         rating: Column that rules call ``rating``; used only if they need it.
         feedback: Column that holds the kind of feedback itself (labels such as
             "explicit_positive"); then neither rating nor rules are used.
-        rules: Shipped rules ("ratings", "kuairand", "yambda"), a TOML file, a dict or `FeedbackRules`. None
-            takes "ratings", for stars from 1 to 5, and refuses ratings that do not look like them.
+        rules: Shipped rules ("ratings", "kuairand", "yambda"), a TOML file, a dict or
+            `FeedbackRules`. None takes "ratings", for stars from 1 to 5, and refuses ratings that
+            do not look like them.
         time_unit: "s", "ms", "us", "ns" or "auto" (by size; see the report).
         time_format: How dates are written, if not as ISO 8601.
         order: Order of events without times: "file", that of rows; or "none", a random but
