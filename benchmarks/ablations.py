@@ -108,18 +108,6 @@ TABLES: dict[str, dict[str, Row]] = {
     "Q3. Prediction of polarity": changed(
         "emo-gat-thp-polarity", "model.polarity=none", "model.polarity=item"
     ),
-    "The flagship's terms": {
-        **changed(
-            "emorec",
-            "graph.conv=none",
-            "graph.paths=0",
-            "graph.conv=none graph.paths=0",
-            "graph.conv=sage graph.paths=0",
-            "graph.feedback_nodes=false",
-            "model.polarity=none model.aversion=0",
-        ),
-        SHUFFLED: Row("emorec", shuffled=True),
-    },
     "The flagship's encoder": changed(
         "emorec",
         "model.start=random",

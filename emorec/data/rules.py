@@ -67,7 +67,7 @@ class FeedbackRules:
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> FeedbackRules:
-        """Reads rules shipped with the package ("ratings", "kuairand", "yambda") or a TOML file.
+        """Reads shipped rules ("ratings", "kuairand", "yambda") or a TOML file.
 
         Raises:
             ValueError: If there are no such rules or the file holds something else.
