@@ -41,6 +41,7 @@ from emorec.storage.files import to_json, write_text
 from emorec.storage.folders import only_writer
 from emorec.suggestions import suggestion
 from emorec.training.checkpoint import EpochRecord
+from emorec.training.parts import selected_score
 
 __all__ = [
     "Comparison",
@@ -302,8 +303,9 @@ def write_results(
         "peak_memory_gib": peak_memory_gib(),
     }
     write_text(folder / "results.json", to_json(facts, indent=2))
-    select = config.evaluation.select
-    validated = [record for record in records if record.valid]  # none of a refit
+    own = [record for record in records if record.part == records[-1].part]
+    select = selected_score(config, own[-1].part)
+    validated = [record for record in own if record.valid]  # none of a refit
     write_report(
         folder / "report.html",
         title=f"EmoRec: {config.preset} on {Path(config.data.dataset).name}",
@@ -314,7 +316,7 @@ def write_results(
         k=config.evaluation.k,
         curves=[
             {"epoch": record.epoch, "loss": record.loss, select: record.valid.get(select)}
-            for record in validated or records  # where the log is too short for a validation split
+            for record in validated or own  # where the log is too short for a validation split
         ],
         metric=select,
     )

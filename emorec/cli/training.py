@@ -208,8 +208,11 @@ def _train_and_evaluate(config: Config, split: Split, folder: Path, progress: bo
 
 def _limit_that_decided(config: Config, records: list[EpochRecord]) -> int:
     """The limit of epochs if the limit, and not validation, ended training; else 0."""
-    scores = [record.valid[config.evaluation.select] for record in records if record.valid]
-    limit = config.training.epochs
+    from emorec.training.parts import selected_score
+
+    part, limit = records[-1].part, config.training.epochs
+    own = [record.valid for record in records if record.valid and record.part == part]
+    scores = [valid[selected_score(config, part)] for valid in own]
     return limit if len(scores) == limit and scores and scores[-1] == max(scores) else 0
 
 
@@ -260,6 +263,8 @@ def _print_epoch(records: list[EpochRecord]) -> None:
     record = records[-1]
     scores = "  ".join(f"{name} {value:.4f}" for name, value in record.valid.items())
     phase = "refit" if records[0].valid and not record.valid else "epoch"
+    if record.part == "graph":
+        phase = f"graph {phase}"
     click.echo(
         f"{phase} {record.epoch:>3}  {record.seconds:6.1f} s  loss {record.loss:.4f}  {scores}"
     )
