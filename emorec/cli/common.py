@@ -17,12 +17,14 @@ from emorec.config import Config
 from emorec.storage.files import one_line
 
 if TYPE_CHECKING:
+    from emorec.data.id_files import IdFiles
     from emorec.experiment import Comparison
     from emorec.recommender import EmoRec
 
 __all__ = [
     "RUN",
     "how_to_run",
+    "id_files",
     "load_run",
     "print_results",
     "quick_imports",
@@ -162,3 +164,11 @@ def load_run(run: Path, backend: str | None, aversion: float | None, device: str
     recommender = EmoRec.load(run, backend, aversion, device)
     ready_machine(recommender.config)
     return recommender
+
+
+def id_files(recommender: EmoRec) -> IdFiles:
+    """Reads files of ids, with the columns and the encoding of the run's data."""
+    from emorec.data.id_files import IdFiles
+
+    data = recommender.config.data
+    return IdFiles(data.user_column, data.item_column, data.encoding)
