@@ -24,8 +24,10 @@ from emorec.data.tables import as_frame
 from emorec.data.vocabulary import Vocabulary
 from emorec.inference.filters import Filters, ItemIds
 from emorec.inference.lists import ListMaker
+from emorec.inference.pair_scores import columns_of_pairs, score_pairs, without_score
 from emorec.inference.ranking import ModelScorer
 from emorec.inference.request import Request
+from emorec.inference.similar import By, similar_frame, similar_items, similar_users
 from emorec.nn.model import Recommender
 from emorec.run_folder import (
     CHECKPOINT,
@@ -335,6 +337,105 @@ class EmoRec:
         lists = self._lists(request, k, items, exclude, min_liked, allow_seen)
         return lists.blocks(int(block), progress)
 
+    def score(
+        self,
+        pairs: Any,
+        events: Any = None,
+        *,
+        at: Any = None,
+        before_test: bool | None = None,
+    ) -> pd.DataFrame:
+        """Scores given pairs of users and items, seen ones included.
+
+        Args:
+            pairs: A list of (user, item), or a DataFrame with the columns user and item, or
+                user_id and item_id, or those that the section ``data`` of the configuration names.
+            events: New events, see `recommend`.
+            at: Time of the request, see `recommend`; one for all pairs, or a list of one per pair.
+            before_test: Whether to use only the events before the test split, see `recommend`.
+
+        Returns:
+            Columns ``user, item, score, source``, in the order given, and ``liked`` if the model
+            predicts the polarity of items. The values are those of lists: ``score`` is comparable
+            between items of one user only. For unknown users and those without an event,
+            ``score`` is missing, ``liked`` is the probability of any user and ``source`` is
+            "popular". For unknown items all three are missing.
+
+        Warns:
+            UserWarning: If pairs have no score, and as `recommend`.
+
+        Raises:
+            ValueError: If ``pairs`` are not pairs, the events cannot be used or ``at`` is not a
+                valid time.
+        """
+        data = self.config.data
+        users, items = columns_of_pairs(pairs, data.user_column, data.item_column)
+        request = self._request(users, events, at, before_test, "scores")
+        reason = without_score(request, items)
+        if reason is not None:
+            warnings.warn(reason, stacklevel=2)
+        return score_pairs(request, items)
+
+    def similar_items(
+        self, items: Iterable[Any], k: int = 10, *, by: By = "audience"
+    ) -> pd.DataFrame:
+        """Finds the items most similar to each of some.
+
+        Args:
+            items: The items' own ids.
+            k: Length of the lists; they are shorter where fewer items have a similarity above 0.
+            by: "audience": the same people interact with them, by the counted similarities of the
+                feedback graph (``graph.paths``) or, without these, the vectors of the feedback
+                sum (``graph.conv=sum``). "taste": who likes the one probably likes the other, by
+                the item vectors of the polarity head (``model.polarity=item``).
+
+        Returns:
+            Columns ``item, rank, similar, similarity``, most similar first. ``similarity`` is a
+            cosine, above 0 and at most 1; counted similarities have no upper limit and are
+            comparable within one list only. Unknown items have no row.
+
+        Warns:
+            UserWarning: If items are unknown.
+
+        Raises:
+            ValueError: If ``items`` is not a list of ids, ``k`` is not a whole number of at least
+                1, no item is known, or the model has no such similarities.
+        """
+        _require_positive("k", k)
+        catalogue = self.split.log.items
+        known, index = _known("item", _as_list("items", items), catalogue)
+        topk = similar_items(self.model, index, int(k), by)
+        return similar_frame("item", known, topk, catalogue)
+
+    def similar_users(
+        self, users: Iterable[Any], k: int = 10, *, by: By = "audience"
+    ) -> pd.DataFrame:
+        """Finds the users most similar to each of some, given all events of the log.
+
+        Args:
+            users: The users' own ids.
+            k: Length of the lists; they are shorter where fewer users have a similarity above 0.
+            by: "audience": they interact with similar items, by the users' vectors in the feedback
+                sum (``graph.conv=sum``). "taste": they probably like and dislike the same, by the
+                taste vectors of the polarity head (``model.polarity=item``).
+
+        Returns:
+            Columns ``user, rank, similar, similarity``, most similar first. ``similarity`` is a
+            cosine, above 0 and at most 1. Unknown users have no row.
+
+        Warns:
+            UserWarning: If users are unknown.
+
+        Raises:
+            ValueError: If ``users`` is not a list of ids, ``k`` is not a whole number of at least
+                1, no user is known, or the model has no such vectors.
+        """
+        _require_positive("k", k)
+        log, device = self.split.log, self.config.training.device
+        known, index = _known("user", _as_list("users", users), log.users)
+        topk = similar_users(self.model, log, index, int(k), by, device)
+        return similar_frame("user", known, topk, log.users)
+
     def _lists(
         self,
         request: Request,
@@ -538,6 +639,22 @@ def _as_list(name: str, ids: Any) -> list[Any]:
         return list(ids)
     except TypeError:
         raise ValueError(f"{name} must be a list of ids, got {plain(ids)!r}") from None
+
+
+def _known(what: str, ids: list[Any], vocabulary: Vocabulary) -> tuple[list[Any], np.ndarray]:
+    """The known ones of some ids, and their indices, int64 ``[N]``; warns about the others."""
+    index = vocabulary.indices(ids)
+    unknown = np.flatnonzero(index < 0)
+    if len(unknown):
+        first, whom = plain(ids[unknown[0]]), f"{len(unknown):,} of {count(len(ids), what)}"
+        if len(unknown) == len(ids):
+            raise ValueError(
+                f"no {what} of the {len(ids):,} given is known, such as {first!r}; give ids as in "
+                "the log"
+            )
+        warnings.warn(f"unknown to the model: {whom}, such as {first!r}", stacklevel=3)
+    known = [each for each, place in zip(ids, index, strict=True) if place >= 0]
+    return known, index[index >= 0]
 
 
 def _require_positive(name: str, value: Any) -> None:

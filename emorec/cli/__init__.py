@@ -1,4 +1,4 @@
-"""The commands: emorec-train, emorec-evaluate, emorec-recommend, emorec doctor, emorec settings.
+"""The commands: emorec-train, emorec-evaluate, emorec-recommend, and those of emorec alone.
 
 Modules of commands import what computes within functions, so that --help and wrong options are
 answered at once: PyTorch and pandas take over a second.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import click
 
 from emorec.cli.common import user_errors
+from emorec.cli.comparing import similar
 from emorec.cli.evaluating import evaluate
 from emorec.cli.recommending import recommend
+from emorec.cli.scoring import score
 from emorec.cli.training import train
 from emorec.config import load_config, preset_names
 
-__all__ = ["evaluate", "main", "recommend", "train"]
+__all__ = ["evaluate", "main", "recommend", "score", "similar", "train"]
 
 
 @click.group()
@@ -47,5 +49,5 @@ def settings(preset: str) -> None:
     click.echo(load_config(preset).to_toml(), nl=False)
 
 
-for _each in (train, evaluate, recommend):
+for _each in (train, evaluate, recommend, score, similar):
     main.add_command(_each)
