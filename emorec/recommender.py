@@ -237,6 +237,7 @@ class EmoRec:
         items: ItemIds | None = None,
         exclude: ItemIds | None = None,
         min_liked: float | None = None,
+        diversity: float = 0.0,
         at: Any = None,
         allow_seen: bool | None = None,
         before_test: bool | None = None,
@@ -254,6 +255,9 @@ class EmoRec:
                 from each user's id to a list. None: the whole catalogue.
             exclude: Ids of items that may not be listed, likewise; a mapping may leave users out.
             min_liked: Least P(liked) of a listed item, in [0, 1]: the column ``liked``.
+            diversity: From 0, the best items, to 1, items far from those above them in the list:
+                maximal marginal relevance among the ``10 k`` best, see
+                `emorec.inference.diversity`.
             at: Time of the request: a date (`datetime`, pandas ``Timestamp`` or ISO 8601 text;
                 without a zone in UTC) or a number in the log's unit since 1970. One for all users,
                 or a list of one per user. The users' later events are left out of the lists and of
@@ -272,9 +276,10 @@ class EmoRec:
             Columns ``user, rank, item, score, source``, best first; ``source`` is "model" or,
             for an unknown user, "popular". ``score`` is the value that the model ranks by, the sum
             of the terms of `emorec.inference.ranking`; it is comparable within one list only and
-            missing for popular items. A model that predicts the polarity of items adds ``liked``,
-            the probability that the user's feedback on the item is positive, or, for an unknown
-            user, that any user's is. A user for whom no item is left has no row.
+            missing for popular items. With ``diversity`` it need not fall from rank to rank. A
+            model that predicts the polarity of items adds ``liked``, the probability that the
+            user's feedback on the item is positive, or, for an unknown user, that any user's is. A
+            user for whom no item is left has no row.
 
         Warns:
             UserWarning: If events are left out: without a rating, matched by no rule, of items
@@ -287,10 +292,11 @@ class EmoRec:
             ValueError: If ``k`` is not a whole number of at least 1, the events cannot be used,
                 ``users`` is not a list of ids, ``at`` is not a valid time or the log has no times.
                 If ``items`` is empty or lacks a user, or no id in ``items`` or ``exclude`` is
-                known. If ``min_liked`` is not in [0, 1], or the model does not predict it.
+                known. If ``min_liked`` or ``diversity`` is not in [0, 1], or the model lacks the
+                predicted polarities or the vectors of items that it needs.
         """
         request = self._request(_as_list("users", users), events, at, before_test)
-        lists = self._lists(request, k, items, exclude, min_liked, allow_seen)
+        lists = self._lists(request, k, items, exclude, min_liked, diversity, allow_seen)
         return lists.all(progress)
 
     def recommend_in_blocks(
@@ -303,6 +309,7 @@ class EmoRec:
         items: ItemIds | None = None,
         exclude: ItemIds | None = None,
         min_liked: float | None = None,
+        diversity: float = 0.0,
         at: Any = None,
         allow_seen: bool | None = None,
         before_test: bool | None = None,
@@ -321,6 +328,7 @@ class EmoRec:
             items: Only these items may be listed.
             exclude: These items may not be listed.
             min_liked: Least P(liked) of a listed item.
+            diversity: How far items are from those above them.
             at: Time of the request.
             allow_seen: Whether lists may hold items that their user has seen.
             before_test: Whether to use only the events before the test split.
@@ -334,7 +342,7 @@ class EmoRec:
         """
         _require_positive("block", block)
         request = self._request(_as_list("users", users), events, at, before_test)
-        lists = self._lists(request, k, items, exclude, min_liked, allow_seen)
+        lists = self._lists(request, k, items, exclude, min_liked, diversity, allow_seen)
         return lists.blocks(int(block), progress)
 
     def score(
@@ -443,10 +451,12 @@ class EmoRec:
         items: ItemIds | None,
         exclude: ItemIds | None,
         min_liked: float | None,
+        diversity: float,
         allow_seen: bool | None,
     ) -> ListMaker:
         """What makes the lists; called by a public method, at whose caller warnings point."""
         _require_positive("k", k)
+        _require_share("diversity", diversity)
         if min_liked is not None:
             _require_share("min_liked", min_liked)
             if not request.predicts_liked:
@@ -466,7 +476,7 @@ class EmoRec:
         filters = None
         if items is not None or exclude is not None:
             filters = Filters(request.users, request.known.items, items, exclude)
-        return ListMaker(request, k, seen, filters, min_liked)
+        return ListMaker(request, k, seen, filters, min_liked, float(diversity))
 
     def _request(
         self, users: list[Any], events: Any, at: Any, before_test: bool | None, what: str = "lists"

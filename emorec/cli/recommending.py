@@ -55,6 +55,14 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     help="Least probability that a listed item is liked: the column liked.",
 )
 @click.option(
+    "--diversity",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="From 0, the best items, to 1, items of the 10 k best that are far from those above them "
+    "in the list.",
+)
+@click.option(
     "--events",
     type=_FILE,
     help="File of new events, of known or new users: csv, tsv, jsonl or parquet, with the columns, "
@@ -89,6 +97,7 @@ def recommend(
     candidates: Path | None,
     exclude: Path | None,
     min_liked: float | None,
+    diversity: float,
     events: Path | None,
     at: str | None,
     k: int,
@@ -105,9 +114,10 @@ def recommend(
     says so.
 
     The column score is the value that the model ranks by, comparable within one list only; it is
-    empty for popular items. Ids are printed unchanged; in tables, and in csv on a terminal, control
-    characters are escaped (\\u001b). A spreadsheet takes ids that begin with =, +, - or @ for
-    formulas: import these columns of a csv file as text.
+    empty for popular items, and with --diversity it need not fall from rank to rank. Ids are
+    printed unchanged; in tables, and in csv on a terminal, control characters are escaped
+    (\\u001b). A spreadsheet takes ids that begin with =, +, - or @ for formulas: import these
+    columns of a csv file as text.
 
     \b
     Examples:
@@ -115,7 +125,7 @@ def recommend(
       emorec-recommend RUN --user 42 --user somebody-new --events today.csv --aversion 4
       emorec-recommend RUN --user 42 --at 2026-11-29T10:00
       emorec-recommend RUN --user 42 --candidates in-stock.txt --exclude sent.csv --min-liked 0.5
-      emorec-recommend RUN --users newsletter.txt --format csv > lists.csv
+      emorec-recommend RUN --users newsletter.txt --diversity 0.3 --format csv > lists.csv
       emorec-recommend RUN --all-users --output lists.parquet
     """  # noqa: D301
     if bool(users) + (users_file is not None) + all_users != 1:
@@ -135,6 +145,7 @@ def recommend(
         items=None if candidates is None else files.items(candidates),
         exclude=None if exclude is None else files.items(exclude),
         min_liked=min_liked,
+        diversity=diversity,
         at=at,
         allow_seen=allow_seen,
         progress=sys.stderr.isatty(),

@@ -16,6 +16,7 @@ from emorec.baselines import MostPop
 from emorec.data.vocabulary import Vocabulary
 from emorec.evaluation.scores import Scorer, scores_in_chunks
 from emorec.evaluation.top_k import SeenItems, TopK, excluded_items, recommend_top_k
+from emorec.inference.diversity import POOL, diversified, vectors_of_items
 from emorec.inference.filters import Filters
 from emorec.inference.request import Request
 
@@ -33,6 +34,8 @@ class ListMaker:
         seen: Whether lists may hold items that their user has seen up to the request.
         filters: The items that lists may hold; None: all items.
         min_liked: Least P(liked) of a listed item, in [0, 1]; needs a model that predicts it.
+        diversity: From 0, the best items, to 1, see `emorec.inference.diversity`; more than 0 needs
+            a model with vectors of items.
 
     Attributes:
         columns: ``user, rank, item, score, liked, source``; without ``liked`` if the model does not
@@ -47,10 +50,12 @@ class ListMaker:
         seen: SeenItems = "exclude",
         filters: Filters | None = None,
         min_liked: float | None = None,
+        diversity: float = 0.0,
     ) -> None:
         self._users, self._is_served = request.users, request.is_served
         self._catalogue, self._k = request.known.items, min(int(k), request.known.num_items)
-        self._filters, self._min_liked = filters, min_liked
+        self._filters, self._min_liked, self._diversity = filters, min_liked, diversity
+        self._vectors = vectors_of_items(request.model) if diversity else None
         liked = ["liked"] if request.predicts_liked else []
         self.columns = ["user", "rank", "item", "score", *liked, "source"]
         self._model = self._popular = None
@@ -131,9 +136,12 @@ class ListMaker:
             return mask
 
         is_filtered = self._filters is not None or self._min_liked is not None
+        best = self._k if self._vectors is None else min(POOL * self._k, len(self._catalogue))
         topk = recommend_top_k(
-            scorer, rows, source.seen[users], self._k, candidates if is_filtered else None
+            scorer, rows, source.seen[users], best, candidates if is_filtered else None
         )
+        if self._vectors is not None:
+            topk = diversified(topk, self._vectors, self._k, self._diversity)
         predicted = None
         if source.polarity is not None:
             predicted = _predicted(polarity, topk, len(self._catalogue))

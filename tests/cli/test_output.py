@@ -144,6 +144,11 @@ class TestFilters:
         assert set(lists["item"][lists["user"] == "3"]) == {103, 105}
         assert set(lists["item"][lists["user"] == "1"]) == {103, 104, 105}
 
+    def test_of_diverse_items(self, run):
+        lists, _ = self.lists(run, "--user", "3", "-k", 4, "--diversity", 0.9)
+        expected = EmoRec.load(run, "torch").recommend([3], 4, diversity=0.9, allow_seen=True)
+        assert lists["item"].tolist() == expected["item"].tolist()
+
     def test_of_probably_liked_items(self, run):
         whole, _ = self.lists(run, "--user", "3")
         least = float(whole["liked"].median())
