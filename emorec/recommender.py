@@ -317,8 +317,8 @@ class EmoRec:
     ) -> Iterator[pd.DataFrame]:
         """Recommends as `recommend` does, with the lists of some users at a time.
 
-        The lists of millions of users need no more memory than those of one block. Input is checked
-        and warnings are given at the call, before the first block.
+        One block of lists is in memory at a time, beside the events of all users asked for. Input
+        is checked and warnings are given at the call, before the first block.
 
         Args:
             users: The users' own ids.

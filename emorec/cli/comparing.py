@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from emorec.cli.common import RUN, how_to_run, load_run, user_errors
+from emorec.cli.common import RUN, how_to_compute, load_run, user_errors
 from emorec.cli.output import check_output, output_options, write_frames
 
 __all__ = ["similar"]
@@ -29,7 +29,7 @@ __all__ = ["similar"]
     "-k", type=click.IntRange(1), default=10, show_default=True, help="Length of the lists."
 )
 @output_options
-@how_to_run
+@how_to_compute
 @user_errors
 def similar(
     run: Path,
@@ -41,7 +41,6 @@ def similar(
     output: Path | None,
     backend: str | None,
     device: str | None,
-    aversion: float | None,
 ) -> None:
     """Find items similar to an item, or users similar to a user, from a trained RUN.
 
@@ -57,7 +56,7 @@ def similar(
     if bool(users) == bool(items):
         raise click.UsageError("give either --item ID or --user ID")
     chosen = check_output(output_format, output)
-    recommender = load_run(run, backend, aversion, device)
+    recommender = load_run(run, backend, None, device)
     log = recommender.split.log
     if items:
         found = recommender.similar_items(items, k, by=by)  # type: ignore[arg-type]

@@ -39,8 +39,7 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
             "--format",
             "output_format",
             type=click.Choice(_FORMATS),
-            help="jsonl is one JSON object per line; parquet needs --output. All but table are "
-            "written in blocks, so that large results need little memory.  [default: by the "
+            help="jsonl is one JSON object per line; parquet needs --output.  [default: by the "
             "suffix of --output, else table]",
         ),
     ):

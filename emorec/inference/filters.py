@@ -73,6 +73,8 @@ _Listed = tuple[sparse.csr_matrix, np.ndarray]
 def _rows(listed: _Listed, places: np.ndarray) -> np.ndarray:
     matrix, row = listed
     row = row[places]
+    if matrix.shape[0] == 1:
+        return matrix.toarray() & (row >= 0)[:, None]
     mask = matrix[np.maximum(row, 0)].toarray()
     mask[row < 0] = False
     return mask

@@ -82,7 +82,7 @@ class ListMaker:
     def blocks(self, size: int, progress: bool = False) -> Iterator[pd.DataFrame]:
         """The lists of ``size`` users at a time, in the order of the request, see ``columns``.
 
-        Memory grows with the block, not with the number of users.
+        One block is in memory at a time.
         """
         total, places = int(self._is_served.sum()), np.arange(len(self._users))
         with tqdm(
