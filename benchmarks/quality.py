@@ -26,7 +26,7 @@ import click
 import numpy as np
 import torch
 from peer_lists import read_top_k
-from quality_report import LOW_DISLIKE, NEIGHBOURS, Holdout, K, Results, write
+from quality_report import LOW_DISLIKE, NEIGHBOURS, Holdout, K, Results, results_file, write
 
 from emorec.baselines import ItemKNN, ItemPrior
 from emorec.baselines.tuned import BASELINES, tuned_baselines
@@ -134,8 +134,26 @@ def table(
     add_baselines(results, split, [name for name in BASELINES if name not in without])
     for path in sorted(lists.glob(f"{dataset}-*.npz")) if holdout == Holdout() else []:
         add_peer(results, split, path, path.stem.removeprefix(f"{dataset}-"))
+    results.earlier, facts = earlier_peers(results, dataset, holdout)
+    results.facts |= facts
     add_flagship(results, split, run_folders(runs, dataset, holdout))
     write(results, dataset, holdout)
+
+
+def earlier_peers(
+    results: Results, dataset: str, holdout: Holdout
+) -> tuple[dict[str, list[dict[str, float]]], dict[str, Any]]:
+    """Rows and facts of the table before, of peers whose lists are not at hand."""
+    target = results_file(dataset, holdout)
+    if not target.exists():
+        return {}, {}
+    old = json.loads(target.read_text())
+    names = [
+        name
+        for name in old["models"]
+        if name not in results.models and name not in BASELINES and not name.startswith("emorec")
+    ]
+    return ({name: old["models"][name] for name in names}, {n: old["facts"][n] for n in names})
 
 
 def run_folder(runs: Path, dataset: str, holdout: Holdout, seed: int) -> Path:

@@ -87,6 +87,8 @@ class Results:
         frontier: Summaries of the flagship's first seed, aversion by aversion.
         reached: NDCG any that peers reached on validation, by name.
         curve: Seconds of training, and that NDCG, after each epoch of the flagship's first seed.
+        earlier: Summaries of peers from an earlier table, where their lists are not at hand. They
+            have rows in the short tables and the plot, and no test.
     """
 
     models: dict[str, list[Evaluation]] = field(default_factory=dict)
@@ -95,17 +97,25 @@ class Results:
     frontier: list[dict[str, float]] = field(default_factory=list)
     reached: dict[str, float] = field(default_factory=dict)
     curve: list[tuple[float, float]] = field(default_factory=list)
+    earlier: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+
+
+def results_file(dataset: str, holdout: Holdout) -> Path:
+    """Where the figures of a table are."""
+    name = dataset if holdout == Holdout() else f"{dataset}-{holdout.name}"
+    return HERE / "results" / f"quality-{name}.json"
 
 
 def write(results: Results, dataset: str, holdout: Holdout) -> None:
     """The table, the figures behind it, and the plane of likes and dislikes."""
-    name = dataset if holdout == Holdout() else f"{dataset}-{holdout.name}"
-    target = HERE / "results" / f"quality-{name}"
+    target = results_file(dataset, holdout).with_suffix("")
+    name = target.name.removeprefix("quality-")
+    summaries = {name: [run.summary() for run in runs] for name, runs in results.models.items()}
+    own = {name: runs for name, runs in summaries.items() if name.startswith("emorec")}
+    summaries = {**{n: s for n, s in summaries.items() if n not in own}, **results.earlier, **own}
     means = {
-        name: {
-            key: float(np.mean([run.summary()[key] for run in runs])) for key in runs[0].summary()
-        }
-        for name, runs in results.models.items()
+        name: {key: float(np.mean([run[key] for run in runs])) for key in runs[0]}
+        for name, runs in summaries.items()
     }
     comparison = comparison_markdown(results.models, K, "emorec", no_peers=("Random", LOW_DISLIKE))
     write_text(
@@ -113,7 +123,7 @@ def write(results: Results, dataset: str, holdout: Holdout) -> None:
         "\n".join(markdown(results, dataset, holdout, comparison)) + "\n",
     )
     data = {
-        "models": {name: [run.summary() for run in runs] for name, runs in results.models.items()},
+        "models": summaries,
         "facts": results.facts,
         "predictions": results.predictions,
         "frontier": results.frontier,
@@ -153,6 +163,13 @@ def markdown(results: Results, dataset: str, holdout: Holdout, comparison: str) 
             f"{ideal / best:.4f} it is the usual figure.\n"
         )
     yield comparison + "\n"
+    if results.earlier:
+        yield (
+            "Other projects' models, from an earlier table by the same scorer and split; their "
+            "lists were not at hand, so they have no intervals and no tests:\n"
+        )
+        yield from short_rows({name: runs[0] for name, runs in results.earlier.items()})
+        yield ""
     yield "## emorec at growing aversion\n"
     keys = (
         "recall_any",

@@ -116,7 +116,7 @@ class ModelConfig(_Section):
         0.0,
         ge=0,
         allow_inf_nan=False,
-        description='weight of log P(liked) in the ranking; needs polarity "item"',
+        description="weight of log P(liked) and of dislikes in the ranking",
     )
     start: Literal["random", "log"] = Field(
         "random",
@@ -442,10 +442,10 @@ def _contradiction(config: Config) -> str:
             "model.polarity is 'item', which is predicted from a user's events and needs "
             "sequence.layers of at least 1, got 0"
         )
-    if model.aversion and model.polarity != "item":
+    if model.aversion and model.polarity != "item" and not graph.paths:
         return (
-            f"model.aversion is {model.aversion}, which needs model.polarity 'item', "
-            f"got {model.polarity!r}"
+            f"model.aversion is {model.aversion}, which needs model.polarity 'item' or "
+            f"graph.paths, got {model.polarity!r} and 0"
         )
     informs_polarity = has_graph and graph.informs == "polarity"
     if informs_polarity and (not has_sequence or model.polarity == "none"):

@@ -22,6 +22,7 @@ from emorec.data.rules import NoRuleMatches
 from emorec.data.splits import Split, hold_out_validation
 from emorec.data.tables import as_frame
 from emorec.data.vocabulary import Vocabulary
+from emorec.inference.explain import Explanation, explain
 from emorec.inference.filters import Filters, ItemIds
 from emorec.inference.lists import ListMaker
 from emorec.inference.pair_scores import columns_of_pairs, score_pairs, without_score
@@ -502,6 +503,57 @@ class EmoRec:
         elif before_test and later is None and (tested := self._test_times()) is not None:
             times = tested
         return Request(self.model, users, history, known, times, self.config.training.device)
+
+    def explain(
+        self,
+        user: Any,
+        items: Iterable[Any] | None = None,
+        k: int = 1,
+        events: Any = None,
+        *,
+        before_test: bool = False,
+    ) -> list[Explanation]:
+        """Explains why items are ranked where they are for a user.
+
+        The user's events are left out one at a time; what an event adds is how much the score falls
+        without it, in total and in each term of the ranking.
+
+        Args:
+            user: The user's own id, with at least one event.
+            items: The items' own ids; None: the k items on top of the user's list.
+            k: Number of items, without ``items``.
+            events: New events, as in `recommend`.
+            before_test: Whether to use only the events before the test split.
+
+        Returns:
+            One per item, in order; ``print`` of one shows it in words, and its attribute ``events``
+            is a table.
+
+        Raises:
+            ValueError: If the user has no events, an item is unknown, or the scores of the model
+                depend on more than the user's own events.
+
+        Example:
+            >>> for explanation in recommender.explain("user-0001", k=2):  # doctest: +SKIP
+            ...     print(explanation)
+        """
+        history = self.split.history if before_test else self.split.log
+        later = None if events is None else self._later(events)
+        if later is not None:
+            history = history.followed_by(later, new_users=self._takes_users_of(later, history))
+        index = int(history.users.indices([user])[0])
+        if index < 0 or not (history.user == index).any():
+            raise ValueError(f"the model has no events of user {plain(user)!r} to explain by")
+        if items is None:
+            lists = self.recommend([user], k, events, before_test=before_test)
+            items = lists["item"].tolist()
+        wanted = list(items)
+        chosen = history.items.indices(wanted)
+        if (chosen < 0).any():
+            unknown = wanted[int(np.flatnonzero(chosen < 0)[0])]
+            raise ValueError(f"item {plain(unknown)!r} is not in the catalogue of the model")
+        request, device = int(newest_time(history)[index]), self.config.training.device
+        return explain(self.model, history, index, chosen, request, device)
 
     def _later(self, events: Any) -> Interactions | None:
         """New events as interactions; None if there are none."""

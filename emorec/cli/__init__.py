@@ -1,4 +1,4 @@
-"""The commands: emorec-train, emorec-evaluate, emorec-recommend, and those of emorec alone.
+"""The commands: emorec-train, emorec-evaluate, emorec-recommend, and those of emorec itself.
 
 Modules of commands import what computes within functions, so that --help and wrong options are
 answered at once: PyTorch and pandas take over a second.
@@ -11,6 +11,7 @@ import click
 from emorec.cli.common import user_errors
 from emorec.cli.comparing import similar
 from emorec.cli.evaluating import evaluate
+from emorec.cli.explaining import explain
 from emorec.cli.recommending import recommend
 from emorec.cli.scoring import score
 from emorec.cli.training import train
@@ -49,5 +50,5 @@ def settings(preset: str) -> None:
     click.echo(load_config(preset).to_toml(), nl=False)
 
 
-for _each in (train, evaluate, recommend, score, similar):
+for _each in (train, evaluate, recommend, score, similar, explain):
     main.add_command(_each)

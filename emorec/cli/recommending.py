@@ -111,8 +111,8 @@ def recommend(
     """Recommend items to users, from a trained RUN.
 
     Lists are written in blocks of users as they are made, except tables, so that those of millions
-    of users need little memory. Users without an event in the run or in --events, up to --at, get the most popular items; a note
-    says so.
+    of users need little memory. Users without an event in the run or in --events, up to --at, get
+    the most popular items; a note says so.
 
     The column score is the value that the model ranks by, comparable within one list only; it is
     empty for popular items, and with --diversity it need not fall from rank to rank. Ids are

@@ -130,8 +130,8 @@ class ModelScorer:
         states = self._states(users, self._sequences(users))
         state, liked = states.next, None
         if aversion:
-            assert isinstance(model.polarity, ItemPolarity) and states.taste is not None
             state = torch.lerp(states.next, states.before_dislikes, min(aversion, 1.0))
+        if aversion and isinstance(model.polarity, ItemPolarity) and states.taste is not None:
             liked = (aversion * model.polarity.log_probability(states.taste)).cpu()
         return Terms(model.all_scores(state).cpu(), summed, paths, liked, dislikes)
 

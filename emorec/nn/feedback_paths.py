@@ -18,15 +18,15 @@ __all__ = ["NUM_NEAR", "FeedbackPaths"]
 NUM_NEAR = 20
 """Items near to a disliked one: the item itself and the nineteen that are most similar to it."""
 
-_DISLIKE_DECAY = 20.0
-_MOST_NEWER = 100  # exp(-100 / 20) is less than one part in a hundred
+_DISLIKE_DECAY = 25.0
+_MOST_NEWER = 125  # exp(-125 / 25) is less than one part in a hundred
 
 
 class FeedbackPaths(nn.Module):
     """Scores items by paths from the items of a user's feedback nodes, through users, to items.
 
         paths_i    = sum_j c_j exp(-newer_j / decay_length) S_ji, divided by the user's largest
-        dislikes_i = max_j exp(-newer_j / 20) [i is among the 20 items nearest to j]
+        dislikes_i = max_j exp(-newer_j / 25) [i is among the 20 items nearest to j]
 
     The sum is over a user's events ``j``, of which ``newer_j`` are newer. The kind of feedback
     decides ``c``: 1 for explicit positive, 0.7 for implicit positive, 0.3 for implicit negative

@@ -53,14 +53,14 @@ class Recommender(nn.Module):
         sequence_encoder: Gives states from users' events, or None.
         polarity: Head that predicts the polarity of events to come, or None.
         graph_informs: "everything", or "polarity": then the graph has no part in the next item.
-        aversion: Weight of the polarity in the ranking, at least 0; more than 0 needs an
-            `ItemPolarity`.
+        aversion: Weight of the polarity and of dislikes in the ranking, at least 0; more than 0
+            needs an `ItemPolarity` or `FeedbackPaths`.
         feedback_sum: Learned scores from the feedback graph, or None.
         feedback_paths: Counted scores from the feedback graph, or None.
         feedback_nodes: Whether the graph of the last two has feedback nodes.
 
     Raises:
-        ValueError: If nothing scores items, ``aversion`` has no head to weigh, a head has no
+        ValueError: If nothing scores items, ``aversion`` has nothing to weigh, a head has no
             events to predict from, or nothing but the graph could predict the next item and it
             must not.
     """
@@ -90,9 +90,10 @@ class Recommender(nn.Module):
             )
         if isinstance(polarity, ItemPolarity) and sequence_encoder is None:
             raise ValueError("a polarity head for items needs a sequence encoder")
-        if aversion and not isinstance(polarity, ItemPolarity):
+        if aversion and not isinstance(polarity, ItemPolarity) and feedback_paths is None:
             raise ValueError(
-                f"aversion {aversion} needs a head that predicts the polarity of items"
+                f"aversion {aversion} needs a head that predicts the polarity of items, or "
+                "feedback paths"
             )
         self.item_embedding: nn.Embedding | None = None
         if any(encoders):

@@ -153,7 +153,7 @@ class TestTerms:
         term = ModelScorer(model, log).terms(torch.tensor([1, 0])).dislikes
         near = model.feedback_paths.nearest(torch.tensor([2]))[0]
         expected = torch.zeros(2, 9)
-        expected[1, near] = -factor * math.exp(-1 / 20)
+        expected[1, near] = -factor * math.exp(-1 / 25)
         torch.testing.assert_close(term, expected)
 
     def test_one_pass_is_enough_without_aversion(self):

@@ -126,13 +126,13 @@ class TestDislikes:
     def test_fade_with_newer_events_of_any_kind(self):
         rows = [(0, 2, 3, 1), (0, 3, 0, 2), (0, 3, 2, 3)]
         found = fitted(SIMILAR).dislikes(graph_of_rows(rows))
-        faded = math.exp(-2 / 20)
+        faded = math.exp(-2 / 25)
         np.testing.assert_allclose(found, [[0, faded, faded, 0]], rtol=1e-6)
 
     def test_the_newest_decides_and_they_do_not_add_up(self):
         rows = [(0, 0, 3, 1), (0, 2, 3, 2), (1, 3, 0, 1)]
         found = fitted(SIMILAR).dislikes(graph_of_rows(rows, num_users=3))
-        np.testing.assert_allclose(found[0], [math.exp(-1 / 20), 1, 1, 0], rtol=1e-6)
+        np.testing.assert_allclose(found[0], [math.exp(-1 / 25), 1, 1, 0], rtol=1e-6)
         assert not found[1:].any()
 
     @pytest.mark.parametrize("kind", [0, 1, 2])
@@ -144,6 +144,6 @@ class TestDislikes:
         assert not fitted(SIMILAR).dislikes(graph).any()
 
     def test_very_old_ones_are_forgotten(self):
-        rows = [(0, 1, 3, 0), *((0, 3, 0, step) for step in range(1, 101))]
+        rows = [(0, 1, 3, 0), *((0, 3, 0, step) for step in range(1, 126))]
         assert not fitted(SIMILAR).dislikes(graph_of_rows(rows)).any()
         assert fitted(SIMILAR).dislikes(graph_of_rows(rows[:-1])).any()

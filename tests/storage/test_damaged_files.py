@@ -22,7 +22,9 @@ from emorec.training.checkpoint import Progress
 from tests.small import small_config
 
 LOG = generate(num_users=20, num_items=45, num_topics=8, events_per_user=10).interactions
-CONFIG = small_config("training.epochs=1", "model.neighbours=3", "model.embedding_size=4")
+CONFIG = small_config(
+    "training.epochs=1", "graph.paths=3", "model.embedding_size=4", preset="emorec"
+)
 NAMES = (
     "config.toml",
     "manifest.json",

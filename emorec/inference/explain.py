@@ -1,0 +1,210 @@
+"""Why an item is ranked where it is: what each past event of the user adds to its score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from emorec.data.feedback import Feedback
+from emorec.data.interactions import Interactions
+from emorec.data.sequences import EventSequences
+from emorec.data.vocabulary import Vocabulary
+from emorec.evaluation.scores import users_at_a_time
+from emorec.inference.ranking import ModelScorer, Terms
+from emorec.nn.model import Recommender
+from emorec.nn.polarity import ItemPolarity
+from emorec.texts import count, plain
+
+__all__ = ["MOST_EVENTS", "Explanation", "explain"]
+
+MOST_EVENTS = 200
+"""Newest events of a user that are left out one by one; older ones have no effect of their own."""
+
+_KINDS = {
+    Feedback.EXPLICIT_POSITIVE: "liked",
+    Feedback.IMPLICIT_POSITIVE: "played",
+    Feedback.IMPLICIT_NEGATIVE: "skipped",
+    Feedback.EXPLICIT_NEGATIVE: "disliked",
+}
+_SHOWN = 3  # events of each direction, in words
+_LEAST_SHOWN = 0.005  # of a term
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Why an item has its score for a user.
+
+    Attributes:
+        user: The user's own id.
+        item: The item's own id.
+        score: What the item is ranked by.
+        terms: The terms of the ranking that the model has, which sum to the score, by name.
+        liked: P(positive | user, item), or None if the model does not predict it.
+        events: One row per event of the user, the largest effect first: ``item`` (own id),
+            ``feedback`` (label), ``newer`` (number of newer events), ``effect`` (the score less the
+            score without this event, all else equal) and that of each term, by its name. With
+            more than `MOST_EVENTS` events, of the newest.
+    """
+
+    user: Any
+    item: Any
+    score: float
+    terms: dict[str, float]
+    liked: float | None
+    events: pd.DataFrame
+
+    def __str__(self) -> str:
+        terms = " ".join(
+            f"{value:+.2f} {_name(name)}"
+            for name, value in self.terms.items()
+            if abs(value) >= _LEAST_SHOWN
+        )
+        lines = [f"Item {plain(self.item)} for user {plain(self.user)}: {self.score:.2f} = {terms}"]
+        if self.liked is not None:
+            lines.append(f"  predicted to be liked with probability {self.liked:.2f}")
+        for title, rows in (
+            ("raised by", self.events[self.events["effect"] > 0]),
+            ("lowered by", self.events[self.events["effect"] < 0]),
+        ):
+            for row in rows.head(_SHOWN).to_dict("records"):
+                lines.append(f"  {title} {self._event(row)}")
+        return "\n".join(lines)
+
+    def _event(self, row: Mapping[Any, Any]) -> str:
+        kind = _KINDS[Feedback.from_label(row["feedback"])]
+        newer = row["newer"]
+        place = "the newest event" if not newer else f"{count(newer, 'event')} before the newest"
+        sign = 1 if row["effect"] > 0 else -1
+        largest = max(self.terms, key=lambda name: sign * row[name])
+        return (
+            f"{plain(row['item'])} ({kind}, {place}): {row['effect']:+.3f}, "
+            f"most of it from {_name(largest)} ({row[largest]:+.3f})"
+        )
+
+
+def explain(
+    model: Recommender,
+    history: Interactions,
+    user: int,
+    items: np.ndarray,
+    request: int,
+    device: str = "cpu",
+) -> list[Explanation]:
+    """Explains scores by leaving out the user's events one at a time.
+
+        effect_j = score given all events - score given all events but j
+
+    This is the exact effect of an event on the score, in every term. Effects need not sum to the
+    score: two similar events may each be enough.
+
+    Args:
+        model: The model; other users' events must have no effect on a user's scores.
+        history: All events that the model uses.
+        user: The user's index, with at least one event.
+        items: Indices of the items to explain, int64 ``[N]``.
+        request: Time of the request, in the history's unit.
+        device: Where to compute.
+
+    Raises:
+        ValueError: If the model depends on other users' events or has an embedding per user, or
+            the user has no event.
+    """
+    encoder = model.graph_encoder
+    if encoder is not None and (encoder.needs_full_graph or encoder.num_rows is not None):
+        raise ValueError(
+            "this model's scores depend on more than the user's own events, so leaving one out "
+            "does not explain them; models without graph.user_embeddings and with graph.conv "
+            "'sum' or 'none' can be explained"
+        )
+    own = history.of_users(np.array([user]))
+    events = EventSequences.build(own)
+    first = events.offsets[user]
+    length = int(events.lengths[user])
+    if not length:
+        raise ValueError(
+            f"user {plain(history.users.lookup(np.array([user]))[0])!r} has no event to explain by"
+        )
+    rows = slice(first, first + length)
+    number = min(length, MOST_EVENTS)
+    without = length - 1 - np.arange(number)  # places, the newest first
+    terms, liked = _terms(model, own, events, rows, without, items, request, device)
+    item_ids = history.items.lookup(items)
+    event_ids = history.items.lookup(events.item[rows][without])
+    feedback = [Feedback(kind).label for kind in events.feedback[rows][without]]
+    user_id = history.users.lookup(np.array([user]))[0]
+    explanations = []
+    for column, item in enumerate(item_ids):
+        effects = {name: term[0, column] - term[1:, column] for name, term in terms.items()}
+        frame = pd.DataFrame(
+            {
+                "item": event_ids,
+                "feedback": feedback,
+                "newer": np.arange(number),
+                "effect": sum(effects.values()),
+                **effects,
+            }
+        )
+        order = np.argsort(-frame["effect"].abs().to_numpy(), kind="stable")
+        whole = {name: float(term[0, column]) for name, term in terms.items()}
+        explanations.append(
+            Explanation(
+                user_id,
+                item,
+                sum(whole.values()),
+                whole,
+                None if liked is None else float(liked[column]),
+                frame.iloc[order].reset_index(drop=True),
+            )
+        )
+    return explanations
+
+
+def _terms(
+    model: Recommender,
+    own: Interactions,
+    events: EventSequences,
+    rows: slice,
+    without: np.ndarray,
+    items: np.ndarray,
+    request: int,
+    device: str,
+) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """The terms of the items given all events and then without each, float64 ``[1 + E, N]``."""
+    length = rows.stop - rows.start
+    keeps = np.ones((1 + len(without), length), dtype=bool)
+    keeps[1 + np.arange(len(without)), without] = False
+    copy, place = np.nonzero(keeps)  # a user per row, with that row's events
+    copies = Interactions(
+        copy,
+        events.item[rows][place],
+        events.feedback[rows][place],
+        events.time[rows][place],
+        Vocabulary(range(len(keeps))),
+        own.items,
+        own.time_unit,
+    )
+    requests = np.full(len(keeps), request)
+    scorer = ModelScorer(model, copies, device, requests=requests)
+    chosen = torch.from_numpy(items)
+    parts = [
+        [None if term is None else term[:, chosen].double().numpy() for term in scorer.terms(users)]
+        for users in torch.arange(len(keeps)).split(users_at_a_time(own.num_items))
+    ]
+    terms = {
+        name: np.concatenate([part[index] for part in parts])
+        for index, name in enumerate(Terms._fields)
+        if parts[0][index] is not None
+    }
+    liked = None
+    if isinstance(model.polarity, ItemPolarity):
+        liked = scorer.polarity(torch.tensor([0]))[0, chosen].numpy()
+    return terms, liked
+
+
+def _name(term: str) -> str:
+    return term.replace("_", " ")
