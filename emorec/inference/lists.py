@@ -108,7 +108,8 @@ class ListMaker:
             assert self._popular is not None
             parts.append(self._rows(self._popular, others, lambda users: None))
         columns = ["place", *self.columns[1:]]
-        lists = pd.concat(parts)[columns]
+        # A part without a row has no type of ids.
+        lists = pd.concat([part for part in parts if len(part)] or parts[:1])[columns]
         lists = lists.sort_values(["place", "rank"], ignore_index=True)
         lists.insert(0, "user", [self._users[place] for place in lists.pop("place")])
         return lists
