@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
@@ -23,8 +23,12 @@ from emorec.data.splits import Split, hold_out_validation
 from emorec.data.tables import as_frame
 from emorec.data.vocabulary import Vocabulary
 from emorec.inference.explain import Explanation, explain
-from emorec.inference.lists import make_lists
+from emorec.inference.filters import Filters, ItemIds
+from emorec.inference.lists import ListMaker
+from emorec.inference.pair_scores import columns_of_pairs, score_pairs, without_score
 from emorec.inference.ranking import ModelScorer
+from emorec.inference.request import Request
+from emorec.inference.similar import By, similar_frame, similar_items, similar_users
 from emorec.nn.model import Recommender
 from emorec.run_folder import (
     CHECKPOINT,
@@ -231,6 +235,10 @@ class EmoRec:
         k: int = 10,
         events: Any = None,
         *,
+        items: ItemIds | None = None,
+        exclude: ItemIds | None = None,
+        min_liked: float | None = None,
+        diversity: float = 0.0,
         at: Any = None,
         allow_seen: bool | None = None,
         before_test: bool | None = None,
@@ -241,9 +249,16 @@ class EmoRec:
         Args:
             users: The users' own ids. Unknown users, and those without an event until ``at``, get
                 the most popular items, and a warning.
-            k: Length of the lists; they are shorter where the catalogue ends.
+            k: Length of the lists; they are shorter where no more items are left.
             events: New events of known or new users, in any form that `fit` takes except a split,
                 with the same columns. The lists reflect them at once; nothing is trained.
+            items: The items' own ids: only these may be listed. A list for all users, or a mapping
+                from each user's id to a list. None: the whole catalogue.
+            exclude: Ids of items that may not be listed, likewise; a mapping may leave users out.
+            min_liked: Least P(liked) of a listed item, in [0, 1]: the column ``liked``.
+            diversity: From 0, the best items, to 1, items far from those above them in the list:
+                maximal marginal relevance among the ``10 k`` best, see
+                `emorec.inference.diversity`.
             at: Time of the request: a date (`datetime`, pandas ``Timestamp`` or ISO 8601 text;
                 without a zone in UTC) or a number in the log's unit since 1970. One for all users,
                 or a list of one per user. The users' later events are left out of the lists and of
@@ -260,37 +275,221 @@ class EmoRec:
 
         Returns:
             Columns ``user, rank, item, score, source``, best first; ``source`` is "model" or,
-            for an unknown user, "popular". ``score`` is the value that the model ranks by; it is
-            comparable within one list only and missing for popular items. A model that predicts the
-            polarity of items adds ``liked``, the probability that the user's feedback on the item
-            is positive, or, for an unknown user, that any user's is.
+            for an unknown user, "popular". ``score`` is the value that the model ranks by, the sum
+            of the terms of `emorec.inference.ranking`; it is comparable within one list only and
+            missing for popular items. With ``diversity`` it need not fall from rank to rank. A
+            model that predicts the polarity of items adds ``liked``, the probability that the
+            user's feedback on the item is positive, or, for an unknown user, that any user's is. A
+            user for whom no item is left has no row.
 
         Warns:
             UserWarning: If events are left out: without a rating, matched by no rule, of items
                 without a train event, or of new users where the model has an embedding per user
-                (``graph.user_embeddings``). If users are unknown. If ``before_test`` is missing
-                where `fit` was given a test split.
+                (``graph.user_embeddings``). If users are unknown, or ids in ``items`` or
+                ``exclude``, which are left out. If ``before_test`` is missing where `fit` was given
+                a test split.
 
         Raises:
             ValueError: If ``k`` is not a whole number of at least 1, the events cannot be used,
                 ``users`` is not a list of ids, ``at`` is not a valid time or the log has no times.
+                If ``items`` is empty or lacks a user, or no id in ``items`` or ``exclude`` is
+                known. If ``min_liked`` or ``diversity`` is not in [0, 1], or the model lacks the
+                predicted polarities or the vectors of items that it needs.
         """
-        if isinstance(users, str):
-            raise ValueError(f"users must be a list of ids, such as [{users!r}], got {users!r}")
-        if isinstance(users, pd.DataFrame | dict):
-            raise ValueError(f"users must be a list of ids, got a {type(users).__name__}")
-        try:
-            wanted = list(users)
-        except TypeError:
-            raise ValueError(f"users must be a list of ids, got {plain(users)!r}") from None
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise ValueError(f"k must be a whole number of at least 1, got {plain(k)!r}")
+        request = self._request(_as_list("users", users), events, at, before_test)
+        lists = self._lists(request, k, items, exclude, min_liked, diversity, allow_seen)
+        return lists.all(progress)
+
+    def recommend_in_blocks(
+        self,
+        users: Iterable[Any],
+        k: int = 10,
+        events: Any = None,
+        *,
+        block: int = 10_000,
+        items: ItemIds | None = None,
+        exclude: ItemIds | None = None,
+        min_liked: float | None = None,
+        diversity: float = 0.0,
+        at: Any = None,
+        allow_seen: bool | None = None,
+        before_test: bool | None = None,
+        progress: bool = False,
+    ) -> Iterator[pd.DataFrame]:
+        """Recommends as `recommend` does, with the lists of some users at a time.
+
+        One block of lists is in memory at a time, beside the events of all users asked for. Input
+        is checked and warnings are given at the call, before the first block.
+
+        Args:
+            users: The users' own ids.
+            k: Length of the lists.
+            events: New events.
+            block: Users at a time.
+            items: Only these items may be listed.
+            exclude: These items may not be listed.
+            min_liked: Least P(liked) of a listed item.
+            diversity: How far items are from those above them.
+            at: Time of the request.
+            allow_seen: Whether lists may hold items that their user has seen.
+            before_test: Whether to use only the events before the test split.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            An iterator over frames such as `recommend` returns, in the order of the users.
+
+        Raises:
+            ValueError: As `recommend`, or if ``block`` is not a whole number of at least 1.
+        """
+        _require_positive("block", block)
+        request = self._request(_as_list("users", users), events, at, before_test)
+        lists = self._lists(request, k, items, exclude, min_liked, diversity, allow_seen)
+        return lists.blocks(int(block), progress)
+
+    def score(
+        self,
+        pairs: Any,
+        events: Any = None,
+        *,
+        at: Any = None,
+        before_test: bool | None = None,
+    ) -> pd.DataFrame:
+        """Scores given pairs of users and items, seen ones included.
+
+        Args:
+            pairs: A list of (user, item), or a DataFrame with the columns user and item, or
+                user_id and item_id, or those that the section ``data`` of the configuration names.
+            events: New events, see `recommend`.
+            at: Time of the request, see `recommend`; one for all pairs, or a list of one per pair.
+            before_test: Whether to use only the events before the test split, see `recommend`.
+
+        Returns:
+            Columns ``user, item, score, source``, in the order given, and ``liked`` if the model
+            predicts the polarity of items. The values are those of lists: ``score`` is comparable
+            between items of one user only. For unknown users and those without an event,
+            ``score`` is missing, ``liked`` is the probability of any user and ``source`` is
+            "popular". For unknown items all three are missing.
+
+        Warns:
+            UserWarning: If pairs have no score, and as `recommend`.
+
+        Raises:
+            ValueError: If ``pairs`` are not pairs, the events cannot be used or ``at`` is not a
+                valid time.
+        """
+        data = self.config.data
+        users, items = columns_of_pairs(pairs, data.user_column, data.item_column)
+        request = self._request(users, events, at, before_test, "scores")
+        reason = without_score(request, items)
+        if reason is not None:
+            warnings.warn(reason, stacklevel=2)
+        return score_pairs(request, items)
+
+    def similar_items(
+        self, items: Iterable[Any], k: int = 10, *, by: By = "audience"
+    ) -> pd.DataFrame:
+        """Finds the items most similar to each of some.
+
+        Args:
+            items: The items' own ids.
+            k: Length of the lists; they are shorter where fewer items have a similarity above 0.
+            by: "audience": the same people interact with them, by the counted similarities of the
+                feedback graph (``graph.paths``) or, without these, the vectors of the feedback
+                sum (``graph.conv=sum``). "taste": who likes the one probably likes the other, by
+                the item vectors of the polarity head (``model.polarity=item``).
+
+        Returns:
+            Columns ``item, rank, similar, similarity``, most similar first. ``similarity`` is a
+            cosine, above 0 and at most 1; counted similarities have no upper limit and are
+            comparable within one list only. Unknown items have no row.
+
+        Warns:
+            UserWarning: If items are unknown.
+
+        Raises:
+            ValueError: If ``items`` is not a list of ids, ``k`` is not a whole number of at least
+                1, no item is known, or the model has no such similarities.
+        """
+        _require_positive("k", k)
+        catalogue = self.split.log.items
+        known, index = _known("item", _as_list("items", items), catalogue)
+        topk = similar_items(self.model, index, int(k), by)
+        return similar_frame("item", known, topk, catalogue)
+
+    def similar_users(
+        self, users: Iterable[Any], k: int = 10, *, by: By = "audience"
+    ) -> pd.DataFrame:
+        """Finds the users most similar to each of some, given all events of the log.
+
+        Args:
+            users: The users' own ids.
+            k: Length of the lists; they are shorter where fewer users have a similarity above 0.
+            by: "audience": they interact with similar items, by the users' vectors in the feedback
+                sum (``graph.conv=sum``). "taste": they probably like and dislike the same, by the
+                taste vectors of the polarity head (``model.polarity=item``).
+
+        Returns:
+            Columns ``user, rank, similar, similarity``, most similar first. ``similarity`` is a
+            cosine, above 0 and at most 1. Unknown users have no row.
+
+        Warns:
+            UserWarning: If users are unknown.
+
+        Raises:
+            ValueError: If ``users`` is not a list of ids, ``k`` is not a whole number of at least
+                1, no user is known, or the model has no such vectors.
+        """
+        _require_positive("k", k)
+        log, device = self.split.log, self.config.training.device
+        known, index = _known("user", _as_list("users", users), log.users)
+        topk = similar_users(self.model, log, index, int(k), by, device)
+        return similar_frame("user", known, topk, log.users)
+
+    def _lists(
+        self,
+        request: Request,
+        k: int,
+        items: ItemIds | None,
+        exclude: ItemIds | None,
+        min_liked: float | None,
+        diversity: float,
+        allow_seen: bool | None,
+    ) -> ListMaker:
+        """What makes the lists; called by a public method, at whose caller warnings point."""
+        _require_positive("k", k)
+        _require_share("diversity", diversity)
+        if min_liked is not None:
+            _require_share("min_liked", min_liked)
+            if not request.predicts_liked:
+                raise ValueError(
+                    f"min_liked is {min_liked}, but this model does not predict the polarity of "
+                    "items: model.polarity is not 'item'; leave min_liked out"
+                )
+        seen = self.config.evaluation.seen
+        if allow_seen is not None:
+            seen = "include" if allow_seen else "exclude"
+        whom = request.whom_not()
+        if whom is not None:
+            they = "who get" if len(request.users) > 1 else "who gets"
+            warnings.warn(
+                f"the model has no events of {whom}, {they} the most popular items", stacklevel=3
+            )
+        filters = None
+        if items is not None or exclude is not None:
+            filters = Filters(request.users, request.known.items, items, exclude)
+        return ListMaker(request, k, seen, filters, min_liked, float(diversity))
+
+    def _request(
+        self, users: list[Any], events: Any, at: Any, before_test: bool | None, what: str = "lists"
+    ) -> Request:
+        """What is known of users; called by a public method, at whose caller warnings point."""
         split = self.split
         if before_test is None and self._was_given_test:
             warnings.warn(
-                "these lists use the test split and leave its items out; to evaluate them, give "
+                f"these {what} use the test split"
+                f"{' and leave its items out' if what == 'lists' else ''}; to evaluate them, give "
                 "before_test=True, else before_test=False",
-                stacklevel=2,
+                stacklevel=3,
             )
         history = known = split.history if before_test else split.log
         later = None if events is None else self._later(events)
@@ -298,15 +497,12 @@ class EmoRec:
             known = history.followed_by(later)  # of users, too, that the model has no vector of
             takes_all = self._takes_users_of(later, history)
             history = known if takes_all else history.followed_by(later, new_users=False)
-        requests = newest_time(known)
+        times = newest_time(known)
         if at is not None:
-            requests = requests_at(at, wanted, known, split.log.time_unit)
+            times = requests_at(at, users, known, split.log.time_unit)
         elif before_test and later is None and (tested := self._test_times()) is not None:
-            requests = tested
-        device, seen = self.config.training.device, self.config.evaluation.seen
-        if allow_seen is not None:
-            seen = "include" if allow_seen else "exclude"
-        return make_lists(self.model, wanted, history, known, requests, k, device, seen, progress)
+            times = tested
+        return Request(self.model, users, history, known, times, self.config.training.device)
 
     def explain(
         self,
@@ -372,7 +568,7 @@ class EmoRec:
                 return self._log_of(events, is_new=False)
             except NoRuleMatches as error:
                 reason = str(error).partition(" The rules:")[0]
-        warnings.warn(f"{reason} All are left out.", stacklevel=3)
+        warnings.warn(f"{reason} All are left out.", stacklevel=4)
         return None
 
     def _log_of(self, data: Any, is_new: bool = True) -> Interactions:
@@ -394,7 +590,7 @@ class EmoRec:
             data, **options.reading, rules=rules or None, settable=is_new
         )
         if report.dropped_note:
-            warnings.warn(report.dropped_note, stacklevel=3 if is_new else 4)
+            warnings.warn(report.dropped_note, stacklevel=3 if is_new else 5)
         if report.time_unit == "none" and is_new:
             warnings.warn(report.time_note, stacklevel=3)
         return log
@@ -491,6 +687,49 @@ class EmoRec:
         return recommender
 
 
+def _as_list(name: str, ids: Any) -> list[Any]:
+    """The ids that a caller gives for several users or items.
+
+    Raises:
+        ValueError: If they are one id, or not a list.
+    """
+    if isinstance(ids, str):
+        raise ValueError(f"{name} must be a list of ids, such as [{ids!r}], got {ids!r}")
+    if isinstance(ids, pd.DataFrame | dict):
+        raise ValueError(f"{name} must be a list of ids, got a {type(ids).__name__}")
+    try:
+        return list(ids)
+    except TypeError:
+        raise ValueError(f"{name} must be a list of ids, got {plain(ids)!r}") from None
+
+
+def _known(what: str, ids: list[Any], vocabulary: Vocabulary) -> tuple[list[Any], np.ndarray]:
+    """The known ones of some ids, and their indices, int64 ``[N]``; warns about the others."""
+    index = vocabulary.indices(ids)
+    unknown = np.flatnonzero(index < 0)
+    if len(unknown):
+        first, whom = plain(ids[unknown[0]]), f"{len(unknown):,} of {count(len(ids), what)}"
+        if len(unknown) == len(ids):
+            raise ValueError(
+                f"no {what} of the {len(ids):,} given is known, such as {first!r}; give ids as in "
+                "the log"
+            )
+        warnings.warn(f"unknown to the model: {whom}, such as {first!r}", stacklevel=3)
+    known = [each for each, place in zip(ids, index, strict=True) if place >= 0]
+    return known, index[index >= 0]
+
+
+def _require_positive(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {plain(value)!r}")
+
+
+def _require_share(name: str, value: Any) -> None:
+    number = plain(value)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= 1:
+        raise ValueError(f"{name} must be a number from 0 to 1, got {number!r}")
+
+
 def _why_no_targets(data: Split, options: SplitConfig) -> str:
     """Why there is nothing to validate on, and what would help."""
     by_time = options.method == "time"
@@ -511,5 +750,5 @@ def _warn_of_unknown(ids: Vocabulary, column: np.ndarray, known: Vocabulary, wha
         warnings.warn(
             f"{is_unknown.sum():,} of {len(column):,} events are left out: they are of "
             f"{what}, such as {first!r}",
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from emorec import EmoRec
 from emorec.config import Config
+from emorec.data.datasets import load_dataset
 from emorec.data.rules import FeedbackRules
 from emorec.ops import hawkes_attention
+from tests.small import small_config
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -52,6 +55,17 @@ def test_the_quick_start_runs(tmp_path: Path):
     assert "popular" in done.stdout  # the user it does not know
     assert done.stdout.count("model") == 10
     assert (tmp_path / "my-run" / "model.safetensors").exists()
+
+
+def test_the_code_of_the_usage_page_runs(tmp_path: Path, monkeypatch):
+    config = small_config("training.epochs=1", preset="emorec")
+    EmoRec(config=config).fit(load_dataset("synthetic"), progress=False).save(tmp_path / "my-run")
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    for snippet in python_of(ROOT / "docs" / "usage.md"):
+        exec(snippet, found)
+    assert set(found["scores"]["source"]) == {"model"}
+    assert len(found["items"]) == len(found["users"]) == 10
 
 
 @pytest.mark.parametrize("decay", ["additive", "multiplicative"])

@@ -9,13 +9,15 @@ from __future__ import annotations
 import click
 
 from emorec.cli.common import user_errors
+from emorec.cli.comparing import similar
 from emorec.cli.evaluating import evaluate
 from emorec.cli.explaining import explain
 from emorec.cli.recommending import recommend
+from emorec.cli.scoring import score
 from emorec.cli.training import train
 from emorec.config import load_config, preset_names
 
-__all__ = ["evaluate", "main", "recommend", "train"]
+__all__ = ["evaluate", "main", "recommend", "score", "similar", "train"]
 
 
 @click.group()
@@ -48,5 +50,5 @@ def settings(preset: str) -> None:
     click.echo(load_config(preset).to_toml(), nl=False)
 
 
-for _each in (train, evaluate, recommend, explain):
+for _each in (train, evaluate, recommend, score, similar, explain):
     main.add_command(_each)

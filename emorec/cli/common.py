@@ -17,12 +17,15 @@ from emorec.config import Config
 from emorec.storage.files import one_line
 
 if TYPE_CHECKING:
+    from emorec.data.id_files import IdFiles
     from emorec.experiment import Comparison
     from emorec.recommender import EmoRec
 
 __all__ = [
     "RUN",
+    "how_to_compute",
     "how_to_run",
+    "id_files",
     "load_run",
     "print_results",
     "quick_imports",
@@ -33,16 +36,9 @@ __all__ = [
 RUN = click.Path(file_okay=False, path_type=Path)
 
 
-def how_to_run(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options that override how a trained run computes; see `load_run`."""
+def how_to_compute(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options of where and with what a trained run computes; see `load_run`."""
     for option in (
-        click.option(
-            "--aversion",
-            type=float,
-            help="Weight of log P(liked) in the ranking: 0 ranks by the next item alone, 1 by the "
-            "probability that an item is next and liked, larger values avoid more dislikes. Above "
-            "0, items near to a user's recent explicit dislikes lose score.  [default: the run's]",
-        ),
         click.option(
             "--device", help='"cpu", "cuda" or "cuda:1".  [default: where the run was trained]'
         ),
@@ -55,6 +51,18 @@ def how_to_run(command: Callable[..., None]) -> Callable[..., None]:
     ):
         command = option(command)
     return command
+
+
+def how_to_run(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options that override how a trained run ranks and computes; see `load_run`."""
+    option = click.option(
+        "--aversion",
+        type=float,
+        help="Weight of log P(liked) in the ranking: 0 ranks by the next item alone, 1 by the "
+        "probability that an item is next and liked, larger values avoid more dislikes. Above 0, "
+        "items near to a user's recent explicit dislikes lose score.  [default: the run's]",
+    )
+    return how_to_compute(option(command))
 
 
 def user_errors(function: Callable[..., None]) -> Callable[..., None]:
@@ -162,3 +170,11 @@ def load_run(run: Path, backend: str | None, aversion: float | None, device: str
     recommender = EmoRec.load(run, backend, aversion, device)
     ready_machine(recommender.config)
     return recommender
+
+
+def id_files(recommender: EmoRec) -> IdFiles:
+    """Reads files of ids, with the columns and the encoding of the run's data."""
+    from emorec.data.id_files import IdFiles
+
+    data = recommender.config.data
+    return IdFiles(data.user_column, data.item_column, data.encoding)

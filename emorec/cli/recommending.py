@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from emorec.cli.common import RUN, how_to_run, load_run, user_errors
-from emorec.texts import count, visible
+from emorec.cli.common import RUN, how_to_run, id_files, load_run, user_errors
+from emorec.cli.output import check_output, note, output_options, write_frames
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["recommend"]
 
-_IDS = ("user", "item")
+_BLOCK = 10_000  # users whose lists are in memory at a time
+_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -29,10 +30,41 @@ _IDS = ("user", "item")
     multiple=True,
     help="The user's own id; repeatable.",
 )
+@click.option(
+    "--users",
+    "users_file",
+    type=_FILE,
+    help="File of users: one id per line, or a table with the run's column of users.",
+)
 @click.option("--all-users", is_flag=True, help="Every user of the run's log.")
 @click.option(
+    "--candidates",
+    type=_FILE,
+    help="File of the only items that may be listed: one id per line for all users; or a csv, "
+    "jsonl or parquet table with the run's columns of users and items (by default user_id and "
+    "item_id) for candidates per user, with a row for each user asked for.",
+)
+@click.option(
+    "--exclude",
+    type=_FILE,
+    help="File of items that may not be listed, in the same forms; users may be absent.",
+)
+@click.option(
+    "--min-liked",
+    type=click.FloatRange(0, 1),
+    help="Least probability that a listed item is liked: the column liked.",
+)
+@click.option(
+    "--diversity",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="From 0, the best items, to 1, items of the 10 k best that are far from those above them "
+    "in the list.",
+)
+@click.option(
     "--events",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=_FILE,
     help="File of new events, of known or new users: csv, tsv, jsonl or parquet, with the columns, "
     "encoding, times and feedback rules of the run's data (by default user_id, item_id, rating and "
     "timestamp). The lists reflect them; nothing is trained.",
@@ -48,106 +80,98 @@ _IDS = ("user", "item")
     "-k", type=click.IntRange(1), default=10, show_default=True, help="Length of the lists."
 )
 @click.option(
-    "--format",
-    "output",
-    type=click.Choice(["table", "json", "csv"]),
-    default="table",
-    show_default=True,
-)
-@click.option(
     "--allow-seen/--no-allow-seen",
     default=None,
     help="Whether lists may hold items that their user has seen.  [default: the run's "
     "evaluation.seen; not, unless set]",
 )
+@output_options
 @how_to_run
 @click.version_option(package_name="emorec")
 @user_errors
 def recommend(
     run: Path,
     users: tuple[str, ...],
+    users_file: Path | None,
     all_users: bool,
+    candidates: Path | None,
+    exclude: Path | None,
+    min_liked: float | None,
+    diversity: float,
     events: Path | None,
     at: str | None,
     k: int,
-    output: str,
     allow_seen: bool | None,
+    output_format: str | None,
+    output: Path | None,
     backend: str | None,
     device: str | None,
     aversion: float | None,
 ) -> None:
     """Recommend items to users, from a trained RUN.
 
-    Users without an event in the run or in --events, up to --at, get the most popular items; a note
-    says so.
+    Lists are written in blocks of users as they are made, except tables, so that those of millions
+    of users need little memory. Users without an event in the run or in --events, up to --at, get
+    the most popular items; a note says so.
 
     The column score is the value that the model ranks by, comparable within one list only; it is
-    empty for popular items. Ids are printed unchanged; in tables, and in csv on a terminal, control
-    characters are escaped (\\u001b). A spreadsheet takes ids that begin with =, +, - or @ for
-    formulas: import these columns of a csv file as text.
+    empty for popular items, and with --diversity it need not fall from rank to rank. Ids are
+    printed unchanged; in tables, and in csv on a terminal, control characters are escaped
+    (\\u001b). A spreadsheet takes ids that begin with =, +, - or @ for formulas: import these
+    columns of a csv file as text.
 
     \b
     Examples:
       emorec-recommend runs/ml-1m-emorec-20260102-030405 --user 42
       emorec-recommend RUN --user 42 --user somebody-new --events today.csv --aversion 4
       emorec-recommend RUN --user 42 --at 2026-11-29T10:00
-      emorec-recommend RUN --all-users --format csv > lists.csv
+      emorec-recommend RUN --user 42 --candidates in-stock.txt --exclude sent.csv --min-liked 0.5
+      emorec-recommend RUN --users newsletter.txt --diversity 0.3 --format csv > lists.csv
+      emorec-recommend RUN --all-users --output lists.parquet
     """  # noqa: D301
-    if bool(users) == all_users:
-        raise click.UsageError("give either --user ID or --all-users")
+    if bool(users) + (users_file is not None) + all_users != 1:
+        raise click.UsageError("give either --user ID, --users FILE or --all-users")
+    chosen = check_output(output_format, output)
     recommender = load_run(run, backend, aversion, device)
-    wanted = list(recommender.split.log.users.ids if all_users else users)
-    lists = recommender.recommend(
-        wanted, k, events, at=at, allow_seen=allow_seen, progress=sys.stderr.isatty()
+    files = id_files(recommender)
+    if users_file is not None:
+        wanted = files.users(users_file)
+    else:
+        wanted = list(recommender.split.log.users.ids if all_users else users)
+    frames = recommender.recommend_in_blocks(
+        wanted,
+        k,
+        events,
+        block=_BLOCK,
+        items=None if candidates is None else files.items(candidates),
+        exclude=None if exclude is None else files.items(exclude),
+        min_liked=min_liked,
+        diversity=diversity,
+        at=at,
+        allow_seen=allow_seen,
+        progress=sys.stderr.isatty(),
     )
-    served = set(lists["user"])
-    without = [user for user in dict.fromkeys(wanted) if user not in served]
+    is_filtered = not (candidates is None and exclude is None and min_liked is None)
+    frames = _noting_empty(frames, wanted, is_filtered)
+    items = recommender.split.log.items.ids
+    write_frames(frames, chosen, output, {"user": wanted, "item": items})
+
+
+def _noting_empty(
+    frames: Iterable[pd.DataFrame], users: list[Any], is_filtered: bool
+) -> Iterator[pd.DataFrame]:
+    """Passes blocks of lists on; says at the end for whom no item was left."""
+    without: dict[Any, None] = {}
+    asked = iter(users)
+    for frame in frames:
+        served = set(frame["user"])
+        without.update((user, None) for user in islice(asked, _BLOCK) if user not in served)
+        yield frame
     if without:
-        others = f" and {len(without) - 1:,} more have" if len(without) > 1 else " has"
-        _note(f"user {without[0]!r}{others} seen every item; there is nothing left to recommend")
-    stream = sys.stdout  # click.echo would drop what looks like a terminal's escape sequence
-    if output == "json":
-        # A missing score is null, and pandas' own writer rounds.
-        rows = lists.astype(object).where(lists.notna(), None).to_dict("records")
-        lines = json.dumps(rows, ensure_ascii=False, indent=2).split("\n")
-        stream.write("".join(f"{visible(line)}\n" for line in lines))
-    elif output == "csv":
-        _warn_of_formulas(lists)
-        if stream.isatty():
-            lists = _visible_ids(lists)
-        stream.write(_csv(lists))
-    elif len(lists):
-        table = _visible_ids(lists).to_string(
-            index=False, float_format="{:.4f}".format, na_rep="-", justify="right"
-        )
-        stream.write(f"{table}\n")
-    stream.flush()
-
-
-def _csv(lists: pd.DataFrame) -> str:
-    # Python's writer quotes a cell with the end of a line in it, but not one with half of "\r\n".
-    has_return = any("\r" in str(value) for column in _IDS for value in lists[column].unique())
-    if has_return:
-        return lists.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    return lists.to_csv(index=False, lineterminator="\n")
-
-
-def _visible_ids(lists: pd.DataFrame) -> pd.DataFrame:
-    shown = {c: lists[c].map(lambda v: visible(v) if isinstance(v, str) else v) for c in _IDS}
-    return lists.assign(**shown)
-
-
-def _warn_of_formulas(lists: pd.DataFrame) -> None:
-    """Says so where a spreadsheet would take an id for a formula."""
-    for column in _IDS:
-        ids = lists[column].unique()
-        risky = [each for each in ids if isinstance(each, str) and each[0] in "=+-@\t\r"]
-        if risky:
-            _note(
-                f"{count(len(risky), 'id')} in column {column}, such as {risky[0]!r}, may be taken "
-                "for formulas by a spreadsheet; import this column as text"
-            )
-
-
-def _note(text: str) -> None:
-    click.secho(f"note: {text}", fg="yellow", err=True)
+        first = f"user {next(iter(without))!r}"
+        others = f" and {len(without) - 1:,} more" if len(without) > 1 else ""
+        if is_filtered:
+            note(f"no item is left for {first}{others}: seen, or left out by the filters")
+        else:
+            have = "have" if others else "has"
+            note(f"{first}{others} {have} seen every item; there is nothing left to recommend")

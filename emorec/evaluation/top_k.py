@@ -20,6 +20,7 @@ from emorec.evaluation.scores import Scorer, as_user_indices, scores_in_chunks
 
 __all__ = [
     "LOWER_IS_BETTER",
+    "CandidatesOf",
     "Evaluation",
     "Scorer",
     "SeenItems",
@@ -33,6 +34,9 @@ __all__ = [
 
 SeenItems = Literal["exclude", "include"]
 """Whether lists may hold items that their user has seen."""
+
+CandidatesOf = Callable[[torch.Tensor], torch.Tensor]
+"""User indices, int64 ``[B]`` -> the items allowed in each one's list, bool ``[B, num_items]``."""
 
 LOWER_IS_BETTER = frozenset(
     {"recall_dislikes", "ndcg_dislikes", "dislike_rate", "ndcl", "disliked_share"}
@@ -166,7 +170,7 @@ def recommend_top_k(
     users: torch.Tensor | np.ndarray,
     seen: Interactions | sparse.csr_matrix,
     k: int,
-    candidates: torch.Tensor | np.ndarray | None = None,
+    candidates: torch.Tensor | np.ndarray | CandidatesOf | None = None,
     chunk_size: int | None = None,
 ) -> TopK:
     """The k best unseen candidates of each user, exactly and reproducibly.
@@ -180,7 +184,8 @@ def recommend_top_k(
         seen: Interactions whose items are not recommended again to their user, or their
             `seen_matrix`, better built once if there are many calls. It fixes the number of items.
         k: Length of the lists.
-        candidates: Items allowed in the lists, bool ``[num_items]``; None allows all.
+        candidates: Items allowed in the lists, bool ``[num_items]``, or a function that returns
+            them for some users, see `CandidatesOf`; None allows all.
         chunk_size: Users scored at a time; memory grows with ``chunk_size * num_items``. None
             takes as many as make 16 million scores.
 
@@ -196,12 +201,18 @@ def recommend_top_k(
     user_index = as_user_indices(users, num_users)
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
-    excluded = None if candidates is None else ~_as_mask(candidates, num_items)
+    shared = None
+    if candidates is not None and not callable(candidates):
+        shared = ~_as_mask(candidates, num_items)
 
     items = torch.full((len(user_index), k), -1, dtype=torch.int64)
     scores = torch.full((len(user_index), k), -torch.inf, dtype=torch.float32)
     for chunk, chunk_scores in scores_in_chunks(scorer, user_index, num_items, chunk_size):
         chunk_scores = chunk_scores.clone()  # the scorer may hand out its own memory
+        excluded = shared
+        if callable(candidates):
+            allowed = candidates(torch.from_numpy(user_index[chunk]))
+            excluded = ~_as_mask(allowed, *chunk_scores.shape)
         if excluded is not None:
             chunk_scores.masked_fill_(excluded.to(chunk_scores.device), -torch.inf)
         chunk_seen = matrix[user_index[chunk]]
@@ -305,10 +316,10 @@ def _check_lists(items: np.ndarray, num_items: int) -> None:
         raise ValueError(f"list {row} holds an item twice")
 
 
-def _as_mask(candidates: torch.Tensor | np.ndarray, num_items: int) -> torch.Tensor:
+def _as_mask(candidates: torch.Tensor | np.ndarray, *shape: int) -> torch.Tensor:
     mask = torch.as_tensor(candidates)
-    if mask.dtype != torch.bool or mask.shape != (num_items,):
+    if mask.dtype != torch.bool or mask.shape != shape:
         raise ValueError(
-            f"candidates must be bool [{num_items}], got {mask.dtype} {list(mask.shape)}"
+            f"candidates must be bool {list(shape)}, got {mask.dtype} {list(mask.shape)}"
         )
     return mask

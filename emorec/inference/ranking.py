@@ -163,15 +163,34 @@ class ModelScorer:
         Raises:
             ValueError: If the model does not predict the polarity of items.
         """
+        head = self._head()
+        return head.log_probability(self.taste(users)).exp().cpu()
+
+    @torch.inference_mode()
+    def taste(self, users: Tensor) -> Tensor:
+        """What an `ItemPolarity` predicts from: mean feedback and taste vector, ``[B, 1 + R]``.
+
+        Raises:
+            ValueError: If the model does not predict the polarity of items.
+        """
+        head = self._head()
+        batch, graph, user_node = self._inputs(users, self._sequences(users))
+        vector = self._model.graph_vector(batch, graph, user_node)
+        return head.taste(None, vector, batch)[batch.last]  # no state: half of the work is saved
+
+    @torch.inference_mode()
+    def graph_vectors(self, users: Tensor) -> Tensor:
+        """Vectors ``x_u`` of the feedback sum, ``[B, D]``; the model must have one."""
+        assert self._model.feedback_sum is not None
+        return self._model.feedback_sum(self._graph(users))
+
+    def _head(self) -> ItemPolarity:
         head = self._model.polarity
         if not isinstance(head, ItemPolarity):
             raise ValueError(
                 "this model does not predict the polarity of items: model.polarity is not 'item'"
             )
-        batch, graph, user_node = self._inputs(users, self._sequences(users))
-        vector = self._model.graph_vector(batch, graph, user_node)
-        taste = head.taste(None, vector, batch)[batch.last]  # no state: half of the work is saved
-        return head.log_probability(taste).exp().cpu()
+        return head
 
     def _states(self, users: Tensor, batch: SequenceBatch) -> UserStates:
         found = self._model(*self._inputs(users, batch))

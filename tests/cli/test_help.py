@@ -9,7 +9,9 @@ from emorec.config import load_config
 from tests.cli.commands import call
 
 
-@pytest.mark.parametrize("command", [cli.train, cli.evaluate, cli.recommend])
+@pytest.mark.parametrize(
+    "command", [cli.train, cli.evaluate, cli.recommend, cli.score, cli.similar]
+)
 def test_help(command):
     result = call(command, "--help")
     assert result.exit_code == 0
@@ -29,7 +31,9 @@ def test_help_keeps_lines_of_examples_and_lists_apart(command, text):
     assert text in call(command, "--help").stdout
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "recommend", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "recommend", "score", "similar", "doctor"]
+)
 def test_one_command_has_them_all(command):
     result = call(cli.main, command, "--help")
     assert result.exit_code == 0

@@ -67,7 +67,12 @@ class TestRecommend:
 
     @pytest.mark.parametrize("whom", [[], ["--all-users", "--user", "Zoë 3"]])
     def test_whom_the_lists_are_for(self, trained, whom):
-        assert_fails(cli.recommend, trained[0], *whom, message="either --user ID or --all-users")
+        assert_fails(
+            cli.recommend,
+            trained[0],
+            *whom,
+            message="either --user ID, --users FILE or --all-users",
+        )
 
     def test_an_unknown_user_is_told_so(self, trained):
         arguments = ["--user", "nobody", "--user", "Zoë 3", "-k", 1, "--format", "json"]

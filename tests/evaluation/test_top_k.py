@@ -83,6 +83,21 @@ class TestRecommendTopK:
         )
         assert top.items.tolist() == [[3, 1]]
 
+    def test_candidates_of_each_user(self):
+        allowed = torch.tensor([[True, False, True], [False, False, False], [False, True, True]])
+        for chunk_size in (1, 2, None):
+            top = recommend_top_k(
+                table([[3.0, 2.0, 1.0]] * 3),
+                [2, 0, 1],
+                seen([(0, 0)], 3, 3),
+                2,
+                lambda users: allowed[users],
+                chunk_size,
+            )
+            assert top.items.tolist() == [[1, 2], [2, -1], [-1, -1]]
+        with pytest.raises(ValueError, match=r"candidates must be bool \[2, 3\], got .* \[3, 3\]"):
+            recommend_top_k(table(torch.ones(3, 3)), [0, 1], seen([], 3, 3), 2, lambda _: allowed)
+
     def test_fewer_candidates_than_k(self):
         top = recommend_top_k(
             table([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]),
