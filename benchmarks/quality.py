@@ -143,7 +143,7 @@ def table(
 def earlier_peers(
     results: Results, dataset: str, holdout: Holdout
 ) -> tuple[dict[str, list[dict[str, float]]], dict[str, Any]]:
-    """Rows and facts of the table before, of peers whose lists are not at hand."""
+    """Rows and facts of the table before, of what is not evaluated again."""
     target = results_file(dataset, holdout)
     if not target.exists():
         return {}, {}
@@ -151,7 +151,7 @@ def earlier_peers(
     names = [
         name
         for name in old["models"]
-        if name not in results.models and name not in BASELINES and not name.startswith("emorec")
+        if name not in results.models and not name.startswith("emorec")
     ]
     return ({name: old["models"][name] for name in names}, {n: old["facts"][n] for n in names})
 

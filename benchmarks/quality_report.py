@@ -87,7 +87,7 @@ class Results:
         frontier: Summaries of the flagship's first seed, aversion by aversion.
         reached: NDCG any that peers reached on validation, by name.
         curve: Seconds of training, and that NDCG, after each epoch of the flagship's first seed.
-        earlier: Summaries of peers from an earlier table, where their lists are not at hand. They
+        earlier: Summaries of models from an earlier table, which were not evaluated again. They
             have rows in the short tables and the plot, and no test.
     """
 
@@ -165,8 +165,8 @@ def markdown(results: Results, dataset: str, holdout: Holdout, comparison: str) 
     yield comparison + "\n"
     if results.earlier:
         yield (
-            "Other projects' models, from an earlier table by the same scorer and split; their "
-            "lists were not at hand, so they have no intervals and no tests:\n"
+            "From an earlier table by the same scorer and split, without intervals and tests, since "
+            "their lists were not at hand:\n"
         )
         yield from short_rows({name: runs[0] for name, runs in results.earlier.items()})
         yield ""
