@@ -165,8 +165,8 @@ def markdown(results: Results, dataset: str, holdout: Holdout, comparison: str) 
     yield comparison + "\n"
     if results.earlier:
         yield (
-            "From an earlier table by the same scorer and split, without intervals and tests, since "
-            "their lists were not at hand:\n"
+            "From an earlier table by the same scorer and split, without intervals or tests: "
+            "their lists were not at hand.\n"
         )
         yield from short_rows({name: runs[0] for name, runs in results.earlier.items()})
         yield ""
