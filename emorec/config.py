@@ -213,7 +213,11 @@ class LossConfig(_Section):
         0.0, ge=0, le=1, description="bpr: share of the samples that are the user's own dislikes"
     )
     polarity_decay: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="AdamW's weight decay of the polarity's tables"
+        0.0,
+        ge=-1,
+        allow_inf_nan=False,
+        description="AdamW's weight decay of the polarity's tables; below 0: 64 over the log's "
+        "events per item, at most 0.75",
     )
 
 

@@ -27,7 +27,9 @@ from emorec.training.checkpoint import ENCODERS, GRAPH, EpochRecord
 from emorec.training.losses import Objective, sum_loss
 from emorec.training.sampling import ItemSampler
 
-__all__ = ["Part", "chosen_epochs", "parts_of", "selected_score"]
+__all__ = ["Part", "chosen_epochs", "parts_of", "polarity_decay", "selected_score"]
+
+_MOST_DECAY, _DECAY_EVENTS = 0.75, 64
 
 
 def selected_score(config: Config, part: str) -> str:
@@ -63,6 +65,22 @@ def parts_of(
     if model.item_embedding is not None:
         parts.append(_EncoderPart(model, config, events, log))
     return parts
+
+
+def polarity_decay(setting: float, log: Interactions) -> float:
+    """The weight decay of the polarity's tables.
+
+    The fewer events an item has, the sooner its vectors overfit; from some point on, counts alone
+    are left.
+
+    Args:
+        setting: ``loss.polarity_decay``; below 0, the decay is chosen by the log.
+        log: The log that the polarity is trained on.
+    """
+    if setting >= 0:
+        return setting
+    per_item = len(log) / max(1, len(np.unique(log.item)))
+    return min(_MOST_DECAY, _DECAY_EVENTS / max(1.0, per_item))
 
 
 class Part(ABC):
@@ -141,6 +159,7 @@ class _EncoderPart(Part):
         self._source = None
         if model.graph_encoder is not None:
             self._source = model.graph_source(events, log.num_items)
+        self._decay = polarity_decay(config.loss.polarity_decay, log)
         self.learning_rate = options.learning_rate
         self.optimizer = torch.optim.AdamW(
             self._groups(), lr=options.learning_rate, weight_decay=0.0, fused=True
@@ -175,12 +194,12 @@ class _EncoderPart(Part):
 
     def _groups(self) -> list[dict[str, Any]]:
         """All parameters; the polarity's vectors of items have a weight decay of their own."""
-        polarity, decay = self._model.polarity, self._config.loss.polarity_decay
+        polarity = self._model.polarity
         tables = polarity.tables() if isinstance(polarity, ItemPolarity) else []
         of_tables = {id(table) for table in tables}
         others = [each for each in self.parameters() if id(each) not in of_tables]
         groups: list[dict[str, Any]] = [{"params": others}]
-        return groups + ([{"params": tables, "weight_decay": decay}] if tables else [])
+        return groups + ([{"params": tables, "weight_decay": self._decay}] if tables else [])
 
 
 def _candidates(

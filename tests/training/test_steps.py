@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pytest
 import torch
 
 from emorec.building import build_model
@@ -151,3 +152,13 @@ def test_validation_ranks_the_items_of_the_log_alone(monkeypatch):
     spy(monkeypatch, validation, "recommend_top_k", lambda _, *a: candidates.append(a[4].tolist()))
     run(small_config("training.epochs=1"), LOG, small_log([(0, 11, 0, 900)], 10, 12))
     assert candidates == [[True] * 10 + [False] * 2]
+
+
+@pytest.mark.parametrize(
+    ("setting", "per_item", "expected"),
+    [(0.0, 9, 0.0), (0.3, 9, 0.3), (-1.0, 9, 0.75), (-1.0, 128, 0.5), (-1.0, 256, 0.25)],
+)
+def test_the_weight_decay_of_the_polarity_falls_with_events_per_item(setting, per_item, expected):
+    rows = [(user, item, 0, 1) for user in range(per_item) for item in (0, 2)]
+    log = small_log(rows, per_item, 5)  # items without events do not count
+    assert parts.polarity_decay(setting, log) == pytest.approx(expected)
