@@ -62,6 +62,12 @@ class DataConfig(_Section):
         "", description='columns of a csv file without a header, such as "user_id,item_id"'
     )
     decimal: Literal[".", ","] = Field(".", description="of numbers in csv files")
+    items: str = Field(
+        "",
+        description='file of items with their titles (csv, tsv, jsonl, parquet); "": the data '
+        "set's own, if it has any",
+    )
+    title_column: str = Field("title", description="of titles, in the file of items")
     min_user_events: int = Field(
         1, ge=1, le=_MANY, description="k-core: users with fewer rows are dropped"
     )
@@ -85,6 +91,11 @@ class DataConfig(_Section):
             "names": [name.strip() for name in self.names.split(",")] if self.names else None,
             "decimal": self.decimal,
         }
+
+    @property
+    def reading_items(self) -> dict[str, Any]:
+        """The arguments of `emorec.data.titles.read_titles` after the items."""
+        return {"item": self.item_column, "title": self.title_column, "encoding": self.encoding}
 
 
 class SplitConfig(_Section):
@@ -445,6 +456,11 @@ def _contradiction(config: Config) -> str:
         return (
             "data.order is 'none', which needs data.time_column '' (a log without times), got "
             f"{data.time_column!r}"
+        )
+    if data.items and data.title_column in ("", data.item_column):
+        return (
+            f"data.title_column is {data.title_column!r}, which must be a column of data.items "
+            f"other than data.item_column, {data.item_column!r}"
         )
     if not has_encoder and graph.conv == "none" and not graph.paths:
         return (

@@ -21,6 +21,7 @@ from emorec.data.requests import first_times, newest_time, requests_at
 from emorec.data.rules import NoRuleMatches
 from emorec.data.splits import Split, hold_out_validation
 from emorec.data.tables import as_frame
+from emorec.data.titles import Titles, read_titles
 from emorec.data.vocabulary import Vocabulary
 from emorec.inference.explain import Explanation, explain
 from emorec.inference.filters import Filters, ItemIds
@@ -34,10 +35,12 @@ from emorec.run_folder import (
     CHECKPOINT,
     existing_file,
     load_split,
+    load_titles,
     new_files,
     read_config,
     save_config,
     save_split,
+    save_titles,
 )
 from emorec.storage.files import FileError
 from emorec.storage.folders import MANIFEST, checked_file, only_writer, read_manifest
@@ -84,12 +87,14 @@ class EmoRec:
         self.records: list[EpochRecord] = []
         self._model: Recommender | None = None
         self._split: Split | None = None
+        self._titles: Titles | None = None
         self._was_given_test = False
 
     def fit(
         self,
         data: Any,
         *,
+        items: Any = None,
         checkpoint: Path | None = None,
         on_epoch: Callable[[list[EpochRecord]], None] = lambda records: None,
         progress: bool = True,
@@ -108,6 +113,10 @@ class EmoRec:
                 that the section ``data`` of the configuration names. Or a `Split`: its train split
                 is fitted, its validation split chooses the epoch, and only `recommend` uses its
                 test split.
+            items: Titles of the items, which lists and explanations then show: the name of a file
+                or a DataFrame with the columns item_id and title, or those that the section
+                ``data`` of the configuration names; or `Titles`. None: the file that
+                ``data.items`` names, if any.
             checkpoint: File to write after each epoch, and to resume from if it exists. Refitting
                 writes one of its own beside it.
             on_epoch: Called after each epoch with all records so far.
@@ -115,11 +124,12 @@ class EmoRec:
 
         Warns:
             UserWarning: If there is no validation data, rows are left out (without a rating,
-                matched by no rule, or repeated), or the log has no times.
+                matched by no rule, or repeated), the log has no times, items have no title, or
+                titles are of other items.
 
         Raises:
-            ValueError: If the log cannot be used, or another process is training in the
-                checkpoint's folder.
+            ValueError: If the log or the titles cannot be used, or another process is training in
+                the checkpoint's folder.
             TrainingError: If training fails.
         """
         from emorec.training.loop import (  # late: a saved model answers without it
@@ -136,6 +146,7 @@ class EmoRec:
             raise ValueError(
                 "sequence.request_time is true, which needs a log with times; this one has none"
             )
+        titles = self._titles_of(items, data.train.items)
         config, valid = self.config, data.valid_targets
         if not len(valid):
             epochs = count(most_epochs(config, valid), "epoch")
@@ -155,7 +166,7 @@ class EmoRec:
             if config.training.refit and len(valid):
                 again = self._refit(model, data, checkpoint, on_epoch, progress)
                 self.records = self.records + again
-        self._model, self._split = model.eval(), data
+        self._model, self._split, self._titles = model.eval(), data, titles
         self._was_given_test = len(data.test) > 0
         return self
 
@@ -213,6 +224,16 @@ class EmoRec:
                 "this EmoRec instance is not fitted yet; call fit() or load() first"
             )
         return self._split
+
+    @property
+    def titles(self) -> dict[Any, str]:
+        """Titles by item id, of the items that have one; empty if the model has no titles.
+
+        Raises:
+            NotFittedError: Before `fit`.
+        """
+        _ = self.split
+        return {} if self._titles is None else self._titles.as_dict()
 
     def scorer(self) -> ModelScorer:
         """Returns a scorer of all items for user indices, given the train and validation events.
@@ -274,13 +295,14 @@ class EmoRec:
             progress: Whether to show a progress bar.
 
         Returns:
-            Columns ``user, rank, item, score, source``, best first; ``source`` is "model" or,
-            for an unknown user, "popular". ``score`` is the value that the model ranks by, the sum
-            of the terms of `emorec.inference.ranking`; it is comparable within one list only and
-            missing for popular items. With ``diversity`` it need not fall from rank to rank. A
-            model that predicts the polarity of items adds ``liked``, the probability that the
-            user's feedback on the item is positive, or, for an unknown user, that any user's is. A
-            user for whom no item is left has no row.
+            Columns ``user, rank, item, score, source``, best first, with ``title`` after the item
+            if the model has titles; ``source`` is "model" or, for an unknown user, "popular".
+            ``score`` is the value that the model ranks by, the sum of the terms of
+            `emorec.inference.ranking`; it is comparable within one list only and missing for
+            popular items. With ``diversity`` it need not fall from rank to rank. A model that
+            predicts the polarity of items adds ``liked``, the probability that the user's feedback
+            on the item is positive, or, for an unknown user, that any user's is. A user for whom no
+            item is left has no row.
 
         Warns:
             UserWarning: If events are left out: without a rating, matched by no rule, of items
@@ -298,7 +320,7 @@ class EmoRec:
         """
         request = self._request(_as_list("users", users), events, at, before_test)
         lists = self._lists(request, k, items, exclude, min_liked, diversity, allow_seen)
-        return lists.all(progress)
+        return self._titled(lists.all(progress))
 
     def recommend_in_blocks(
         self,
@@ -344,7 +366,7 @@ class EmoRec:
         _require_positive("block", block)
         request = self._request(_as_list("users", users), events, at, before_test)
         lists = self._lists(request, k, items, exclude, min_liked, diversity, allow_seen)
-        return lists.blocks(int(block), progress)
+        return (self._titled(frame) for frame in lists.blocks(int(block), progress))
 
     def score(
         self,
@@ -364,11 +386,11 @@ class EmoRec:
             before_test: Whether to use only the events before the test split, see `recommend`.
 
         Returns:
-            Columns ``user, item, score, source``, in the order given, and ``liked`` if the model
-            predicts the polarity of items. The values are those of lists: ``score`` is comparable
-            between items of one user only. For unknown users and those without an event,
-            ``score`` is missing, ``liked`` is the probability of any user and ``source`` is
-            "popular". For unknown items all three are missing.
+            Columns ``user, item, score, source``, in the order given, ``title`` after the item if
+            the model has titles, and ``liked`` if it predicts the polarity of items. The values are
+            those of lists: ``score`` is comparable between items of one user only. For unknown
+            users and those without an event, ``score`` is missing, ``liked`` is the probability of
+            any user and ``source`` is "popular". For unknown items all three are missing.
 
         Warns:
             UserWarning: If pairs have no score, and as `recommend`.
@@ -383,7 +405,7 @@ class EmoRec:
         reason = without_score(request, items)
         if reason is not None:
             warnings.warn(reason, stacklevel=2)
-        return score_pairs(request, items)
+        return self._titled(score_pairs(request, items))
 
     def similar_items(
         self, items: Iterable[Any], k: int = 10, *, by: By = "audience"
@@ -401,7 +423,8 @@ class EmoRec:
         Returns:
             Columns ``item, rank, similar, similarity``, most similar first. ``similarity`` is a
             cosine, above 0 and at most 1; counted similarities have no upper limit and are
-            comparable within one list only. Unknown items have no row.
+            comparable within one list only. Unknown items have no row. If the model has titles,
+            ``title`` comes after ``item`` and ``similar_title`` after ``similar``.
 
         Warns:
             UserWarning: If items are unknown.
@@ -414,7 +437,8 @@ class EmoRec:
         catalogue = self.split.log.items
         known, index = _known("item", _as_list("items", items), catalogue)
         topk = similar_items(self.model, index, int(k), by)
-        return similar_frame("item", known, topk, catalogue)
+        frame = self._titled(similar_frame("item", known, topk, catalogue))
+        return self._titled(frame, "similar", "similar_title")
 
     def similar_users(
         self, users: Iterable[Any], k: int = 10, *, by: By = "audience"
@@ -553,7 +577,26 @@ class EmoRec:
             unknown = wanted[int(np.flatnonzero(chosen < 0)[0])]
             raise ValueError(f"item {plain(unknown)!r} is not in the catalogue of the model")
         request, device = int(newest_time(history)[index]), self.config.training.device
-        return explain(self.model, history, index, chosen, request, device)
+        return explain(self.model, history, index, chosen, request, device, self._titles)
+
+    def _titles_of(self, items: Any, vocabulary: Vocabulary) -> Titles | None:
+        """The titles that `fit` is given; warns at its caller about what does not match."""
+        data = self.config.data
+        source = data.items or None if items is None else items
+        if source is None:
+            return None
+        if isinstance(source, Titles):
+            return Titles(source.of(vocabulary.ids), vocabulary)
+        titles, note = read_titles(source, vocabulary, **data.reading_items)
+        if note:
+            warnings.warn(note, stacklevel=3)
+        return titles
+
+    def _titled(
+        self, frame: pd.DataFrame, item: str = "item", title: str = "title"
+    ) -> pd.DataFrame:
+        """Adds the titles of a column of items, if the model has titles."""
+        return frame if self._titles is None else self._titles.add_to(frame, item, title)
 
     def _later(self, events: Any) -> Interactions | None:
         """New events as interactions; None if there are none."""
@@ -606,7 +649,7 @@ class EmoRec:
         return new_users
 
     def save(self, folder: str | Path) -> None:
-        """Writes everything that `load` needs: settings, parameters, ids and history.
+        """Writes everything that `load` needs: settings, parameters, ids, titles and history.
 
         All of it is written, or nothing: whatever goes wrong, what was there before still loads.
 
@@ -622,6 +665,7 @@ class EmoRec:
         with new_files(folder) as written:
             save_config(written, self.config)
             save_split(written, split)
+            save_titles(written, self._titles)
             save_tensors(written / "model.safetensors", parameters, {})
 
     @classmethod
@@ -659,6 +703,7 @@ class EmoRec:
         check_device(config)
         recommender = cls(config=config)
         split = load_split(folder)
+        titles = load_titles(folder, split.train.items)
         check_memory(config, split.train.num_users, split.train.num_items)
         model = build_model(recommender.config, split.train.num_users, split.train.num_items)
         if checked_file(folder, "model.safetensors") is None and (folder / CHECKPOINT).is_file():
@@ -683,7 +728,7 @@ class EmoRec:
                 stacklevel=2,
             )
         recommender._model = model.to(recommender.config.training.device).eval()
-        recommender._split = split
+        recommender._split, recommender._titles = split, titles
         return recommender
 
 

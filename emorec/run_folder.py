@@ -4,11 +4,12 @@ manifest.json              digests of the files that were written together, see 
 config.toml                every setting
 rules.toml                 the feedback rules, if they were a file of the user's
 vocabulary.json            the users' own ids
+titles.json                titles of the items, if they have any: in the order of the vocabulary
 interactions.safetensors   the splits of the log
 model.safetensors          the best epoch's parameters
 checkpoint.safetensors     the state of training
 
-The first five below the manifest are replaced all at once or not at all. Each file of tensors holds
+The first six below the manifest are replaced all at once or not at all. Each file of tensors holds
 a digest of its own.
 """
 
@@ -20,12 +21,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from emorec.config import Config, load_config
 from emorec.data.interactions import Interactions
 from emorec.data.rules import shipped_rules
 from emorec.data.splits import Split
+from emorec.data.titles import Titles
 from emorec.data.vocabulary import Vocabulary
 from emorec.storage.files import FileError, one_line, read_json, read_text, write_text
 from emorec.storage.folders import checked_file, read_manifest, replace_files
@@ -35,18 +38,22 @@ __all__ = [
     "CHECKPOINT",
     "existing_file",
     "load_split",
+    "load_titles",
     "new_files",
     "read_config",
     "save_config",
     "save_split",
+    "save_titles",
 ]
 
 CHECKPOINT = "checkpoint.safetensors"
 _RULES = "rules.toml"
+_TITLES = "titles.json"
 _OF_A_MODEL = (
     "config.toml",
     _RULES,
     "vocabulary.json",
+    _TITLES,
     "interactions.safetensors",
     "model.safetensors",
     "metrics.jsonl",
@@ -80,8 +87,7 @@ def read_config(folder: Path) -> Config:
         ConfigError: If it is damaged.
     """
     config = load_config(file=existing_file(folder, "config.toml"))
-    written = read_manifest(folder)
-    if _RULES not in written if written is not None else not (folder / _RULES).exists():
+    if not _has(folder, _RULES):
         return config
     rules = existing_file(folder, _RULES)
     return config.updated({"data": {"rules": str(rules)}}, _RULES)
@@ -141,6 +147,40 @@ def load_split(folder: Path) -> Split:
             f"{folder}: vocabulary.json or interactions.safetensors is damaged, "
             f"or the two are of different runs ({one_line(error)})"
         ) from error
+
+
+def save_titles(folder: Path, titles: Titles | None) -> None:
+    """Writes ``titles.json``, if there are titles."""
+    if titles is not None:
+        write_text(folder / _TITLES, json.dumps(titles.texts.tolist(), ensure_ascii=False))
+
+
+def load_titles(folder: Path, items: Vocabulary) -> Titles | None:
+    """Reads what `save_titles` wrote; None if the run has no titles.
+
+    Raises:
+        FileError: If the file is missing, damaged or of other items.
+    """
+    if not _has(folder, _TITLES):
+        return None
+    path = existing_file(folder, _TITLES)
+    texts = read_json(path)
+    if not isinstance(texts, list) or not all(isinstance(each, str | None) for each in texts):
+        raise FileError(f"{path}: is damaged: not a list of texts")
+    if len(texts) != len(items):
+        raise FileError(
+            f"{path}: has {len(texts):,} titles for {len(items):,} items; it is of another run "
+            "than vocabulary.json"
+        )
+    found = np.empty(len(texts), dtype=object)
+    found[:] = texts
+    return Titles(found, items)
+
+
+def _has(folder: Path, name: str) -> bool:
+    """Whether a run has a file that not every run has."""
+    written = read_manifest(folder)
+    return name in written if written is not None else (folder / name).exists()
 
 
 def _ids(vocabulary: Any, name: str) -> list[Any]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import html
 import json
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +28,7 @@ from emorec.experiment import (
 )
 from emorec.inference.ranking import ModelScorer
 from emorec.recommender import EmoRec
-from emorec.run_folder import load_split, read_config
+from emorec.run_folder import load_split, load_titles, read_config
 from tests.small import small_config, small_log
 
 LOG = generate(num_users=30, num_items=50, num_topics=8, events_per_user=12).interactions
@@ -296,3 +297,15 @@ def test_presets_survive_a_run_folder(tmp_path):
     config = load_config("diff-gat-thp-polarity")
     (tmp_path / "config.toml").write_text(config.to_toml())
     assert read_config(tmp_path) == config
+
+
+def test_titles_of_movielens_come_from_its_archive(tmp_path):
+    rows = [f"{user}::{10 + user % 3 + step}::5::{step}" for user in range(8) for step in range(6)]
+    with zipfile.ZipFile(tmp_path / "ml-1m.zip", "w") as archive:
+        archive.writestr("ml-1m/ratings.dat", "\n".join(rows) + "\n")
+        archive.writestr("ml-1m/movies.dat", "".join(f"{i}::M {i}::Drama\n" for i in range(10, 19)))
+    config = small_config("data.dataset=ml-1m", "data.item_column=other", "split.n=1")
+    with pytest.warns(UserWarning, match="data set ml-1m: 2 titles are of items that are not in"):
+        split, _ = prepare(config, tmp_path / "run", tmp_path, progress=False)
+    titles = load_titles(tmp_path / "run", split.train.items)
+    assert titles.as_dict() == {item: f"M {item}" for item in split.train.items.ids}

@@ -498,6 +498,105 @@ def test_the_test_part_is_never_looked_at():
     pd.testing.assert_frame_equal(one, other)
 
 
+ITEMS = pd.DataFrame(
+    {"item_id": LOG.items.ids[1:], "title": [f"The {each}" for each in LOG.items.ids[1:]]}
+)
+
+
+@pytest.fixture(scope="module")
+def titled():
+    """A model with titles of all items but the first."""
+    with pytest.warns(UserWarning, match="items: 1 of 50 items has no title, such as"):
+        config = small_config("training.epochs=1", preset="emorec")
+        return EmoRec(config=config).fit(LOG, items=ITEMS, progress=False)
+
+
+@pytest.fixture(scope="module")
+def loaded(titled, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("titled")
+    titled.save(folder)
+    return EmoRec.load(folder)
+
+
+class TestTitles:
+    ids = LOG.items.ids
+
+    def expected(self, items):
+        return [None if item == self.ids[0] else f"The {item}" for item in items]
+
+    def test_are_kept(self, titled, loaded):
+        assert titled.titles == {each: f"The {each}" for each in self.ids[1:]}
+        assert loaded.titles == titled.titles
+
+    def test_in_lists(self, loaded):
+        lists = loaded.recommend([*USERS[:2], "nobody"], k=50)
+        assert lists.columns.tolist() == [
+            "user", "rank", "item", "title", "score", "liked", "source"
+        ]  # fmt: skip
+        assert lists["title"].tolist() == self.expected(lists["item"])
+        assert self.ids[0] in set(lists["item"])
+        blocks = pd.concat(loaded.recommend_in_blocks(USERS[:2], k=50, block=1))
+        assert blocks["title"].tolist() == lists["title"].tolist()[: len(blocks)]
+        assert loaded.recommend([]).columns.tolist() == lists.columns.tolist()
+
+    def test_in_scores(self, loaded):
+        items = [self.ids[1], self.ids[0], "nothing"]
+        scores = loaded.score([(USERS[0], item) for item in items])
+        assert scores.columns.tolist()[:4] == ["user", "item", "title", "score"]
+        assert scores["title"].tolist() == [f"The {self.ids[1]}", None, None]
+
+    def test_in_similar_items(self, loaded):
+        found = loaded.similar_items(self.ids[1:3], k=3, by="taste")
+        assert found.columns.tolist() == [
+            "item", "title", "rank", "similar", "similar_title", "similarity"
+        ]  # fmt: skip
+        assert found["title"].tolist() == self.expected(found["item"])
+        assert found["similar_title"].tolist() == self.expected(found["similar"])
+        assert "title" not in loaded.similar_users(USERS[:1], by="taste")
+
+    def test_by_settings(self, tmp_path):
+        path = tmp_path / "names.jsonl"
+        frame = pd.DataFrame({"sku": self.ids, "name": [f"The {each}" for each in self.ids]})
+        frame.to_json(path, orient="records", lines=True)
+        config = small_config(
+            "training.epochs=1", f"data.items={path}", "data.item_column=sku",
+            "data.title_column=name",
+        )  # fmt: skip
+        fitted = EmoRec(config=config).fit(LOG, progress=False)
+        assert fitted.titles[self.ids[0]] == f"The {self.ids[0]}"
+        fitted.save(tmp_path / "run")
+        path.unlink()  # a run has its own copy
+        assert EmoRec.load(tmp_path / "run").titles == fitted.titles
+
+    def test_without(self, fitted, saved):
+        assert fitted.titles == EmoRec.load(saved).titles == {}
+        assert not (saved / "titles.json").exists()
+        assert "title" not in fitted.recommend(USERS[:1])
+
+    def test_of_an_earlier_model_do_not_stay(self, titled, fitted, tmp_path):
+        titled.save(tmp_path)
+        fitted.save(tmp_path)
+        assert EmoRec.load(tmp_path).titles == {}
+
+    def test_that_were_changed_are_refused(self, titled, tmp_path):
+        titled.save(tmp_path)
+        path = tmp_path / "titles.json"
+        path.write_text(path.read_text().replace("The", "A"))
+        with pytest.raises(FileError, match="titles.json: is damaged, was changed"):
+            EmoRec.load(tmp_path)
+        path.unlink()
+        with pytest.raises(FileError, match="titles.json is missing"):
+            EmoRec.load(tmp_path)
+
+    def test_before_fitting(self):
+        with pytest.raises(NotFittedError):
+            _ = EmoRec().titles
+
+    def test_nothing_is_trained_with_titles_that_cannot_be_used(self):
+        with pytest.raises(ValueError, match="there is no column 'title'"):
+            EmoRec(config=CONFIG).fit(LOG, items=ITEMS[["item_id"]], progress=False)
+
+
 class TestGraphAlone:
     SETTINGS = "training.epochs=20", "training.batch_size=64", "training.threads=1"
 

@@ -9,12 +9,15 @@ import pytest
 from emorec.config import ConfigError, load_config
 from emorec.data.interactions import Interactions
 from emorec.data.splits import split_interactions
+from emorec.data.titles import Titles
 from emorec.run_folder import (
     existing_file,
     load_split,
+    load_titles,
     read_config,
     save_config,
     save_split,
+    save_titles,
 )
 from emorec.storage.files import FileError, write_text
 from emorec.storage.tensors import save_tensors
@@ -75,6 +78,32 @@ def test_rules_of_the_user_are_kept_as_they_were(tmp_path):
     assert Path(read_config(run).data.rules).read_text() == 'explicit_positive = "rating > 2"\n'
     save_config(run, load_config("diff-gat", settings=("data.rules=kuairand",)))
     assert read_config(run).data.rules == "kuairand"
+
+
+class TestTitles:
+    titles = Titles(np.array(["Zoë\n\x1b", None, '"'], dtype=object), SPLIT.train.items)
+
+    def test_round_trip(self, folder):
+        save_titles(folder, self.titles)
+        found = load_titles(folder, SPLIT.train.items)
+        assert found.texts.tolist() == self.titles.texts.tolist()
+        assert found.items == SPLIT.train.items
+
+    def test_a_run_without_titles_has_no_file(self, folder):
+        save_titles(folder, None)
+        assert not (folder / "titles.json").exists()
+        assert load_titles(folder, SPLIT.train.items) is None
+
+    @pytest.mark.parametrize("content", ["", '["a"', "{}", "[1, 2, 3, 4]"])
+    def test_a_damaged_file(self, folder, content):
+        write_text(folder / "titles.json", content)
+        with pytest.raises(FileError, match="titles.json: is damaged: not"):
+            load_titles(folder, SPLIT.train.items)
+
+    def test_of_other_items(self, folder):
+        write_text(folder / "titles.json", '["a", null]')
+        with pytest.raises(FileError, match="has 2 titles for 3 items; it is of another run"):
+            load_titles(folder, SPLIT.train.items)
 
 
 def test_nothing_needs_pickle(folder):

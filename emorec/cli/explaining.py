@@ -73,6 +73,7 @@ def explain(
             {
                 "user": each.user,
                 "item": each.item,
+                **({"title": each.title} if recommender.titles else {}),
                 "score": each.score,
                 "terms": each.terms,
                 "liked": each.liked,
@@ -84,11 +85,14 @@ def explain(
     else:
         import pandas as pd
 
-        frames = [
-            each.events.rename(columns={"item": "event_item"}).assign(item=each.item)
-            for each in found
-        ]
+        own = {"item": "event_item", "title": "event_title"}
+        frames = []
+        for each in found:
+            frame = each.events.rename(columns=own)
+            if "event_title" in frame:
+                frame.insert(0, "title", each.title)
+            frame.insert(0, "item", each.item)
+            frames.append(frame)
         table = pd.concat(frames)
-        table.insert(0, "item", table.pop("item"))
         stream.write(table.to_csv(index=False, lineterminator="\n"))
     stream.flush()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["check_output", "note", "output_options", "write_frames"]
 
 _SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".parquet": "parquet"}
+_TITLES = ("title", "similar_title")  # columns of text from a user's file, as ids are
 _FORMATS = ("table", *_SUFFIXES.values())
 
 
@@ -80,8 +81,8 @@ def write_frames(
         frames: At least one.
         output_format: What `check_output` returned.
         output: The file; None: standard output.
-        ids: Columns of ids, with all values that these may hold. Control characters in them are
-            escaped in tables, and in csv on a terminal.
+        ids: Columns of ids, with all values that these may hold. Control characters in them and
+            in titles are escaped in tables, and in csv on a terminal.
     """
     if output_format == "parquet":
         assert output is not None
@@ -144,9 +145,10 @@ def _write_csv(frames: Iterable[pd.DataFrame], stream: TextIO, ids: Sequence[str
     for number, frame in enumerate(frames):
         # Python's writer quotes a cell with the end of a line in it, but not one with half of
         # "\r\n".
-        has_return = any("\r" in str(value) for name in ids for value in frame[name].unique())
+        texts = _texts(frame, ids)
+        has_return = any("\r" in str(value) for name in texts for value in frame[name].unique())
         if stream.isatty():
-            frame = _visible_ids(frame, ids)
+            frame = _visible(frame, ids)
         text = frame.to_csv(
             index=False,
             header=number == 0,
@@ -161,32 +163,45 @@ def _write_table(frames: list[pd.DataFrame], stream: TextIO, ids: Sequence[str])
 
     frame = frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
     if len(frame):
-        table = _visible_ids(frame, ids).to_string(
+        titles = [name for name in _TITLES if name in frame]
+        shown = _visible(frame, ids)
+        shown = shown.assign(**{name: shown[name].fillna("-") for name in titles})
+        table = shown.to_string(
             index=False, float_format="{:.4f}".format, na_rep="-", justify="right"
         )
         stream.write(f"{table}\n")
 
 
-def _visible_ids(frame: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
-    shown = {c: frame[c].map(lambda v: visible(v) if isinstance(v, str) else v) for c in ids}
+def _texts(frame: pd.DataFrame, ids: Sequence[str]) -> list[str]:
+    """The columns that may hold any text: ids and titles."""
+    return [*ids, *(name for name in _TITLES if name in frame)]
+
+
+def _visible(frame: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
+    shown = {
+        name: frame[name].map(lambda v: visible(v) if isinstance(v, str) else v)
+        for name in _texts(frame, ids)
+    }
     return frame.assign(**shown)
 
 
 def _warning_of_formulas(
     frames: Iterable[pd.DataFrame], ids: Sequence[str]
 ) -> Iterator[pd.DataFrame]:
-    """Passes frames on; says at the end where a spreadsheet would take an id for a formula."""
-    risky: dict[str, dict[str, None]] = {name: {} for name in ids}
+    """Passes frames on; says at the end where a spreadsheet would take a text for a formula."""
+    risky: dict[str, dict[str, None]] = {}
     for frame in frames:
-        for name in ids:
+        for name in _texts(frame, ids):
+            risky.setdefault(name, {})
             for each in frame[name].unique():
                 if isinstance(each, str) and each[:1] in tuple("=+-@\t\r"):
                     risky[name][each] = None
         yield frame
     for name, found in risky.items():
         if found:
+            noun = "title" if name in _TITLES else "id"
             note(
-                f"{count(len(found), 'id')} in column {name}, such as {next(iter(found))!r}, may "
+                f"{count(len(found), noun)} in column {name}, such as {next(iter(found))!r}, may "
                 "be taken for formulas by a spreadsheet; import this column as text"
             )
 
@@ -199,6 +214,7 @@ def _write_parquet(
     texts = {name for name, values in ids.items() if not all(type(v) is int for v in values)}
     types = {
         **{name: arrow.string() if name in texts else arrow.int64() for name in ids},
+        **dict.fromkeys(_TITLES, arrow.string()),
         "rank": arrow.int64(),
         "source": arrow.string(),
     }

@@ -115,10 +115,10 @@ def recommend(
     the most popular items; a note says so.
 
     The column score is the value that the model ranks by, comparable within one list only; it is
-    empty for popular items, and with --diversity it need not fall from rank to rank. Ids are
-    printed unchanged; in tables, and in csv on a terminal, control characters are escaped
-    (\\u001b). A spreadsheet takes ids that begin with =, +, - or @ for formulas: import these
-    columns of a csv file as text.
+    empty for popular items, and with --diversity it need not fall from rank to rank. The column
+    title is there if the run has titles. Ids and titles are printed unchanged; in tables, and in
+    csv on a terminal, control characters are escaped (\\u001b). A spreadsheet takes ids and titles
+    that begin with =, +, - or @ for formulas: import these columns of a csv file as text.
 
     \b
     Examples:

@@ -36,6 +36,11 @@ __all__ = ["train"]
     "jsonl, parquet; may be .gz).  [default: synthetic]",
 )
 @click.option(
+    "--items",
+    help="File of items with their titles, which lists then show: csv, tsv, jsonl or parquet, with "
+    "the log's column of items and a column title.  [default: the data set's own, if any]",
+)
+@click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
     help="Folder of the data sets; missing ones are downloaded into it.  [default: "
@@ -219,10 +224,13 @@ def _limit_that_decided(config: Config, records: list[EpochRecord]) -> int:
 def _with_options(config: Config, flags: dict[str, Any], settings: tuple[str, ...] = ()) -> Config:
     options = []
     for flag, value in flags.items():
-        section = "model" if flag in ("backend", "embedding_size") else "training"
+        section = _SECTIONS.get(flag, "training")
         options.append((f"--{flag.replace('_', '-')}", {section: {flag: value}}))
     options += [(f"--set {setting}", parse_setting(setting)) for setting in settings]
     return config.with_options(options)
+
+
+_SECTIONS = {"backend": "model", "embedding_size": "model", "items": "data"}
 
 
 def _new_folder(config: Config) -> Path:

@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from emorec.data.download import download, md5_of, recorded_sha256, sha256_of
 from emorec.data.files import DataError, tar_members
 from emorec.data.formats import (
@@ -18,6 +20,7 @@ from emorec.data.formats import (
     read_goodreads,
     read_kuairand,
     read_movielens,
+    read_movielens_titles,
     read_yambda,
 )
 from emorec.data.interactions import Interactions
@@ -33,6 +36,7 @@ __all__ = [
     "default_data_dir",
     "find_dataset",
     "load_dataset",
+    "load_items",
     "read_dataset",
 ]
 
@@ -75,6 +79,33 @@ def read_dataset(
         return generate(seed=0).interactions, None
     path = find_dataset(name, data_dir, progress=progress)
     return _READERS[name](path, dataset.rules if rules is None else rules)
+
+
+def load_items(name: str, data_dir: str | Path | None = None) -> pd.DataFrame | None:
+    """The items of a MovieLens data set, with their titles, from the same archive as the log.
+
+    Args:
+        name: A name of `DATASETS`, or anything else.
+        data_dir: Where files are; None is `default_data_dir`.
+
+    Returns:
+        Columns ``item_id, title``; None for other data sets, and where the archive, or the folder
+        of an unpacked one, does not hold the file of titles.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    if name not in _TITLES:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the reader of the log warns of another checksum
+        path = find_dataset(name, data_dir)
+    wanted = _TITLES[name]
+    if path.suffix != ".zip":
+        path = path.with_name(Path(wanted).name)
+        return read_movielens_titles(path) if path.is_file() else None
+    member = next((each for each in _names(path) if each.removeprefix("./") == wanted), None)
+    return None if member is None else read_movielens_titles(path, member=member)
 
 
 def find_dataset(name: str, data_dir: str | Path | None = None, *, progress: bool = True) -> Path:
@@ -172,14 +203,25 @@ def _yambda(path: Path, rules: RulesLike) -> tuple[Interactions, ReadReport]:
 
 def _members(path: Path, wanted: Sequence[str]) -> list[str]:
     """The wanted files as the archive spells them, in the order wanted."""
+    names = _names(path)
+    found = [next((n for n in names if n.removeprefix("./") == w), None) for w in wanted]
+    absent = [w for w, f in zip(wanted, found, strict=True) if f is None]
+    if absent:
+        raise DataError(
+            f"{path}: there is no {absent[0]} in the archive ({suggestion(absent[0], names)})"
+        )
+    return [name for name in found if name is not None]
+
+
+def _names(path: Path) -> list[str]:
+    """The files of an archive."""
     try:
         require_regular_file(path)
         if path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-        else:
-            with tarfile.open(path) as tar:
-                names = [info.name for info in tar_members(tar, path)]
+                return archive.namelist()
+        with tarfile.open(path) as tar:
+            return [info.name for info in tar_members(tar, path)]
     except DataError:
         raise
     except (
@@ -190,15 +232,14 @@ def _members(path: Path, wanted: Sequence[str]) -> list[str]:
             f"{path}: the archive is truncated or damaged ({one_line(error)}); "
             "copy or download it again"
         ) from error
-    found = [next((n for n in names if n.removeprefix("./") == w), None) for w in wanted]
-    absent = [w for w, f in zip(wanted, found, strict=True) if f is None]
-    if absent:
-        raise DataError(
-            f"{path}: there is no {absent[0]} in the archive ({suggestion(absent[0], names)})"
-        )
-    return [name for name in found if name is not None]
 
 
+_TITLES = {
+    "ml-100k": "ml-100k/u.item",
+    "ml-1m": "ml-1m/movies.dat",
+    "ml-20m": "ml-20m/movies.csv",
+    "ml-latest-small": "ml-latest-small/movies.csv",
+}
 _READERS: dict[str, Reader] = {
     "ml-100k": _movielens("ml-100k/u.data"),
     "ml-1m": _movielens("ml-1m/ratings.dat"),

@@ -22,6 +22,7 @@ __all__ = [
     "read_goodreads",
     "read_kuairand",
     "read_movielens",
+    "read_movielens_titles",
     "read_recbole",
     "read_yambda",
 ]
@@ -63,6 +64,35 @@ def read_movielens(
     return interactions_of_table(
         table, user=user, item=item, rules=load_rules(rules), time_unit="s"
     )
+
+
+def read_movielens_titles(path: str | Path, *, member: str | None = None) -> pd.DataFrame:
+    """Titles of MovieLens: ``movies.dat`` (1M), ``u.item`` (100K) or ``movies.csv``.
+
+    Args:
+        path: The file, or the official zip archive.
+        member: The file inside the archive, such as "ml-1m/movies.dat".
+
+    Returns:
+        Columns ``item_id, title``.
+    """
+    name = (member or str(path)).lower()
+    if name.endswith(".csv"):
+        columns = ("movieId", "title")
+        table = read_table(path, member=member, text_columns=columns, columns=columns)
+        return table.frame[list(columns)].set_axis(["item_id", "title"], axis=1)
+    columns, is_100k = ("item_id", "title"), name.endswith(".item")
+    others = [f"column {number}" for number in range(3, 25)] if is_100k else ["genres"]
+    return read_table(
+        path,
+        member=member,
+        file_format="csv",
+        names=[*columns, *others],
+        delimiter="|" if is_100k else "::",
+        text_columns=columns,
+        columns=columns,
+        encoding="latin-1",
+    ).frame
 
 
 def read_amazon(

@@ -13,12 +13,13 @@ import torch
 from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
+from emorec.data.titles import Titles
 from emorec.data.vocabulary import Vocabulary
 from emorec.evaluation.scores import users_at_a_time
 from emorec.inference.ranking import ModelScorer, Terms
 from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity
-from emorec.texts import count, plain
+from emorec.texts import count, plain, visible
 
 __all__ = ["MOST_EVENTS", "Explanation", "explain"]
 
@@ -48,7 +49,9 @@ class Explanation:
         events: One row per event of the user, the largest effect first: ``item`` (own id),
             ``feedback`` (label), ``newer`` (number of newer events), ``effect`` (the score less the
             score without this event, all else equal) and that of each term, by its name. With
-            more than `MOST_EVENTS` events, of the newest.
+            more than `MOST_EVENTS` events, of the newest. If the model has titles, they are in a
+            column ``title`` after the item.
+        title: The item's title; None if it has none.
     """
 
     user: Any
@@ -57,6 +60,7 @@ class Explanation:
     terms: dict[str, float]
     liked: float | None
     events: pd.DataFrame
+    title: str | None = None
 
     def __str__(self) -> str:
         terms = " ".join(
@@ -64,15 +68,16 @@ class Explanation:
             for name, value in self.terms.items()
             if abs(value) >= _LEAST_SHOWN
         )
-        lines = [f"Item {plain(self.item)} for user {plain(self.user)}: {self.score:.2f} = {terms}"]
+        item = _titled(self.item, self.title)
+        lines = [f"Item {item} for user {plain(self.user)}: {self.score:.2f} = {terms}"]
         if self.liked is not None:
             lines.append(f"  predicted to be liked with probability {self.liked:.2f}")
-        for title, rows in (
+        for how, rows in (
             ("raised by", self.events[self.events["effect"] > 0]),
             ("lowered by", self.events[self.events["effect"] < 0]),
         ):
             for row in rows.head(_SHOWN).to_dict("records"):
-                lines.append(f"  {title} {self._event(row)}")
+                lines.append(f"  {how} {self._event(row)}")
         return "\n".join(lines)
 
     def _event(self, row: Mapping[Any, Any]) -> str:
@@ -82,7 +87,7 @@ class Explanation:
         sign = 1 if row["effect"] > 0 else -1
         largest = max(self.terms, key=lambda name: sign * row[name])
         return (
-            f"{plain(row['item'])} ({kind}, {place}): {row['effect']:+.3f}, "
+            f"{_titled(row['item'], row.get('title'))} ({kind}, {place}): {row['effect']:+.3f}, "
             f"most of it from {_name(largest)} ({row[largest]:+.3f})"
         )
 
@@ -94,6 +99,7 @@ def explain(
     items: np.ndarray,
     request: int,
     device: str = "cpu",
+    titles: Titles | None = None,
 ) -> list[Explanation]:
     """Explains scores by leaving out the user's events one at a time.
 
@@ -109,6 +115,7 @@ def explain(
         items: Indices of the items to explain, int64 ``[N]``.
         request: Time of the request, in the history's unit.
         device: Where to compute.
+        titles: Titles of the items; None: they have none.
 
     Raises:
         ValueError: If the model depends on other users' events or has an embedding per user, or
@@ -149,6 +156,8 @@ def explain(
                 **effects,
             }
         )
+        if titles is not None:
+            frame = titles.add_to(frame)
         order = np.argsort(-frame["effect"].abs().to_numpy(), kind="stable")
         whole = {name: float(term[0, column]) for name, term in terms.items()}
         explanations.append(
@@ -159,6 +168,7 @@ def explain(
                 whole,
                 None if liked is None else float(liked[column]),
                 frame.iloc[order].reset_index(drop=True),
+                None if titles is None else titles.of([item])[0],
             )
         )
     return explanations
@@ -204,6 +214,11 @@ def _terms(
     if isinstance(model.polarity, ItemPolarity):
         liked = scorer.polarity(torch.tensor([0]))[0, chosen].numpy()
     return terms, liked
+
+
+def _titled(item: Any, title: str | None) -> str:
+    """An item as explanations show it: its title, if it has one, and its id."""
+    return str(plain(item)) if title is None else f"{visible(title)} ({plain(item)})"
 
 
 def _name(term: str) -> str:

@@ -78,6 +78,54 @@ class TestBlocks:
         assert list(tmp_path.iterdir()) == [path]
 
 
+class TestTitles:
+    frame = pd.DataFrame(
+        {
+            "item": ["a", "b", "c"],
+            "title": pd.Series(["=A\x1b", None, "c\r, d"], dtype=object),
+            "score": np.float32([0.5, 0.25, 0.125]),
+        }
+    )
+
+    def written(self, output_format, path=None):
+        write_frames([self.frame], output_format, path, {"item": ["a", "b", "c"]})
+
+    def test_table(self, capsys):
+        self.written("table")
+        rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+        assert rows == [
+            ["item", "title", "score"],
+            ["a", "=A\\u001b", "0.5000"],
+            ["b", "-", "0.2500"],
+            ["c", "c\\u000d,", "d", "0.1250"],
+        ]
+
+    def test_csv(self, tmp_path, capsys):
+        self.written("csv", tmp_path / "lists.csv")
+        with (tmp_path / "lists.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        assert [row[1] for row in rows] == ["title", "=A\x1b", "", "c\r, d"]
+        assert "1 title in column title, such as '=A" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("output_format", ["json", "jsonl"])
+    def test_json(self, capsys, output_format):
+        self.written(output_format)
+        text = capsys.readouterr().out
+        rows = json.loads(text) if output_format == "json" else map(json.loads, text.splitlines())
+        assert [row["title"] for row in rows] == self.frame["title"].tolist()
+
+    def test_parquet(self, tmp_path):
+        self.written("parquet", tmp_path / "lists.parquet")
+        titles = pd.read_parquet(tmp_path / "lists.parquet")["title"]
+        assert titles[[0, 2]].tolist() == ["=A\x1b", "c\r, d"]
+        assert pd.isna(titles[1])
+
+    def test_parquet_whose_first_block_has_no_title(self, tmp_path):
+        frames = [self.frame[1:2], self.frame[:1]]
+        write_frames(frames, "parquet", tmp_path / "lists.parquet", {"item": ["a", "b"]})
+        assert pd.read_parquet(tmp_path / "lists.parquet")["title"][1] == "=A\x1b"
+
+
 class TestOptions:
     @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])
     def test_the_suffix_decides(self, trained, tmp_path, suffix, monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 import emorec.storage.tensors
 from emorec import cli, experiment
 from emorec.cli import training
+from emorec.recommender import EmoRec
 from tests.cli.commands import TINY, assert_fails, call, log_lines, write_log
 
 
@@ -81,6 +82,43 @@ class TestTrain:
         assert config["training"]["learning_rate"] == 0.5
         assert config["training"]["seed"] == 7
         assert config["graph"]["heads"] == 4
+
+    def test_titles_of_items(self, log, tmp_path):
+        items = write_log(
+            tmp_path / "items.csv",
+            [f"東京 {number},Tower {number}" for number in range(1, 13)],
+            "item_id,title",
+        )
+        arguments = ["--dataset", log, "--items", items, "--epochs", 1, "--run-dir"]
+        result = call(cli.train, *arguments, tmp_path / "run", *TINY)
+        assert result.exit_code == 0, result.output
+        assert (
+            f"note: {items}: 1 of 12 items has no title, such as '東京 0'; 1 title is of an item "
+            "that is not in the log, such as '東京 12'\n"
+        ) in result.stderr
+        items.unlink()
+        result = call(cli.train, "--resume", tmp_path / "run", "--epochs", 2)
+        assert result.exit_code == 0, result.output
+        assert EmoRec.load(tmp_path / "run", "torch").titles == {
+            f"東京 {number}": f"Tower {number}" for number in range(1, 12)
+        }
+        arguments = ["--user", "Zoë 1", "--allow-seen", "-k", 12, "--format", "csv"]
+        lines = call(cli.recommend, tmp_path / "run", *arguments).stdout.splitlines()
+        assert lines[0] == "user,rank,item,title,score,liked,source"
+        assert any(",東京 3,Tower 3," in line for line in lines)
+        assert any(",東京 0,," in line for line in lines)
+
+    def test_titles_that_cannot_be_read(self, log, tmp_path):
+        assert_fails(
+            cli.train, "--dataset", log, "--items", tmp_path / "items.csv", "--run-dir",
+            tmp_path / "run", *TINY, message="items.csv: .*there is no such file",
+        )  # fmt: skip
+        assert_fails(
+            cli.train, "--dataset", log, "--items", log, "--set", "data.title_column=item_id",
+            "--run-dir", tmp_path / "run", *TINY,
+            message="data.title_column is 'item_id', which must be a column of data.items other",
+        )  # fmt: skip
+        assert not (tmp_path / "run" / "config.toml").exists()
 
     def test_a_preset_that_the_file_contradicts(self, log, tmp_path):
         file = tmp_path / "my.toml"

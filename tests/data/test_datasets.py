@@ -20,6 +20,7 @@ from emorec.data.datasets import (
     default_data_dir,
     find_dataset,
     load_dataset,
+    load_items,
     read_dataset,
 )
 from emorec.data.download import recorded_sha256, sha256_of
@@ -274,6 +275,45 @@ def test_archives_with_ratings_in_csv(name: str, tmp_path: Path) -> None:
     assert [int(each) for each in log.items.ids] == [2, 29]
     assert log.feedback.tolist() == [1, 0, 3]
     assert log.time.tolist() == [1112486027, 1112484676, 974820889]
+
+
+@pytest.mark.parametrize(
+    "name, member, text",
+    [
+        ("ml-1m", "movies.dat", "11::Café: a, \"b\" (1995)::Comedy|Drama\n7::X::Drama\n"),
+        ("ml-100k", "u.item", "".join(f"{row}{'|0' * 22}\n" for row in (
+            '11|Café: a, "b" (1995)', "7|X"
+        ))),
+        ("ml-20m", "movies.csv", 'movieId,title,genres\n11,"Café: a, ""b"" (1995)",Drama\n7,X,\n'),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_titles_of_movielens(
+    name: str, member: str, text: str, is_packed: bool, tmp_path: Path
+) -> None:
+    content = text.encode("utf-8" if member.endswith(".csv") else "latin-1")
+    log = {"ml-1m": "ratings.dat", "ml-100k": "u.data", "ml-20m": "ratings.csv"}[name]
+    if is_packed:
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            archive.writestr(f"./{name}/{member}", content)
+    else:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / log).touch()
+        (tmp_path / name / member).write_bytes(content)
+    found = load_items(name, tmp_path)
+    assert found is not None
+    assert found.to_dict("list") == {
+        "item_id": ["11", "7"], "title": ['Café: a, "b" (1995)', "X"]
+    }  # fmt: skip
+
+
+def test_data_sets_without_titles(tmp_path: Path) -> None:
+    make_zip(tmp_path / "ml-1m.zip")
+    assert load_items("ml-1m", tmp_path) is None
+    assert load_items("synthetic", tmp_path) is None
+    assert load_items("amazon-beauty", tmp_path) is None
+    (tmp_path / "u.data").touch()
+    assert load_items("ml-100k", tmp_path) is None
 
 
 def test_rules_may_be_replaced(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from emorec import EmoRec
 from emorec.cli import main
 from emorec.data.synthetic import generate
+from emorec.data.titles import Titles
 from emorec.inference import explain as explaining
 from emorec.inference.ranking import ModelScorer
 from tests.small import small_config
@@ -87,6 +88,36 @@ def test_in_words(fitted):
     assert text.startswith(f"Item {first.item} for user {USER}: {first.score:.2f} = ")
     assert "next item" in text and "predicted to be liked with probability 0." in text
     assert "  raised by " in text and "most of it from " in text
+
+
+def test_titles(fitted, tmp_path):
+    item, other = LOG.items.ids[:2]
+    fitted.save(tmp_path)
+    titled = EmoRec.load(tmp_path)
+    texts = np.array(["A\x1b title", *[None] * 49], dtype=object)
+    titled._titles = Titles(texts, LOG.items)
+    first, second = titled.explain(USER, [item, other])
+    assert (first.title, second.title) == ("A\x1b title", None)
+    assert str(first).startswith(f"Item A\\u001b title ({item}) for user {USER}: ")
+    assert str(second).startswith(f"Item {other} for user {USER}: ")
+    plain = fitted.explain(USER, [item])[0].events
+    assert first.events.columns.tolist() == ["item", "title", *plain.columns[1:]]
+    pd.testing.assert_frame_equal(first.events.drop(columns="title"), plain)
+    seen = second.events["item"].iloc[0]
+    texts[LOG.items.indices([seen])] = "Seen"
+    (found,) = titled.explain(USER, [other])
+    assert found.events.set_index("item")["title"][seen] == "Seen"
+    assert f" Seen ({seen}) (" in str(found)
+
+    titled.save(tmp_path)
+    arguments = ["explain", str(tmp_path), "--user", USER, "--item", item, "--format"]
+    (row,) = json.loads(CliRunner().invoke(main, [*arguments, "json"]).stdout)
+    assert list(row)[:4] == ["user", "item", "title", "score"]
+    assert row["title"] == "A\x1b title"
+    assert {each["title"] for each in row["events"] if each["item"] == seen} == {"Seen"}
+    lines = CliRunner().invoke(main, [*arguments, "csv"]).stdout.splitlines()
+    assert lines[0].startswith("item,title,event_item,event_title,feedback,newer")
+    assert f"{item},A\x1b title,{seen},Seen," in "\n".join(lines)
 
 
 class TestErrors:
