@@ -438,10 +438,9 @@ class _Guesser:
             require_stars(given, self.table.source, is_certain=False)
         except DataError:
             self.rules = suggested_rules(given)
-            self.guesses.append(
-                f"rules: by the scale, more is better; {span}; for stars from 1 to 5 set "
-                "data.rules=ratings"
-            )
+            may_be_stars = given.min() >= 0 and 1 < given.max() <= 5
+            sure = "; for stars from 1 to 5 set data.rules=ratings" if may_be_stars else ""
+            self.guesses.append(f"rules: by the scale, more is better; {span}{sure}")
         else:
             self._set(
                 "rules", "ratings", f"as these look like stars from 1 to 5, 5 the best; {span}"

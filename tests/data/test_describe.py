@@ -165,13 +165,14 @@ def test_no_header(tmp_path):
     [
         (np.tile([1, 5, 7, 10], 6), "rating >= 9"),  # grades to 10
         (np.tile([5, 40, 70, 100], 6), "rating >= 90"),  # percentages
+        (np.tile([1, 2, 3, 4], 6), "rating >= 3.6"),  # may be stars, of which none is 5
     ],
 )
 def test_other_scales(values, rule):
     frame = pd.DataFrame({"user": np.arange(24) % 4, "item": np.arange(24) % 6, "score": values})
     found = describe(frame)
     assert guessed(found)[1]["explicit_positive"] == rule
-    assert any("set data.rules=ratings" in line for line in found.guesses)
+    assert any("set data.rules=ratings" in line for line in found.guesses) == (max(values) <= 5)
 
 
 def test_counts_are_implicit():
