@@ -10,6 +10,7 @@ import click
 
 from emorec.cli.common import user_errors
 from emorec.cli.comparing import similar
+from emorec.cli.data import data
 from emorec.cli.evaluating import evaluate
 from emorec.cli.explaining import explain
 from emorec.cli.recommending import recommend
@@ -17,7 +18,7 @@ from emorec.cli.scoring import score
 from emorec.cli.training import train
 from emorec.config import load_config, preset_names
 
-__all__ = ["evaluate", "main", "recommend", "score", "similar", "train"]
+__all__ = ["data", "evaluate", "main", "recommend", "score", "similar", "train"]
 
 
 @click.group()
@@ -50,5 +51,5 @@ def settings(preset: str) -> None:
     click.echo(load_config(preset).to_toml(), nl=False)
 
 
-for _each in (train, evaluate, recommend, score, similar, explain):
+for _each in (train, evaluate, recommend, score, similar, explain, data):
     main.add_command(_each)

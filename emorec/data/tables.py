@@ -25,6 +25,7 @@ from emorec.suggestions import suggestion
 from emorec.texts import shortened
 
 __all__ = [
+    "DELIMITERS",
     "DataError",
     "FileFormat",
     "Table",
@@ -40,7 +41,7 @@ _SUFFIXES: dict[str, FileFormat] = {
     **dict.fromkeys((".jsonl", ".json", ".ndjson"), "jsonl"),
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
 }
-_DELIMITERS = ("\t", "::", ",", ";", "|", " ")
+DELIMITERS = ("\t", "::", ",", ";", "|", " ")
 # Not in columns of text: a user may be called "NA".
 _MISSING_NUMBERS = ["", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"]
 _JSON_ROWS_AT_ONCE = 200_000
@@ -319,7 +320,7 @@ def _sniff(header: str, wanted: Iterable[str]) -> str:
         cells = [cell.strip('"') for cell in header.split(delimiter)]
         return len(wanted.intersection(cells)), len(cells)
 
-    return max(_DELIMITERS, key=merit)
+    return max(DELIMITERS, key=merit)
 
 
 def _check_names(names: list[str], source: str) -> None:

@@ -32,7 +32,7 @@ def test_help_keeps_lines_of_examples_and_lists_apart(command, text):
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "recommend", "score", "similar", "doctor"]
+    "command", ["train", "evaluate", "recommend", "score", "similar", "doctor", "data"]
 )
 def test_one_command_has_them_all(command):
     result = call(cli.main, command, "--help")
