@@ -32,6 +32,7 @@ LEVELS = {
     "emorec.recommender": 8,
     "emorec.experiment": 9,
     "emorec.cli": 10,
+    "emorec.__main__": 11,
 }
 SELF_CONTAINED = (
     "emorec.ops",

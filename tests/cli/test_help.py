@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -32,7 +34,7 @@ def test_help_keeps_lines_of_examples_and_lists_apart(command, text):
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "recommend", "score", "similar", "doctor", "data"]
+    "command", ["train", "evaluate", "recommend", "score", "similar", "explain", "doctor", "data"]
 )
 def test_one_command_has_them_all(command):
     result = call(cli.main, command, "--help")
@@ -51,3 +53,12 @@ def test_settings_are_shown_with_what_they_mean(preset, tmp_path):
 
 def test_version():
     assert re.fullmatch(r".*, version \d+\.\d+\.\d+\n", call(cli.main, "--version").stdout)
+
+
+def test_the_package_runs_as_a_module():
+    command = [sys.executable, "-m", "emorec", "settings", "emorec-graph"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 'preset = "emorec-graph"' in run.stdout
+    wrong = subprocess.run([*command[:3], "nothing"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "Usage: python -m emorec" in wrong.stderr
