@@ -535,7 +535,8 @@ class EmoRec:
         k: int = 1,
         events: Any = None,
         *,
-        before_test: bool = False,
+        at: Any = None,
+        before_test: bool | None = None,
     ) -> list[Explanation]:
         """Explains why items are ranked where they are for a user.
 
@@ -547,7 +548,8 @@ class EmoRec:
             items: The items' own ids; None: the k items on top of the user's list.
             k: Number of items, without ``items``.
             events: New events, as in `recommend`.
-            before_test: Whether to use only the events before the test split.
+            at: Time of the request, as in `recommend`.
+            before_test: Whether to use only the events before the test split, as in `recommend`.
 
         Returns:
             One per item, in order; ``print`` of one shows it in words, and its attribute ``events``
@@ -561,23 +563,19 @@ class EmoRec:
             >>> for explanation in recommender.explain("user-0001", k=2):  # doctest: +SKIP
             ...     print(explanation)
         """
-        history = self.split.history if before_test else self.split.log
-        later = None if events is None else self._later(events)
-        if later is not None:
-            history = history.followed_by(later, new_users=self._takes_users_of(later, history))
-        index = int(history.users.indices([user])[0])
-        if index < 0 or not (history.user == index).any():
-            raise ValueError(f"the model has no events of user {plain(user)!r} to explain by")
+        request = self._request([user], events, at, before_test, "explanations")
+        if not request.is_served[0]:
+            raise ValueError(f"the model has no events of {request.whom_not()} to explain by")
         if items is None:
-            lists = self.recommend([user], k, events, before_test=before_test)
+            lists = self.recommend([user], k, events, at=at, before_test=bool(before_test))
             items = lists["item"].tolist()
-        wanted = list(items)
+        wanted, history, index = list(items), request.history, int(request.index[0])
         chosen = history.items.indices(wanted)
         if (chosen < 0).any():
             unknown = wanted[int(np.flatnonzero(chosen < 0)[0])]
             raise ValueError(f"item {plain(unknown)!r} is not in the catalogue of the model")
-        request, device = int(newest_time(history)[index]), self.config.training.device
-        return explain(self.model, history, index, chosen, request, device, self._titles)
+        time, device = int(request.times[index]), self.config.training.device
+        return explain(self.model, history, index, chosen, time, device, self._titles)
 
     def _titles_of(self, items: Any, vocabulary: Vocabulary) -> Titles | None:
         """The titles that `fit` is given; warns at its caller about what does not match."""

@@ -28,6 +28,7 @@ __all__ = ["explain"]
     type=click.Path(dir_okay=False, path_type=Path),
     help="File of new events, as for emorec-recommend.",
 )
+@click.option("--at", help="Time of the request, as for emorec-recommend.")
 @click.option(
     "--format",
     "output",
@@ -44,6 +45,7 @@ def explain(
     items: tuple[str, ...],
     k: int,
     events: Path | None,
+    at: str | None,
     output: str,
     backend: str | None,
     device: str | None,
@@ -62,7 +64,7 @@ def explain(
       emorec explain RUN --user 42 --item 50 --format csv > effects.csv
     """  # noqa: D301
     recommender = load_run(run, backend, aversion, device)
-    found = recommender.explain(user, items or None, k, events)
+    found = recommender.explain(user, items or None, k, events, at=at)
     stream = sys.stdout
     if output == "text":
         for number, each in enumerate(found):

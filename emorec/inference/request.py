@@ -39,6 +39,7 @@ class Request:
         history: The events that the model uses, up to the time of the request. If users are
             independent in the model, those of the served users alone.
         known: The argument.
+        times: The argument.
         scorer: The model's scorer; None if it serves nobody.
     """
 
@@ -51,7 +52,7 @@ class Request:
         times: np.ndarray,
         device: str = "cpu",
     ) -> None:
-        self.model, self.users, self.known, self._times = model, users, known, times
+        self.model, self.users, self.known, self.times = model, users, known, times
         self.index = known.users.indices(users)
         self._in_history = (self.index >= 0) & (self.index < history.num_users)
         encoder = model.graph_encoder
@@ -72,7 +73,7 @@ class Request:
     @property
     def known_until(self) -> Interactions:
         """The known events of all users, up to the time of their requests."""
-        return until(self.known, self._times)
+        return until(self.known, self.times)
 
     def item_prior(self) -> Scorer:
         """Predicts P(positive) for the users whom the model does not serve."""

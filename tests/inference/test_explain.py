@@ -82,6 +82,15 @@ def test_new_events_are_explained_too(fitted):
     assert found.terms["dislikes"] == pytest.approx(-1.5)
 
 
+def test_at_an_earlier_time(fitted):
+    rows = np.flatnonzero(LOG.user == 3)
+    times = np.sort(LOG.time[rows])
+    (found,) = fitted.explain(USER, at=int(times[4]))
+    assert len(found.events) == (times <= times[4]).sum()
+    with pytest.raises(ValueError, match="no events of user .* up to the time of the request"):
+        fitted.explain(USER, at=int(times[0]) - 1)
+
+
 def test_in_words(fitted):
     first, _ = fitted.explain(USER, k=2)
     text = str(first)
