@@ -101,8 +101,9 @@ class DataConfig(_Section):
 class SplitConfig(_Section):
     """How events are held out, for the test split and likewise for validation."""
 
-    method: Literal["leave_last_out", "time"] = Field(
-        "leave_last_out", description="each user's newest events, or all after one time"
+    method: Literal["leave_last_out", "time", "random"] = Field(
+        "leave_last_out",
+        description="each user's newest events, all after one time, or random ones",
     )
     n: int = Field(
         10,
@@ -110,7 +111,9 @@ class SplitConfig(_Section):
         le=_MANY,
         description="leave_last_out: the newest events of each user with more than n",
     )
-    quantile: float = Field(0.9, gt=0, lt=1, description="time: share of events before the cut")
+    quantile: float = Field(
+        0.9, gt=0, lt=1, description="time, random: share of events that are not held out"
+    )
     days: float = Field(
         0.0,
         ge=0,

@@ -775,15 +775,15 @@ def _require_share(name: str, value: Any) -> None:
 
 def _why_no_targets(data: Split, options: SplitConfig) -> str:
     """Why there is nothing to validate on, and what would help."""
-    by_time = options.method == "time"
-    name = "n" if not by_time else "days" if options.days else "quantile"
+    name = "n" if options.method == "leave_last_out" else "days" if options.days else "quantile"
     setting = f"split.{name} (now {getattr(options, name)})"
     if len(data.valid):
         return (
             f"all {len(data.valid):,} held-out rows are of users or items that the others lack; "
             f"{'raise' if name == 'quantile' else 'lower'} {setting}, or drop rare ones"
         )
-    return f"{'no row is late enough' if by_time else 'histories are too short'}; lower {setting}"
+    reasons = {"time": "no row is late enough", "random": "there are too few rows"}
+    return f"{reasons.get(options.method, 'histories are too short')}; lower {setting}"
 
 
 def _warn_of_unknown(ids: Vocabulary, column: np.ndarray, known: Vocabulary, what: str) -> None:

@@ -12,7 +12,7 @@ from emorec.data.interactions import Interactions
 
 __all__ = ["PartSummary", "SplitMethod", "SplitReport"]
 
-SplitMethod = Literal["leave_last_out", "time"]
+SplitMethod = Literal["leave_last_out", "time", "random"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class SplitReport:
     """What a split did to the log, and how far its test split can be trusted.
 
     Attributes:
-        method: "leave_last_out" or "time".
+        method: "leave_last_out", "time" or "random".
         parameter: ``n``, ``quantile`` or ``days``.
         parts: Summaries of "train", "valid", "history" (train and valid), "test" (as held out) and
             "test kept" (warm rows only).
@@ -114,6 +114,8 @@ class SplitReport:
         if method == "time":
             ties = int((past.time == past.time.max()).sum())
             share = ties / (len(past) + len(future))
+        elif method == "random":
+            ties, share = 0, 0.0
         else:
             ties = _users_tied_at_cut(past, future)
             share = ties / len(np.unique(future.user))
@@ -169,6 +171,11 @@ class SplitReport:
             if self.in_days or self.left_out:
                 ties = f"{self.left_out:,} rows are left out in the gaps before the cuts"
             leak = f"{before} history event"
+        elif self.method == "random":
+            share = round(1 - self.parameter, 6)
+            title = f"random split: test is {share:g} of the rows, drawn at random"
+            ties = "order and times of events play no part"
+            leak = f"{before} history event: models see what came later"
         else:
             title = f"leave-{self.parameter:g}-last-out: test is the end of each long enough user"
             ties = (

@@ -1,4 +1,4 @@
-"""Hold-out splits: the last n events of each user, or all events after one cut in time."""
+"""Hold-out splits: each user's last n events, all events after a cut in time, or random ones."""
 
 from __future__ import annotations
 
@@ -74,9 +74,11 @@ def split_interactions(
     Args:
         interactions: The whole log.
         method: "leave_last_out" holds out the last ``n`` events of each user that has more;
-            "time" holds out what happens after one cut.
+            "time" holds out what happens after one cut; "random" holds out events drawn at random,
+            the same in each call.
         n: Events held out per user and part; used by "leave_last_out".
-        quantile: Share of the events before the cut; used by "time".
+        quantile: Share of the events before the cut, used by "time", or of those that are not
+            held out, used by "random".
         days: Length of the held-out part, whose end is the newest event; used by "time" in place
             of the quantile if it is not 0.
         gap: Minutes before each cut whose events are left out of all parts; used by "time".
@@ -96,7 +98,9 @@ def split_interactions(
     future = interactions.select(in_test)
     warm = _is_warm(future, past)
     if not warm.any():
-        advice = "lower n" if method != "time" else "lower days" if days else "raise quantile"
+        advice = "lower days" if days else "raise quantile"
+        if method == "leave_last_out":
+            advice = "lower n"
         raise ValueError(
             f"all {len(future):,} test rows belong to users or items that the {len(past):,} rows "
             f"before them lack; hold out less ({advice}) or drop rare users and items first"
@@ -106,7 +110,7 @@ def split_interactions(
     test = _in_vocabularies(future.select(warm), past, history)
     report = SplitReport.of(
         method,
-        n if method != "time" else days or quantile,
+        n if method == "leave_last_out" else days or quantile,
         train=train,
         valid=valid,
         valid_cold=int((~_is_warm(valid, train)).sum()),
@@ -258,8 +262,10 @@ class _Rule:
     gap: float
 
     def __post_init__(self) -> None:
-        if self.method not in ("leave_last_out", "time"):
-            raise ValueError(f"method must be 'leave_last_out' or 'time', got {self.method!r}")
+        if self.method not in ("leave_last_out", "time", "random"):
+            raise ValueError(
+                f"method must be 'leave_last_out', 'time' or 'random', got {self.method!r}"
+            )
         for name, value in (("days", self.days), ("gap", self.gap)):
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be at least 0 and finite, got {value}")
@@ -272,10 +278,12 @@ class _Rule:
             raise ValueError("the log has 0 interactions, so there is nothing to split")
         if self.method == "leave_last_out":
             return last_n_per_user(rows, self.n), np.zeros(len(rows), dtype=bool)
+        if self.method == "random":
+            return _at_random(len(rows), self.quantile), np.zeros(len(rows), dtype=bool)
         if rows.time_unit == "none":
             raise ValueError(
-                "the log has no times to split at; use method 'leave_last_out' "
-                "(--set split.method=leave_last_out)"
+                "the log has no times to split at; use method 'leave_last_out' or 'random' "
+                "(--set split.method=random)"
             )
         day = TICKS_PER_DAY[rows.time_unit]
         if self.days:
@@ -296,6 +304,12 @@ class _Rule:
 
     def why_empty(self, rows: Interactions) -> str:
         """Why no row of a log is held out, and what would help."""
+        if self.method == "random":
+            share = round(1 - self.quantile, 6)
+            return (
+                f"the test split is empty: {share:g} of {len(rows):,} rows is less than one; lower "
+                "quantile"
+            )
         if self.method == "time":
             cut = _cut_time(rows.time, self.quantile)
             return (
@@ -313,6 +327,16 @@ class _Rule:
             f"the test split is empty: no user has more than n = {self.n} interactions, the "
             f"longest has {longest}; {advice}"
         )
+
+
+def _at_random(number: int, quantile: float) -> np.ndarray:
+    """A mask of ``number`` rows that are held out at random, all but the share ``quantile``."""
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile must be between 0 and 1, both excluded, got {quantile}")
+    held_out = np.zeros(number, dtype=bool)
+    size = int(round((1 - quantile) * number))
+    held_out[np.random.default_rng(0).permutation(number)[:size]] = True
+    return held_out
 
 
 def _validation_of(rows: Interactions, rule: _Rule) -> tuple[Interactions, np.ndarray]:

@@ -319,7 +319,7 @@ def test_bad_days_are_refused(options: dict, message: str) -> None:
         ({"method": "time", "quantile": 0.0}, "quantile must be between 0 and 1, .* got 0.0"),
         ({"method": "time", "quantile": 1.0}, "got 1.0"),
         ({"method": "time", "quantile": float("nan")}, "got nan"),
-        ({"method": "random"}, "'leave_last_out' or 'time', got 'random'"),
+        ({"method": "anyhow"}, "'leave_last_out', 'time' or 'random', got 'anyhow'"),
     ],
 )
 def test_bad_options_are_refused(options: dict, message: str) -> None:
@@ -447,3 +447,37 @@ class TestHowTestsDiffer:
         renamed = make_log([(u.replace("bob", "bea"), i, t) for u, i, t in external(LOG)])
         found = how_tests_differ(self.SPLIT, split_interactions(renamed, n=2))
         assert found == "other users, such as 'bob'"
+
+
+class TestRandom:
+    LOG = make_log([(f"u{row % 20}", f"i{row * 7 % 30}", row) for row in range(600)])
+
+    def test_holds_out_a_share_twice(self) -> None:
+        split = split_interactions(self.LOG, "random", quantile=0.8)
+        assert (len(split.test) + split.dropped, len(split.valid)) == (120, 96)
+        assert len(split.train) == 384
+        rows = [row for part in (split.train, split.valid, split.test) for row in external(part)]
+        assert len(set(rows)) == len(rows)
+        assert 0.3 < (split.test.time < 300).mean() < 0.7  # of any time
+
+    def test_is_the_same_each_time(self) -> None:
+        one, other = (split_interactions(self.LOG, "random") for _ in range(2))
+        assert how_tests_differ(one, other) == ""
+        assert external(one.valid) == external(other.valid)
+
+    def test_needs_no_times_and_says_what_it_does(self) -> None:
+        log = replace(self.LOG, time_unit="none", time=np.zeros(600, dtype=np.int64))
+        split = split_interactions(log, "random", quantile=0.7)
+        assert "random split: test is 0.3 of the rows, drawn at random" in str(split.report)
+        with pytest.raises(ValueError, match="no times to split at.*split.method=random"):
+            split_interactions(log, "time")
+
+    def test_of_too_few_rows(self) -> None:
+        with pytest.raises(ValueError, match="0.1 of 4 rows is less than one; lower quantile"):
+            split_interactions(self.LOG.select(np.arange(4)), "random")
+        with pytest.raises(ValueError, match="quantile must be between 0 and 1"):
+            split_interactions(self.LOG, "random", quantile=1.0)
+
+    def test_validation_alone(self) -> None:
+        split = hold_out_validation(self.LOG, "random", quantile=0.9)
+        assert (len(split.train), len(split.valid), len(split.test)) == (540, 60, 0)
