@@ -25,56 +25,21 @@ from emorec.data.rules import FeedbackRules, shipped_rules
 from emorec.data.scales import require_stars, suggested_rules
 from emorec.data.tables import DELIMITERS, DataError, Table, as_frame, read_table, to_numbers
 from emorec.data.times import Times, parse_times
+from emorec.data.usual_names import (
+    COUNTS,
+    FEEDBACK,
+    FORMATS,
+    ITEMS,
+    RATINGS,
+    TIMES,
+    USERS,
+    WORDS,
+)
 from emorec.storage.files import write_text
 from emorec.texts import count, shortened
 
 __all__ = ["Description", "describe"]
 
-# Usual names of columns, in lower case and without what is neither letter nor digit; the first
-# one that a log has is taken.
-_USERS = (
-    "userid user uid customerid customer clientid client memberid member reviewerid visitorid "
-    "accountid account personid person username profile kundenid kundennr kundennummer kunde "
-    "nutzerid nutzer benutzer utilisateur usuario sessionid session"
-).split()
-_ITEMS = (
-    "itemid item iid movieid productid product stockcode parentasin asin sku articleid article "
-    "bookid isbn songid trackid videoid artistid gameid businessid song track movie book video "
-    "artist game film artikelid artikelnr artikelnummer artikel produktid produkt titel title"
-).split()
-_TIMES = (
-    "timestamp unixreviewtime unixtime time timems eventtime datetime createdat playedat ts date "
-    "reviewtime zeitstempel zeitpunkt zeit datum fecha"
-).split()
-_RATINGS = (
-    "rating ratings stars score overall grade bewertung sterne note like liked islike isliked "
-    "thumbs thumb vote preference event eventtype action behavior behaviour interaction reaction"
-).split()
-_COUNTS = (
-    "plays playcount listens listencount clicks click clicked views viewed purchases purchased "
-    "watched played count quantity weight anzahl menge"
-).split()
-_FEEDBACK = ["feedback", "kind"]
-
-_FORMATS = (
-    "%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S", "%Y/%m/%d", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M",
-    "%d.%m.%Y", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d/%m/%Y", "%d/%m/%Y %H:%M:%S",
-    "%d/%m/%Y %H:%M", "%m/%d/%Y", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%m %d, %Y",
-)  # fmt: skip
-_WORDS: dict[Feedback, list[str]] = {
-    Feedback.EXPLICIT_POSITIVE: (
-        "like liked love loved favorite favourite up thumbs_up thumbsup follow share save good "
-        "positive yes"
-    ).split(),
-    Feedback.IMPLICIT_POSITIVE: (
-        "play played listen listened click clicked view viewed watch watched purchase purchased "
-        "buy bought order transaction cart add_to_cart addtocart pv fav"
-    ).split(),
-    Feedback.IMPLICIT_NEGATIVE: "skip skipped ignore ignored remove_from_cart".split(),
-    Feedback.EXPLICIT_NEGATIVE: (
-        "dislike disliked hate hated down thumbs_down thumbsdown block report bad negative no"
-    ).split(),
-}
 _SAMPLE = 1000  # rows that are tried before all of them
 _PLAUSIBLE_DAYS = (7_305, 47_482)  # since the epoch: 1990 to 2100
 _MOST_RATINGS = 21  # distinct values of a rating without a usual name
@@ -280,7 +245,7 @@ class _Guesser:
         return [name for name in self.frame.columns if name not in self.taken]
 
     def _ids_by_name(self) -> None:
-        for key, usual in (("user_column", _USERS), ("item_column", _ITEMS)):
+        for key, usual in (("user_column", USERS), ("item_column", ITEMS)):
             if key not in self.given and (name := self._named(usual)) is not None:
                 self._set(key, name, "by its name")
 
@@ -315,7 +280,7 @@ class _Guesser:
             if self.given["time_column"] in self.frame.columns:
                 self._take_time(self.given["time_column"], "as set", lambda times: True)
             return
-        while (name := self._named(_TIMES)) is not None:
+        while (name := self._named(TIMES)) is not None:
             if self._take_time(name, "by its name", lambda times: True):
                 return
             self.taken.add(name)
@@ -341,7 +306,7 @@ class _Guesser:
         sample = Table.of_frame(self.frame[[name]].head(_SAMPLE))
         given = self.given.get("time_format")
         readable = []
-        for form in (given,) if given else (None, *_FORMATS):
+        for form in (given,) if given else (None, *FORMATS):
             try:
                 parse_times(sample, name, unit, form)
                 times = parse_times(self.table, name, unit, form)
@@ -379,7 +344,7 @@ class _Guesser:
 
     def _feedback_column(self) -> bool:
         labels = {kind.label for kind in Feedback}
-        named = [name for name in self._free() if _plain(name) in _FEEDBACK]
+        named = [name for name in self._free() if _plain(name) in FEEDBACK]
         for name in [*named, *self._free()]:
             if 1 <= self.distinct[name] <= len(labels) and set(self.frame[name]) <= labels:
                 self._set("feedback_column", name, "as its values are kinds of feedback")
@@ -387,7 +352,7 @@ class _Guesser:
         return False
 
     def _rating_by_name(self) -> str | None:
-        plain = [name for usual in (*_RATINGS, *_COUNTS) if (name := self._named([usual]))]
+        plain = [name for usual in (*RATINGS, *COUNTS) if (name := self._named([usual]))]
         usable = [name for name in plain if self._is_rating(name)]
         if not plain:
             return None
@@ -428,7 +393,7 @@ class _Guesser:
             return
         distinct = count(len(np.unique(given)), "value")
         span = f"ratings from {given.min():g} to {given.max():g}, {distinct}"
-        if _plain(rating) in _COUNTS:
+        if _plain(rating) in COUNTS:
             self.rules = 'implicit_positive = "rating > 0"'
             if set(given) == {0.0, 1.0}:
                 self.rules += '\nimplicit_negative = "rating == 0"'
@@ -561,7 +526,7 @@ def _figures_of(log: Interactions, report: ReadReport) -> tuple[str, ...]:
 
 
 def _plain(name: str) -> str:
-    """A column's name as `_USERS` and others spell it; "user_id:token" is RecBole's."""
+    """A column's name as `USERS` and others spell it; "user_id:token" is RecBole's."""
     return re.sub(r"[^a-z0-9]", "", str(name).partition(":")[0].lower())
 
 
@@ -579,7 +544,7 @@ def _is_text(values: pd.Series) -> bool:
 
 def _words_of(values: pd.Series) -> dict[str, Feedback]:
     """The kinds of feedback of those words of a column that are known."""
-    kinds = {word: kind for kind, words in _WORDS.items() for word in words}
+    kinds = {word: kind for kind, words in WORDS.items() for word in words}
     unique = values.dropna().unique()
     return {
         word: kinds[key]
