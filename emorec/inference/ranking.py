@@ -117,14 +117,18 @@ class ModelScorer:
     def terms(self, users: Tensor) -> Terms:
         """The terms of the ranking apart, on the CPU, for user indices ``[B]``."""
         model, aversion = self._model, self._model.aversion
-        summed, paths, dislikes = self.graph_scores(users), self.path_scores(users), None
-        if model.feedback_sum is not None and summed is not None:
-            summed *= model.feedback_sum.ranking_weight.cpu()
-        if model.feedback_paths is not None and paths is not None:
-            paths *= model.feedback_paths.ranking_weight.cpu()
-            if aversion:
-                near = model.feedback_paths.dislikes(self._graph(users)).cpu()
-                dislikes = -_DISLIKE * min(aversion, 1.0) * near
+        summed = paths = dislikes = None
+        if model.feedback_sum is not None or model.feedback_paths is not None:
+            graph = self._graph(users)
+            if model.feedback_sum is not None:
+                scores = model.feedback_sum.scores(model.feedback_sum(graph))
+                summed = (model.feedback_sum.ranking_weight * scores).cpu()
+            if model.feedback_paths is not None:
+                scores = model.feedback_paths(graph)
+                paths = (model.feedback_paths.ranking_weight * scores).cpu()
+                if aversion:
+                    near = model.feedback_paths.dislikes(graph).cpu()
+                    dislikes = -_DISLIKE * min(aversion, 1.0) * near
         if model.item_embedding is None:
             return Terms(None, summed, paths, None, dislikes)
         states = self._states(users, self._sequences(users))

@@ -147,7 +147,7 @@ class _GraphPart(Part):
 
 
 class _EncoderPart(Part):
-    """Encoders and polarity head: windows of histories predict what comes next."""
+    """Encoders and polarity head: windows of histories predict the events after them."""
 
     name = ENCODERS
 
