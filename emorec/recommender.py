@@ -687,8 +687,8 @@ class EmoRec:
 
         Raises:
             FileError: If a file is missing, damaged or not of the same save as the others.
-            ConfigError: If the model does not predict the polarity of items and ``aversion`` is
-                given, or if the device does not exist.
+            ConfigError: If ``aversion`` is given and the model has neither polarity head for items
+                nor paths, or if the device does not exist.
         """
         folder = Path(folder)
         written = read_manifest(folder)

@@ -58,9 +58,10 @@ def how_to_run(command: Callable[..., None]) -> Callable[..., None]:
     option = click.option(
         "--aversion",
         type=float,
-        help="Weight of log P(liked) in the ranking: 0 ranks by the next item alone, 1 by the "
-        "probability that an item is next and liked, larger values avoid more dislikes. Above 0, "
-        "items near to a user's recent explicit dislikes lose score.  [default: the run's]",
+        help="Weight of log P(liked) in the ranking: 0 ranks by next item and graph alone, 1 by "
+        "the probability that an item is next and liked, larger values avoid more dislikes. "
+        "Above 0, items near to a user's explicit dislikes lose score, the less the more events "
+        "follow.  [default: the run's]",
     )
     return how_to_compute(option(command))
 
