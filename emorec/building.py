@@ -54,7 +54,7 @@ def build_model(config: Config, num_users: int, num_items: int) -> Recommender:
                 projections=sequence.projections,
                 feedback_input=sequence.feedback_input,
                 request_time=sequence.request_time,
-                dropout=sequence.dropout,
+                dropout=max(0.0, sequence.dropout),  # below 0, training chooses it
                 attention=sequence.attention,
             )
         return Recommender(

@@ -200,7 +200,12 @@ class SequenceConfig(_Section):
         description="the time from the last event to the request as input; in evaluation, to the "
         "first held-out event",
     )
-    dropout: float = Field(0.2, ge=0, lt=1)
+    dropout: float = Field(
+        0.2,
+        ge=-1,
+        lt=1,
+        description="below 0: 0.3, or 0.2 for logs of 300,000 events and more",
+    )
     attention: Literal["auto", "reference", "fused"] = Field(
         "auto", description="auto: the compiled operator where it can be used"
     )
@@ -222,7 +227,13 @@ class LossConfig(_Section):
         description="softmax: items drawn per step to stand for the catalogue; 0: the whole "
         "catalogue; -1: the whole up to 50,000 items, else 4096",
     )
-    horizon: int = Field(1, ge=1, le=1_000, description="next events that each state predicts")
+    horizon: int = Field(
+        1,
+        ge=0,
+        le=1_000,
+        description="next events that each state predicts; 0: a third of a user's validation "
+        "events, at most 30",
+    )
     use_negatives: float = Field(
         0.0, ge=0, le=1, description="bpr: share of the samples that are the user's own dislikes"
     )

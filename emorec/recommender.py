@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -101,10 +100,9 @@ class EmoRec:
     ) -> Self:
         """Trains the model on a log.
 
-        The validation split chooses the epoch. With ``training.refit``, training then continues
-        from that epoch on train and validation together, for this share of as many epochs, because
-        the newest events predict the next ones best. The learning rate falls to 0 until then. The
-        process keeps the memory that training frees, see `emorec.memory.keep_freed_memory`.
+        The validation split chooses the epoch; then training continues on train and validation
+        together, see `emorec.training.fitting.fit_model`. The process keeps the memory that
+        training frees, see `emorec.memory.keep_freed_memory`.
 
         Args:
             data: A log, from which a validation split is held out: `Interactions`, the name of a
@@ -132,10 +130,8 @@ class EmoRec:
                 the checkpoint's folder.
             TrainingError: If training fails.
         """
-        from emorec.training.loop import (  # late: a saved model answers without it
-            most_epochs,
-            train,
-        )
+        from emorec.training.fitting import fit_model  # late: a saved model answers without it
+        from emorec.training.loop import most_epochs
 
         if not isinstance(data, Split):
             data, core = self._log_of(data), self.config.data
@@ -162,42 +158,10 @@ class EmoRec:
             only_writer(checkpoint.parent) if checkpoint else nullcontext(),
             threads(config.training.threads),
         ):
-            self.records = train(model, config, data.train, valid, checkpoint, on_epoch, progress)
-            if config.training.refit and len(valid):
-                again = self._refit(model, data, checkpoint, on_epoch, progress)
-                self.records = self.records + again
+            self.records = fit_model(model, config, data, checkpoint, on_epoch, progress)
         self._model, self._split, self._titles = model.eval(), data, titles
         self._was_given_test = len(data.test) > 0
         return self
-
-    def _refit(
-        self,
-        model: Recommender,
-        data: Split,
-        checkpoint: Path | None,
-        on_epoch: Callable[[list[EpochRecord]], None],
-        progress: bool,
-    ) -> list[EpochRecord]:
-        """Continues on train and validation together, for a fixed number of epochs."""
-        from emorec.training.loop import train
-        from emorec.training.parts import chosen_epochs
-
-        chosen = chosen_epochs(self.config, self.records)
-        share = self.config.training.refit
-        epochs = {  # 1.1 * 50 is 55
-            part: math.ceil(round(share * epoch, 6)) for part, epoch in chosen.items()
-        }
-        names = "-".join(str(epoch) for epoch in chosen.values())
-        return train(
-            model,
-            self.config,
-            data.history,
-            data.valid.select(np.zeros(0, dtype=np.int64)),
-            checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-refit-{names}"),
-            lambda records: on_epoch(self.records + records),
-            progress,
-            again=epochs,
-        )
 
     @property
     def model(self) -> Recommender:

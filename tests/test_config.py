@@ -201,7 +201,7 @@ class TestErrors:
             ("sequence.window=-1", "sequence.window must be positive, got -1"),
             ("sequence.layers=-1", "sequence.layers must be at least 0, got -1"),
             ("sequence.dropout=1.5", "sequence.dropout must be below 1, got 1.5"),
-            ("sequence.dropout=-0.1", "sequence.dropout must be at least 0, got -0.1"),
+            ("sequence.dropout=-1.1", "sequence.dropout must be at least -1, got -1.1"),
             ("sequence.dropout=1", "sequence.dropout must be below 1, got 1"),
             (
                 "training.learning_rate=1" + 400 * "0",

@@ -30,6 +30,14 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float) -> None:
         super().__init__()
+        self.set(p)
+
+    def set(self, p: float) -> None:
+        """Changes the probability.
+
+        Raises:
+            ValueError: If it is out of range.
+        """
         if not 0 <= p < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {p}")
         self.p = p

@@ -94,6 +94,16 @@ class SequenceEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(size)
 
+    def set_dropout(self, p: float) -> None:
+        """Changes the dropout everywhere in the encoder.
+
+        Raises:
+            ValueError: If it is not at least 0 and below 1.
+        """
+        for module in self.modules():
+            if isinstance(module, Dropout):
+                module.set(p)
+
     def forward(self, batch: SequenceBatch, items: Tensor) -> Tensor:
         """States after each token.
 

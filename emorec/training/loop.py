@@ -22,7 +22,7 @@ from emorec.data.sequences import EventSequences
 from emorec.memory import keep_freed_memory
 from emorec.nn.model import Recommender
 from emorec.training.checkpoint import GRAPH, EpochRecord, Progress
-from emorec.training.parts import Part, parts_of, selected_score
+from emorec.training.parts import Part, parts_of, selected_score, with_chosen_horizon
 from emorec.training.start import count, start_from_log
 from emorec.training.tuning import tune_decay, tune_ranking
 from emorec.training.validation import TrainingError, Validation, diverged
@@ -76,6 +76,7 @@ def train(
         FileError: If the checkpoint is of another model, other data or other settings.
     """
     keep_freed_memory()
+    config = with_chosen_horizon(config, valid)
     model.to(config.training.device)
     if again is None:
         start_from_log(model, fit, config.model.start == "log")

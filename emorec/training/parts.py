@@ -27,9 +27,19 @@ from emorec.training.checkpoint import ENCODERS, GRAPH, EpochRecord
 from emorec.training.losses import Objective, sum_loss
 from emorec.training.sampling import ItemSampler
 
-__all__ = ["Part", "chosen_epochs", "parts_of", "polarity_decay", "selected_score"]
+__all__ = [
+    "Part",
+    "chosen_dropout",
+    "chosen_epochs",
+    "parts_of",
+    "polarity_decay",
+    "selected_score",
+    "with_chosen_horizon",
+]
 
 _MOST_DECAY, _DECAY_EVENTS = 0.75, 64
+_DROPOUT, _DROPOUT_OF_LARGE_LOGS, _LARGE_LOG = 0.3, 0.2, 300_000
+_LONGEST_HORIZON, _USUAL_HORIZON = 30, 3
 
 
 def selected_score(config: Config, part: str) -> str:
@@ -46,6 +56,26 @@ def chosen_epochs(config: Config, records: list[EpochRecord]) -> dict[str, int]:
         if record.valid and (known is None or record.valid[select] > known.valid[select]):
             best[record.part] = record
     return {part: record.epoch for part, record in best.items()}
+
+
+def with_chosen_horizon(config: Config, valid: Interactions) -> Config:
+    """A configuration whose states predict as many events as suits what is asked of them.
+
+    Where a user's next event alone counts, states should predict that one; where the next ten
+    count, the next three measured best. So it is a third of the validation events per user who has
+    any, rounded, between 1 and 30.
+
+    Args:
+        config: The run; without ``loss.horizon=0`` it stays as it is.
+        valid: The validation events; without any, three events are predicted.
+    """
+    if config.loss.horizon:
+        return config
+    horizon = _USUAL_HORIZON
+    if len(valid):
+        per_user = len(valid) / len(np.unique(valid.user))
+        horizon = min(_LONGEST_HORIZON, max(1, round(per_user / 3)))
+    return config.updated({"loss": {"horizon": horizon}}, "")
 
 
 def parts_of(
@@ -81,6 +111,18 @@ def polarity_decay(setting: float, log: Interactions) -> float:
         return setting
     per_item = len(log) / max(1, len(np.unique(log.item)))
     return min(_MOST_DECAY, _DECAY_EVENTS / max(1.0, per_item))
+
+
+def chosen_dropout(setting: float, log: Interactions) -> float:
+    """The dropout of the sequence encoder; the more there is to learn from, the less it needs.
+
+    Args:
+        setting: ``sequence.dropout``; below 0, the dropout is chosen by the log.
+        log: The log that the encoder is trained on.
+    """
+    if setting >= 0:
+        return setting
+    return _DROPOUT if len(log) < _LARGE_LOG else _DROPOUT_OF_LARGE_LOGS
 
 
 class Part(ABC):
@@ -159,6 +201,8 @@ class _EncoderPart(Part):
         self._source = None
         if model.graph_encoder is not None:
             self._source = model.graph_source(events, log.num_items)
+        if model.sequence_encoder is not None:
+            model.sequence_encoder.set_dropout(chosen_dropout(config.sequence.dropout, log))
         self._decay = polarity_decay(config.loss.polarity_decay, log)
         self.learning_rate = options.learning_rate
         self.optimizer = torch.optim.AdamW(

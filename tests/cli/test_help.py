@@ -45,7 +45,7 @@ def test_one_command_has_them_all(command):
 @pytest.mark.parametrize("preset", ["emorec", "diff-gat"])
 def test_settings_are_shown_with_what_they_mean(preset, tmp_path):
     text = call(cli.main, "settings", preset).stdout
-    assert "horizon = " in text and "  # next events that each state predicts\n" in text
+    assert "horizon = " in text and "  # next events that each state predicts; 0: a third " in text
     assert "  # none | sage | gat | sum; none: no graph encoder; sum: one layer " in text
     (tmp_path / "config.toml").write_text(text, encoding="utf-8")
     assert load_config(file=tmp_path / "config.toml") == load_config(preset)
