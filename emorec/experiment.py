@@ -7,11 +7,12 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from tqdm import tqdm
 
@@ -32,6 +33,7 @@ from emorec.evaluation.top_k import (
     Evaluation,
     Scorer,
     SeenItems,
+    TopK,
     evaluate,
     excluded_items,
     recommend_top_k,
@@ -60,12 +62,17 @@ __all__ = [
     "data_card",
     "evaluate_scorer",
     "evaluate_polarity",
+    "evaluate_run",
+    "judge_update",
     "load_data",
     "prepare",
+    "prepare_update",
     "train_run",
     "write_results",
 ]
 
+BEFORE = "before the update"
+_START = "start"  # folder within that of an update: the model that training starts from
 _MANY_REPEATS = 0.1  # of the held-out rows; from here on lists without seen items miss the point
 
 
@@ -147,6 +154,29 @@ def prepare(
     return split, report
 
 
+def prepare_update(trained: EmoRec, events: Path, config: Config, folder: Path) -> Split:
+    """Adds new events to the log of a recommender, and writes what a killed run needs to resume.
+
+    Args:
+        trained: The recommender that training starts from; a copy is kept in the new folder.
+        events: File of the new events, with the columns of the log.
+        config: The run, with the model of the trained one.
+        folder: The run folder of the update.
+
+    Raises:
+        ValueError: If the events cannot be used, see `EmoRec.update`.
+    """
+    split = trained.split_with(events)
+    known = trained.titles_for(split.train.items)
+    with new_files(folder) as written:
+        save_config(written, config)
+        write_text(written / "versions.json", json.dumps(_versions(), indent=2))
+        save_split(written, split)
+        save_titles(written, known)
+    trained.save(folder / _START)
+    return split
+
+
 def train_run(
     config: Config,
     split: Split,
@@ -165,8 +195,10 @@ def train_run(
         on_epoch(records)
 
     with only_writer(folder):
+        start = EmoRec.load(folder / _START) if (folder / _START).is_dir() else None
         recommender = EmoRec(config=config).fit(
             split,
+            start=start,
             items=load_titles(folder, split.train.items),
             checkpoint=folder / CHECKPOINT,
             on_epoch=record,
@@ -234,6 +266,52 @@ def compare_runs(runs: Mapping[str, EmoRec], k: int, progress: bool = True) -> C
     timed = [name for name, run in runs.items() if run.config.sequence.request_time]
     notes = [*_note_of_request_time(timed), *_note_of_repeats(split, options.seen), *notes]
     return Comparison(results, evaluate_polarity(runs), settings, notes, timed)
+
+
+def evaluate_run(recommender: EmoRec, folder: Path, k: int, progress: bool = True) -> Comparison:
+    """Evaluates the recommender of a run folder beside baselines.
+
+    That of an update is also evaluated beside the one that it started from, see `judge_update`.
+    """
+    if (folder / _START).is_dir():
+        return judge_update(recommender, EmoRec.load(folder / _START), k, progress)
+    return compare_runs({recommender.config.preset: recommender}, k, progress)
+
+
+def judge_update(updated: EmoRec, before: EmoRec, k: int = 10, progress: bool = True) -> Comparison:
+    """Evaluates an update on the newest events, beside the recommender that it started from.
+
+    Both get all events before those, so what differs is what was learned: the lists of the earlier
+    one depend on them, but hold none of the new items. Baselines are fitted anew.
+
+    Args:
+        updated: What `EmoRec.update` returned, or the run of ``emorec-train --continue``.
+        before: The recommender that it started from.
+        k: Length of the lists.
+        progress: Whether to show progress bars.
+
+    Returns:
+        A row ``emorec`` (the preset's name) and a row "before the update", beside baselines.
+    """
+    name = updated.config.preset
+    comparison = compare_runs({name: updated}, k, progress)
+    split, seen = updated.split, updated.config.evaluation.seen
+    users = np.unique(split.test.user)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it does not know is what it is judged by
+        lists = before.recommend(
+            split.train.users.lookup(users),
+            k,
+            split.history,
+            allow_seen=seen == "include",
+            before_test=False,
+        )
+    place = pd.Series(np.arange(len(users)), split.train.users.lookup(users))
+    items = np.full((len(users), k), -1)
+    items[place[lists["user"]], lists["rank"] - 1] = split.train.items.indices(lists["item"])
+    topk = TopK(torch.from_numpy(items), torch.zeros(items.shape))
+    rows = {name: comparison.results[name], BEFORE: evaluate(topk, users, split.test, k)}
+    return replace(comparison, results=rows | comparison.results)
 
 
 def _note_of_request_time(names: list[str]) -> list[str]:

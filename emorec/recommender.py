@@ -18,7 +18,7 @@ from emorec.data.interactions import Interactions, k_core, require_choice
 from emorec.data.readers import read_interactions
 from emorec.data.requests import first_times, newest_time, requests_at
 from emorec.data.rules import NoRuleMatches
-from emorec.data.splits import Split, hold_out_validation
+from emorec.data.splits import Split, hold_out_validation, split_newest
 from emorec.data.tables import as_frame
 from emorec.data.titles import Titles, read_titles
 from emorec.data.vocabulary import Vocabulary
@@ -97,6 +97,7 @@ class EmoRec:
         checkpoint: Path | None = None,
         on_epoch: Callable[[list[EpochRecord]], None] = lambda records: None,
         progress: bool = True,
+        start: EmoRec | None = None,
     ) -> Self:
         """Trains the model on a log.
 
@@ -119,6 +120,8 @@ class EmoRec:
                 writes one of its own beside it.
             on_epoch: Called after each epoch with all records so far.
             progress: Whether to show a progress bar.
+            start: A fitted recommender of the same configuration, whose parameters training starts
+                from; see `update`.
 
         Warns:
             UserWarning: If there is no validation data, rows are left out (without a rating,
@@ -158,10 +161,88 @@ class EmoRec:
             only_writer(checkpoint.parent) if checkpoint else nullcontext(),
             threads(config.training.threads),
         ):
-            self.records = fit_model(model, config, data, checkpoint, on_epoch, progress)
+            self.records = fit_model(
+                model,
+                config,
+                data,
+                checkpoint,
+                on_epoch,
+                progress,
+                None if start is None else start._start_of(data.train),
+            )
         self._model, self._split, self._titles = model.eval(), data, titles
         self._was_given_test = len(data.test) > 0
         return self
+
+    def update(
+        self,
+        events: Any,
+        *,
+        items: Any = None,
+        progress: bool = True,
+    ) -> EmoRec:
+        """Learns on from new events, users and items, without starting anew.
+
+        The newest fifth of each user's new events (with ``split.method=time`` of all new events) is
+        the test split of the new recommender, and the fifth before it is the validation split. All
+        others, with the whole log so far, are learned from.
+        Training starts from this recommender's parameters; those of a new item are means over the
+        items that it is similar to. An epoch counts only if it is better on validation than no
+        training. Then training continues with the validation split, as in `fit`.
+
+        This recommender stays as it is, so that both can be judged by the test split before one
+        replaces the other: see `judge_update` in `emorec.experiment`.
+
+        Args:
+            events: New events, in any form that `fit` takes except a split, with the same columns.
+            items: Titles of the items, as in `fit`; None: those of this recommender.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            The new recommender.
+
+        Raises:
+            ValueError: If there are no new events, or too few to judge a model by.
+            NotFittedError: Before `fit`.
+        """
+        split = self.split_with(events)
+        new = EmoRec(config=self.config_of_update())
+        known = self._titles if items is None else items
+        new.fit(split, items=known, progress=progress, start=self)
+        new._was_given_test = self._was_given_test
+        return new
+
+    def titles_for(self, items: Vocabulary) -> Titles | None:
+        """The titles that are known of other items; None if there are no titles."""
+        return None if self._titles is None else Titles(self._titles.of(items.ids), items)
+
+    def split_with(self, events: Any) -> Split:
+        """The log with new events, of which the newest are held out; see `update`.
+
+        Raises:
+            ValueError: If there are no new events, or too few to judge a model by.
+        """
+        later = self._later(events)
+        log = self.split.log
+        both = log if later is None else log.followed_by(later, new_items=True)
+        if len(both) == len(log):
+            raise ValueError(
+                "there are no new events: the log of the model has all that were given"
+            )
+        return split_newest(both, len(both) - len(log), self.config.split.method)
+
+    def config_of_update(self) -> Config:
+        """The configuration with what this recommender's validation split chose."""
+        from emorec.training.parts import with_chosen_horizon
+
+        return with_chosen_horizon(self.config, self.split.valid_targets)
+
+    def _start_of(self, log: Interactions) -> Callable[[Recommender], None]:
+        """Initialises a model of a log with this recommender's parameters."""
+        from emorec.training.warm_start import start_from_model
+
+        known = self.split.train
+        return lambda model: start_from_model(model, self.model, log, known.users, known.items)
 
     @property
     def model(self) -> Recommender:

@@ -59,8 +59,15 @@ def test_the_quick_start_runs(tmp_path: Path):
 
 def test_the_code_of_the_usage_page_runs(tmp_path: Path, monkeypatch):
     config = small_config("training.epochs=1", preset="emorec")
-    EmoRec(config=config).fit(load_dataset("synthetic"), progress=False).save(tmp_path / "my-run")
+    log = load_dataset("synthetic")
+    EmoRec(config=config).fit(log, progress=False).save(tmp_path / "my-run")
     monkeypatch.chdir(tmp_path)
+    rows = [
+        f"user-{user:04},{log.items.ids[item]},5,{2_000_000_000 + item}"
+        for user in range(1, 6)
+        for item in range(6)
+    ]
+    (tmp_path / "today.csv").write_text("\n".join(["user_id,item_id,rating,timestamp", *rows]))
     found: dict = {}
     for snippet in python_of(ROOT / "docs" / "usage.md"):
         exec(snippet, found)

@@ -5,15 +5,24 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from emorec.cli.common import RUN, print_results, quick_imports, ready_machine, user_errors
+from emorec.cli.common import (
+    RUN,
+    print_results,
+    quick_imports,
+    ready_machine,
+    user_errors,
+)
 from emorec.config import Config, load_config, parse_setting, preset_names
 from emorec.data.registry import DATASETS
 from emorec.storage.folders import is_unused, only_writer
+from emorec.texts import count
 
 if TYPE_CHECKING:
     from emorec.data.splits import Split
@@ -87,6 +96,18 @@ __all__ = ["train"]
     metavar="RUN",
     help="Resume a run that was stopped, with its own settings.",
 )
+@click.option(
+    "--continue",
+    "trained",
+    type=RUN,
+    metavar="RUN",
+    help="Learn on from this run with the events of --events, in a run folder of its own.",
+)
+@click.option(
+    "--events",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File of new events for --continue, with the columns of the run's log.",
+)
 @click.option("--quiet", is_flag=True, help="Show no progress bars.")
 @click.version_option(package_name="emorec")
 @user_errors
@@ -98,6 +119,8 @@ def train(
     settings: tuple[str, ...],
     run_dir: Path | None,
     resume: Path | None,
+    trained: Path | None,
+    events: Path | None,
     quiet: bool,
     **flags: Any,
 ) -> None:
@@ -112,9 +135,21 @@ def train(
       emorec-train --dataset ml-1m --preset diff-gat-thp-polarity
       emorec-train --dataset ratings.csv --set data.user_column=userId
       emorec-train --resume runs/ml-1m-emorec-20260102-030405
+      emorec-train --continue runs/ml-1m-emorec-20260102-030405 --events today.csv
     """  # noqa: D301 (click's mark for text that is not to be wrapped)
     progress = not quiet and sys.stderr.isatty()
     flags = {name: value for name, value in flags.items() if value is not None}
+    if (trained is None) != (events is None):
+        raise click.UsageError("--continue RUN and --events FILE need each other")
+    if trained is not None and events is not None:
+        others = preset, dataset, data_dir, settings, config_file, resume
+        if any(others) or set(flags) - {"epochs", "threads", "device"}:
+            raise click.UsageError(
+                "--continue uses the run's own settings; only --events, --run-dir, --epochs, "
+                "--threads and --device may be given with it"
+            )
+        _continue(trained, events, run_dir, flags, progress)
+        return
     if resume is not None:
         others = preset, dataset, data_dir, settings, config_file, run_dir
         if any(others) or set(flags) - {"epochs", "threads", "device"}:
@@ -146,6 +181,14 @@ def train(
         config = config.updated({"data": {"dataset": dataset}}, "--dataset")
     config = _with_options(config, flags, settings)
     ready_machine(config)
+    with _run_folder(config, run_dir) as folder:
+        split = _prepared(config, folder, data_dir, progress)
+        _train_or_stop(config, split, folder, progress)
+
+
+@contextmanager
+def _run_folder(config: Config, run_dir: Path | None) -> Iterator[Path]:
+    """The folder of a new run, with this process as its only writer."""
     folder = run_dir or _new_folder(config)
     try:
         with only_writer(folder):
@@ -155,11 +198,34 @@ def train(
                     f"{folder} exists and is not empty; choose another --run-dir"
                     + (f", or use --resume {folder}" if can_resume else "")
                 )
-            split = _prepared(config, folder, data_dir, progress)
-            _train_or_stop(config, split, folder, progress)
+            yield folder
     finally:
         if run_dir is None and not any(folder.iterdir()):
             folder.rmdir()  # there is nothing to resume
+
+
+def _continue(
+    trained: Path, events: Path, run_dir: Path | None, flags: dict[str, Any], progress: bool
+) -> None:
+    """Learns on from a run, in a run folder of its own."""
+    with quick_imports():
+        from emorec.experiment import prepare_update
+        from emorec.recommender import EmoRec
+
+    before = EmoRec.load(trained)
+    config = _with_options(before.config_of_update(), flags)
+    ready_machine(config)
+    with _run_folder(config, run_dir) as folder:
+        split, known = prepare_update(before, events, config, folder), before.split.log
+        cold = f"; {split.dropped:,} more have no other event of their user or item"
+        click.echo(
+            f"{trained} has {count(len(known), 'event')}, the new run {len(split.log):,}: "
+            f"{split.train.num_users - known.num_users:,} users and "
+            f"{split.train.num_items - known.num_items:,} items are new. Of the new events "
+            f"{len(split.valid):,} are the validation split and the newest {len(split.test):,} "
+            f"the test split{cold if split.dropped else ''}.\n"
+        )
+        _train_or_stop(config, split, folder, progress)
 
 
 def _train_or_stop(config: Config, split: Split, folder: Path, progress: bool) -> None:
@@ -185,7 +251,7 @@ def _train_or_stop(config: Config, split: Split, folder: Path, progress: bool) -
 
 
 def _train_and_evaluate(config: Config, split: Split, folder: Path, progress: bool) -> None:
-    from emorec.experiment import compare_runs, train_run, write_results
+    from emorec.experiment import evaluate_run, train_run, write_results
 
     started = time.perf_counter()
     recommender = train_run(config, split, folder, _print_epoch, progress)
@@ -198,7 +264,7 @@ def _train_and_evaluate(config: Config, split: Split, folder: Path, progress: bo
         )
     click.echo("\nTest split, evaluated once:")
     k = config.evaluation.k
-    comparison = compare_runs({config.preset: recommender}, k, progress)
+    comparison = evaluate_run(recommender, folder, k, progress)
     write_results(folder, config, split, comparison, recommender.records)
     print_results(comparison, k)
     user = shlex.quote(str(split.train.users.ids[0]))

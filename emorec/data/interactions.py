@@ -128,16 +128,19 @@ class Interactions:
             time=np.concatenate([log.time for log in logs]),
         )
 
-    def followed_by(self, later: Interactions, new_users: bool = True) -> Interactions:
+    def followed_by(
+        self, later: Interactions, new_users: bool = True, new_items: bool = False
+    ) -> Interactions:
         """This log, then the rows of another one that it does not have, by external ids.
 
-        Rows of items that are not in the vocabulary are left out. Users that are not get the next
-        indices; the indices of all others stay. Times take the finer unit of the two, so that none
-        loses its order. In a log without times the later rows come last, oldest first.
+        New users and items get the next indices; the indices of all others stay. Times take the
+        finer unit of the two, so that none loses its order. In a log without times the later rows
+        come last, oldest first.
 
         Args:
             later: The other log, in any order and unit of time.
-            new_users: False: leave rows of users out that are not in the vocabulary, too.
+            new_users: False: leave rows of users out that are not in the vocabulary.
+            new_items: False: leave rows of items out that are not in the vocabulary.
 
         Raises:
             ValueError: If this log has times and the other one has none, or times do not fit the
@@ -146,18 +149,12 @@ class Interactions:
         own, later = _in_one_unit(self, later)
         user = own.users.indices(later.users.ids)[later.user]
         item = own.items.indices(later.items.ids)[later.item]
-        users, is_kept = own.users, item >= 0
-        if new_users:
-            is_new = is_kept & (user < 0)
-            strangers, place = np.unique(later.user[is_new], return_inverse=True)
-            users = Vocabulary([*users.ids, *later.users.lookup(strangers)])
-            user[is_new] = own.num_users + place
-        is_kept &= user >= 0
-        own = replace(own, users=users)
-        user, item, feedback, time = (
-            column[is_kept] for column in (user, item, later.feedback, later.time)
-        )
-        added = Interactions(user, item, feedback, time, users, own.items, own.time_unit)
+        is_kept = ((user >= 0) | new_users) & ((item >= 0) | new_items)
+        later, user, item = later.select(is_kept), user[is_kept], item[is_kept]
+        users, user = _extended(own.users, user, later.users, later.user)
+        items, item = _extended(own.items, item, later.items, later.item)
+        own = replace(own, users=users, items=items)
+        added = Interactions(user, item, later.feedback, later.time, users, items, own.time_unit)
         same_users = own.of_users(added.user)  # no other row can be one of the added ones
         both = same_users.joined_with(added)
         rows = pd.DataFrame({name: getattr(both, name) for name in _COLUMNS})
@@ -206,6 +203,25 @@ class Interactions:
         return (
             f"Interactions({len(self):,} rows, {self.num_users:,} users, {self.num_items:,} items)"
         )
+
+
+def _extended(
+    known: Vocabulary, index: np.ndarray, others: Vocabulary, rows: np.ndarray
+) -> tuple[Vocabulary, np.ndarray]:
+    """A vocabulary with the ids that it lacks, and the indices of rows in it.
+
+    Args:
+        known: The vocabulary.
+        index: The index of each row in it, below 0 where it lacks the id.
+        others: The vocabulary of the rows.
+        rows: The index of each row in that one.
+    """
+    is_new = index < 0
+    if not is_new.any():
+        return known, index
+    strangers, place = np.unique(rows[is_new], return_inverse=True)
+    index[is_new] = len(known) + place
+    return Vocabulary([*known.ids, *others.lookup(strangers)]), index
 
 
 def _in_one_unit(log: Interactions, later: Interactions) -> tuple[Interactions, Interactions]:

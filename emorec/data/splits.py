@@ -10,6 +10,7 @@ import numpy as np
 
 from emorec.data.interactions import TICKS_PER_DAY, Interactions
 from emorec.data.split_report import SplitMethod, SplitReport
+from emorec.texts import count
 
 __all__ = [
     "Split",
@@ -19,6 +20,7 @@ __all__ = [
     "is_repeat",
     "last_n_per_user",
     "split_interactions",
+    "split_newest",
 ]
 
 
@@ -154,6 +156,53 @@ def hold_out_validation(
     log = log.reindexed()
     nothing = log.select(np.zeros(len(log), dtype=bool))
     return Split(log.select(~in_valid), log.select(in_valid), nothing)
+
+
+def split_newest(
+    log: Interactions, num_new: int, method: SplitMethod = "leave_last_out", share: float = 0.2
+) -> Split:
+    """Holds out the newest of the events that were added to a log.
+
+    Events that an earlier model has learned from are all in the train split: as targets they would
+    flatter it.
+
+    Args:
+        log: The log, ``N`` rows.
+        num_new: Number of its last rows that were added.
+        method: "time": the newest of all added rows are held out; else the newest of each user.
+        share: Share of the added rows that is the test split, and share of them that is the
+            validation split; the newest, and those before. Rows of equal time keep their order.
+
+    Returns:
+        The split.
+
+    Raises:
+        ValueError: If ``share`` is not above 0 and at most 1/2, or no added row is left for the
+            test split whose user and item occur before.
+    """
+    if not 0 < share <= 0.5:
+        raise ValueError(f"share must be above 0 and at most 0.5, got {share}")
+    added = np.arange(len(log) - num_new, len(log))
+    group = np.zeros(num_new, dtype=np.int64) if method == "time" else log.user[added]
+    order = np.lexsort((log.time[added], group))
+    added, group = added[order], group[order]
+    counts = np.bincount(group)
+    place_from_end = np.cumsum(counts)[group] - np.arange(num_new)  # 1 = newest
+    size = np.round(share * counts)[group]
+    in_test, in_valid = np.zeros((2, len(log)), dtype=bool)
+    in_test[added] = place_from_end <= size
+    in_valid[added] = (place_from_end > size) & (place_from_end <= 2 * size)
+    past, future = log.select(~in_test), log.select(in_test)
+    warm = _is_warm(future, past)
+    if not warm.any():
+        why = "no user has three of them"
+        if len(future):
+            why = f"none of the newest {len(future):,} has a user and an item that occur before"
+        raise ValueError(f"{count(num_new, 'new event')} cannot judge a model: {why}")
+    history = past.reindexed()
+    test = _in_vocabularies(future.select(warm), past, history)
+    is_valid = in_valid[~in_test]
+    return Split(history.select(~is_valid), history.select(is_valid), test, int((~warm).sum()))
 
 
 def how_tests_differ(one: Split, other: Split) -> str:

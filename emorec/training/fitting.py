@@ -25,6 +25,7 @@ def fit_model(
     checkpoint: Path | None = None,
     on_epoch: Callable[[list[EpochRecord]], None] = lambda records: None,
     progress: bool = True,
+    start: Callable[[Recommender], None] | None = None,
 ) -> list[EpochRecord]:
     """Trains a model in place on a split's train events and, with ``training.refit``, again.
 
@@ -40,6 +41,7 @@ def fit_model(
             writes one of its own beside it.
         on_epoch: Called after each epoch with all records so far.
         progress: Whether to show a progress bar.
+        start: Initialises the model; see `emorec.training.loop.train`.
 
     Returns:
         A record per epoch.
@@ -50,7 +52,7 @@ def fit_model(
     """
     valid = split.valid_targets
     config = with_chosen_horizon(config, valid)
-    records = train(model, config, split.train, valid, checkpoint, on_epoch, progress)
+    records = train(model, config, split.train, valid, checkpoint, on_epoch, progress, start=start)
     if not config.training.refit or not len(valid):
         return records
     chosen = chosen_epochs(config, records)

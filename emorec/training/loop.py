@@ -47,6 +47,7 @@ def train(
     on_epoch: Callable[[list[EpochRecord]], None] = lambda records: None,
     progress: bool = True,
     again: Mapping[str, int] | None = None,
+    start: Callable[[Recommender], None] | None = None,
 ) -> list[EpochRecord]:
     """Trains a model in place and leaves each part at its best epoch on validation.
 
@@ -67,6 +68,9 @@ def train(
         progress: Whether to show a progress bar.
         again: For a model that is trained already: the number of epochs of each part. The learning
             rate falls to 0 over them, in a straight line.
+        start: Initialises the model with parameters that are trained already, of which the first
+            epoch has to be better on validation; None: as the configuration says, see
+            `start_from_log`.
 
     Returns:
         A record per epoch.
@@ -78,7 +82,11 @@ def train(
     keep_freed_memory()
     config = with_chosen_horizon(config, valid)
     model.to(config.training.device)
-    if again is None:
+    started = ""
+    if again is None and start is not None:
+        start(model)
+        started = _digest(model)
+    elif again is None:
         start_from_log(model, fit, config.model.start == "log")
     count(model, fit, progress)
     events = EventSequences.build(fit)
@@ -96,9 +104,10 @@ def train(
             config,
             part,
             validation,
-            identity=_identity(config, part.name, fit, valid, again),
+            identity=_identity(config, part.name, fit, valid, again) + started,
             checkpoint=file,
             epochs=most_epochs(config, valid) if again is None else again[part.name],
+            is_trained=bool(started),
             anneal=again is not None,
             progress=progress,
         )
@@ -127,6 +136,8 @@ class _Loop:
         identity: What is trained, on what; a checkpoint must have the same.
         checkpoint: File to write after each epoch, and to resume from if it exists.
         epochs: At most.
+        is_trained: Whether the model is trained before the first epoch, which then has to be better
+            than none.
         anneal: Whether the learning rate falls to 0.
         progress: Whether to show progress bars.
     """
@@ -138,6 +149,7 @@ class _Loop:
     identity: str
     checkpoint: Path | None
     epochs: int
+    is_trained: bool
     anneal: bool
     progress: bool
 
@@ -149,6 +161,8 @@ class _Loop:
         state = Progress.fresh(model, self.identity)
         if checkpoint is not None and checkpoint.exists():
             state = Progress.load(checkpoint, model, self.identity, part.optimizer, part.average)
+        elif self.is_trained and self.validation:
+            state.best_score = self.validation()[selected_score(self.config, part.name)]
         if state.epoch > self.epochs:
             warnings.warn(
                 f"{checkpoint} has {state.epoch} epochs, more than training.epochs "
@@ -221,6 +235,15 @@ class _Loop:
         if part.average is not None:
             part.average.update()
         return loss.item()
+
+
+def _digest(model: Recommender) -> str:
+    """A digest of a model's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _identity(

@@ -144,6 +144,12 @@ class TestFollowedBy:
         assert both.users == self.LOG.users
         assert both.time.tolist() == [10, 20, 30, 50]
 
+    def test_new_items_come_last_on_request(self) -> None:
+        both = self.followed_by((9, "z", 0, 40), (4, "y", 0, 40), (4, "b", 0, 50), new_items=True)
+        assert both.items.ids == ["a", "b", "z", "y"]
+        assert both.items.lookup(both.item) == ["a", "b", "a", "z", "y", "b"]
+        assert both.users.lookup(both.user) == [7, 7, 4, 9, 4, 4]
+
     def test_unknown_users_are_left_out_on_request(self) -> None:
         both = self.followed_by((9, "a", 0, 40), (4, "b", 0, 50), new_users=False)
         assert both.users == self.LOG.users

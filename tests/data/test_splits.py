@@ -17,6 +17,7 @@ from emorec.data.splits import (
     how_tests_differ,
     last_n_per_user,
     split_interactions,
+    split_newest,
 )
 
 EP, IP, IN, EN = Feedback
@@ -481,3 +482,49 @@ class TestRandom:
     def test_validation_alone(self) -> None:
         split = hold_out_validation(self.LOG, "random", quantile=0.9)
         assert (len(split.train), len(split.valid), len(split.test)) == (540, 60, 0)
+
+
+class TestNewest:
+    """User 0 has old events and five new ones, user 1 old ones alone, user 2 new ones alone."""
+
+    LOG = Interactions.from_columns(
+        [0, 0, 1, 1, 0, 2, 0, 2, 0, 2, 0, 2, 0, 2],
+        [0, 1, 0, 1, 2, 0, 3, 1, 4, 2, 1, 3, 0, 4],
+        [0] * 14,
+        [9, 8, 7, 6, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19],
+    )
+
+    def test_the_newest_of_each_user_are_held_out(self) -> None:
+        split = split_newest(self.LOG, 10)
+        assert sorted(split.test.time.tolist()) == [18, 19]
+        assert sorted(split.valid.time.tolist()) == [16, 17]
+        assert sorted(split.train.time.tolist()) == [6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
+        assert split.dropped == 0
+
+    def test_by_time_the_newest_of_all(self) -> None:
+        late = Interactions(
+            *(self.LOG.user, self.LOG.item, self.LOG.feedback),
+            np.where(self.LOG.user == 2, self.LOG.time + 100, self.LOG.time),
+            self.LOG.users,
+            self.LOG.items,
+        )
+        split = split_newest(late, 10, "time")
+        assert sorted(split.test.time.tolist()) == [117, 119]
+        assert sorted(split.valid.time.tolist()) == [113, 115]
+        assert split.test.users.lookup(split.test.user) == [2, 2]
+
+    def test_old_events_are_never_held_out(self) -> None:
+        split = split_newest(self.LOG, 10, share=0.5)
+        assert split.test.time.min() > 9 and split.valid.time.min() > 9
+        assert len(split.train) == 4 + 2  # rounded: 2 and 2 of five
+
+    def test_events_of_an_item_without_others_are_dropped(self) -> None:
+        log = Interactions.from_columns([0] * 8, [0, 1, 0, 1, 0, 1, 0, 9], [0] * 8, range(8))
+        with pytest.raises(ValueError, match="none of the newest 1 has a user and an item"):
+            split_newest(log, 5)
+
+    def test_too_few_new_events(self) -> None:
+        with pytest.raises(ValueError, match="2 new events cannot judge a model: no user has"):
+            split_newest(self.LOG, 2)
+        with pytest.raises(ValueError, match="share must be above 0 and at most 0.5, got 0.6"):
+            split_newest(self.LOG, 2, share=0.6)
