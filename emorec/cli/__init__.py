@@ -16,9 +16,10 @@ from emorec.cli.explaining import explain
 from emorec.cli.recommending import recommend
 from emorec.cli.scoring import score
 from emorec.cli.training import train
+from emorec.cli.tuning import tune
 from emorec.config import load_config, preset_names
 
-__all__ = ["data", "evaluate", "main", "recommend", "score", "similar", "train"]
+__all__ = ["data", "evaluate", "main", "recommend", "score", "similar", "train", "tune"]
 
 
 @click.group()
@@ -51,5 +52,5 @@ def settings(preset: str) -> None:
     click.echo(load_config(preset).to_toml(), nl=False)
 
 
-for _each in (train, evaluate, recommend, score, similar, explain, data):
+for _each in (train, evaluate, recommend, score, similar, explain, tune, data):
     main.add_command(_each)
