@@ -50,9 +50,8 @@ class SequenceBatch:
     @property
     def row(self) -> Tensor:
         """Sequence of each token, int64 ``[T]``."""
-        return torch.repeat_interleave(
-            torch.arange(len(self.user), device=self.user.device), self.lengths
-        )
+        rows = torch.arange(len(self.user), device=self.user.device)
+        return torch.repeat_interleave(rows, self.lengths, output_size=self.item.shape[0])
 
     @property
     def last(self) -> Tensor:

@@ -39,9 +39,10 @@ from emorec.data.sequences import EventSequences, SequenceBatch
 from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity
 
-__all__ = ["ModelScorer", "Terms", "UserStates"]
+__all__ = ["DISLIKE", "ModelScorer", "Terms", "UserStates"]
 
-_DISLIKE = 1.5  # what a new dislike takes off the items near to it, from aversion 1 on
+DISLIKE = 1.5
+"""What a new dislike takes off the items near to it, from aversion 1 on."""
 
 
 class Terms(NamedTuple):
@@ -128,13 +129,11 @@ class ModelScorer:
                 paths = (model.feedback_paths.ranking_weight * scores).cpu()
                 if aversion:
                     near = model.feedback_paths.dislikes(graph).cpu()
-                    dislikes = -_DISLIKE * min(aversion, 1.0) * near
+                    dislikes = -DISLIKE * min(aversion, 1.0) * near
         if model.item_embedding is None:
             return Terms(None, summed, paths, None, dislikes)
         states = self._states(users, self._sequences(users))
-        state, liked = states.next, None
-        if aversion:
-            state = torch.lerp(states.next, states.before_dislikes, min(aversion, 1.0))
+        state, liked = self._mixed(states), None
         if aversion and isinstance(model.polarity, ItemPolarity) and states.taste is not None:
             liked = (aversion * model.polarity.log_probability(states.taste)).cpu()
         return Terms(model.all_scores(state).cpu(), summed, paths, liked, dislikes)
@@ -147,6 +146,15 @@ class ModelScorer:
         after the last event then.
         """
         return self._states(users, self._sequences(users))
+
+    @torch.inference_mode()
+    def next_state(self, users: Tensor) -> Tensor:
+        """The state ``s`` of the ranking, ``[B, D]``; the model must have an encoder."""
+        return self._mixed(self._states(users, self._sequences(users)))
+
+    def _mixed(self, states: UserStates) -> Tensor:
+        share = min(self._model.aversion, 1.0)
+        return torch.lerp(states.next, states.before_dislikes, share) if share else states.next
 
     @torch.inference_mode()
     def graph_scores(self, users: Tensor) -> Tensor | None:

@@ -13,13 +13,16 @@ from torch import Tensor, nn
 from emorec.data.feedback import Feedback
 from emorec.data.graph import FeedbackGraph
 
-__all__ = ["NUM_NEAR", "FeedbackPaths"]
+__all__ = ["DISLIKE_DECAY", "MOST_NEWER", "NUM_NEAR", "FeedbackPaths"]
 
 NUM_NEAR = 20
 """Items near to a disliked one: the item itself and the nineteen that are most similar to it."""
 
-_DISLIKE_DECAY = 25.0
-_MOST_NEWER = 125  # exp(-125 / 25) is less than one part in a hundred
+DISLIKE_DECAY = 25.0
+"""Number of newer events after which a dislike has 1/e of its effect."""
+
+MOST_NEWER = 125
+"""From so many newer events on a dislike has no effect; exp(-125 / 25) is below 1/100."""
 
 
 class FeedbackPaths(nn.Module):
@@ -109,10 +112,10 @@ class FeedbackPaths(nn.Module):
         near = self.similarity.new_zeros(len(graph.users) * len(self.item))
         if _has_kinds(graph):
             kind, owner = _of_events(graph)
-            counts = (kind == Feedback.EXPLICIT_NEGATIVE) & (graph.num_newer < _MOST_NEWER)
+            counts = (kind == Feedback.EXPLICIT_NEGATIVE) & (graph.num_newer < MOST_NEWER)
             items = self.nearest(graph.events.item[counts].long())
             cell = owner[counts, None] * len(self.item) + items
-            weight = torch.exp(-graph.num_newer[counts, None] / _DISLIKE_DECAY)
+            weight = torch.exp(-graph.num_newer[counts, None] / DISLIKE_DECAY)
             weight = weight.expand_as(cell).to(near.dtype)
             near.scatter_reduce_(0, cell.flatten(), weight.flatten(), "amax")
         return near.view(-1, len(self.item))

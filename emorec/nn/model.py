@@ -106,7 +106,7 @@ class Recommender(nn.Module):
         self.aversion = aversion
         self.feedback_sum = feedback_sum
         self.feedback_paths = feedback_paths
-        self._feedback_nodes = feedback_nodes
+        self.feedback_nodes = feedback_nodes
 
     @property
     def item_vectors(self) -> Tensor:
@@ -139,7 +139,7 @@ class Recommender(nn.Module):
             The states after each token.
         """
         items = self.item_vectors
-        state = items.new_zeros(len(batch.item), items.shape[1])
+        state = items.new_zeros(batch.item.shape[0], items.shape[1])
         if self.sequence_encoder is not None:
             state = state + self.sequence_encoder(batch, items)
         vector = self.graph_vector(batch, graph, user_node)
@@ -188,4 +188,4 @@ class Recommender(nn.Module):
             return GraphSource(events, num_items, feedback_nodes, encoder.needs_full_graph)
         if self.feedback_sum is None and self.feedback_paths is None:
             return None
-        return GraphSource(events, num_items, self._feedback_nodes, full=False)
+        return GraphSource(events, num_items, self.feedback_nodes, full=False)

@@ -204,10 +204,10 @@ class HawkesLayer(nn.Module):
         return x + self.feed_forward(x)
 
     def _attend(self, x: Tensor, batch: SequenceBatch) -> Tensor:
-        value = F.elu(self.value(x)).view(len(x), self.num_heads, -1)
+        value = F.elu(self.value(x)).view(x.shape[0], self.num_heads, -1)
         query, key = x, None
         if self.query_key is not None:
-            query, key = self.query_key(x).view(len(x), 2, self.num_heads, -1).unbind(1)
+            query, key = self.query_key(x).view(x.shape[0], 2, self.num_heads, -1).unbind(1)
         elif self.log_temperature is not None:
             # Q and K share the temperature, so the op still sees Q = K.
             query = x * torch.exp(0.5 * self.log_temperature)

@@ -105,7 +105,8 @@ def hawkes_attention(
         RuntimeError: If ``backend="fused"`` is requested but not available.
     """
     inputs = query, key, value, time, position, cu_seqlens, decay_rate
-    check_arguments(*inputs, window=window, decay=decay, dropout=dropout)
+    if not torch.compiler.is_exporting():  # where values are not known
+        check_arguments(*inputs, window=window, decay=decay, dropout=dropout)
     fused = runs_fused(backend, value.device.type, _unsupported(query, value))
     run = _hawkes_attention_fused if fused else hawkes_attention_ref
     return run(
@@ -301,9 +302,12 @@ def hawkes_attention_ref(
     """Plain PyTorch twin of `hawkes_attention`, on padded arrays ``[B, H, L, L]``."""
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     lengths = cu_seqlens.diff().long()
-    num_rows, length = len(lengths), int(lengths.max()) if len(lengths) else 0
-    row = torch.repeat_interleave(torch.arange(num_rows, device=lengths.device), lengths)
-    place = torch.arange(len(value), device=lengths.device) - cu_seqlens.long()[row]
+    num_rows = lengths.shape[0]
+    # The length of a single sequence is that of the input, for torch.export as well.
+    length = value.shape[0] if num_rows == 1 else int(lengths.max()) if num_rows else 0
+    rows = torch.arange(num_rows, device=lengths.device)
+    row = torch.repeat_interleave(rows, lengths, output_size=value.shape[0])
+    place = torch.arange(value.shape[0], device=lengths.device) - cu_seqlens.long()[row]
     slot = row * length + place  # [T], where each packed token lives in a padded array
 
     def padded(packed: Tensor) -> Tensor:
