@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import platform
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-import torch
+import pandas as pd
 from tqdm import tqdm
 
 from emorec.baselines import ItemPrior
@@ -26,12 +23,15 @@ from emorec.data.splits import Split, how_tests_differ, is_repeat, split_interac
 from emorec.data.tables import Table
 from emorec.data.titles import Titles, read_titles
 from emorec.data.vocabulary import Vocabulary
-from emorec.evaluation.predictions import evaluate_predictions
+from emorec.evaluation.calibration import reliability
+from emorec.evaluation.popularity import popularity_of_lists
+from emorec.evaluation.predictions import HeldOutPredictions, predict_held_out
 from emorec.evaluation.scores import users_at_a_time
 from emorec.evaluation.top_k import (
     Evaluation,
     Scorer,
     SeenItems,
+    TopK,
     evaluate,
     excluded_items,
     recommend_top_k,
@@ -39,7 +39,6 @@ from emorec.evaluation.top_k import (
 from emorec.memory import peak_memory_gib
 from emorec.nn.polarity import ItemPolarity
 from emorec.recommender import EmoRec
-from emorec.reports.report import write_report
 from emorec.run_folder import (
     CHECKPOINT,
     load_titles,
@@ -48,16 +47,15 @@ from emorec.run_folder import (
     save_split,
     save_titles,
 )
+from emorec.run_report import versions, write_run_report
 from emorec.storage.files import to_json, write_text
 from emorec.storage.folders import only_writer
 from emorec.suggestions import suggestion
 from emorec.training.checkpoint import EpochRecord
-from emorec.training.parts import selected_score
 
 __all__ = [
     "Comparison",
     "compare_runs",
-    "data_card",
     "evaluate_scorer",
     "evaluate_polarity",
     "load_data",
@@ -75,11 +73,15 @@ class Comparison:
 
     Attributes:
         results: Evaluations by name of run or baseline.
-        predictions: What `evaluate_polarity` returns.
+        predictions: What `evaluate_polarity` returns, by name.
         settings: Those of the baselines, by name.
         notes: Remarks on the results, one line each.
         request_time: Names of the runs whose lists depend on the time of each user's first held-out
             event; all others do not.
+        lists: Of the runs, by name: those of the users of the test split, in order.
+        popularity: What `popularity_of_lists` returns, by name of run or baseline, and of the
+            held-out events.
+        calibration: What `reliability` returns of the predicted polarities, by name.
     """
 
     results: dict[str, Evaluation]
@@ -87,6 +89,9 @@ class Comparison:
     settings: dict[str, dict[str, float]]
     notes: list[str]
     request_time: list[str]
+    lists: dict[str, TopK]
+    popularity: dict[str, dict[str, float]]
+    calibration: dict[str, pd.DataFrame]
 
 
 def load_data(
@@ -141,7 +146,7 @@ def prepare(
     titles = _titles_of(config.data, data_dir, split.train.items)
     with new_files(folder) as written:
         save_config(written, config)
-        write_text(written / "versions.json", json.dumps(_versions(), indent=2))
+        write_text(written / "versions.json", json.dumps(versions(), indent=2))
         save_split(written, split)
         save_titles(written, titles)
     return split, report
@@ -190,11 +195,16 @@ def evaluate_scorer(
     seen: SeenItems = "exclude",
 ) -> Evaluation:
     """Evaluates the lists of a scorer that was fitted to the events before the test split."""
-    users = np.unique(split.test.user)
-    topk = recommend_top_k(
-        scorer, users, excluded_items(split.history, seen), k, chunk_size=batch_size
-    )
-    return evaluate(topk, users, split.test, k)
+    topk = _test_lists(scorer, split, k, batch_size, seen)
+    return evaluate(topk, np.unique(split.test.user), split.test, k)
+
+
+def _test_lists(
+    scorer: Scorer, split: Split, k: int, batch_size: int | None, seen: SeenItems
+) -> TopK:
+    """The lists of the users of the test split, in order."""
+    users, excluded = np.unique(split.test.user), excluded_items(split.history, seen)
+    return recommend_top_k(scorer, users, excluded, k, chunk_size=batch_size)
 
 
 def compare_runs(runs: Mapping[str, EmoRec], k: int, progress: bool = True) -> Comparison:
@@ -215,6 +225,9 @@ def compare_runs(runs: Mapping[str, EmoRec], k: int, progress: bool = True) -> C
     first = next(iter(runs.values()))
     split, options = first.split, first.config.evaluation
     results, settings, notes = {}, {}, []
+    lists, popularity = {}, {}
+    users = np.unique(split.test.user)
+    counts = np.bincount(split.history.item, minlength=split.history.num_items)
     names = names_for(split.train.num_items)
     steps = len(runs) + len(names)
     size = users_at_a_time(split.train.num_items)
@@ -222,18 +235,32 @@ def compare_runs(runs: Mapping[str, EmoRec], k: int, progress: bool = True) -> C
         total=steps, desc="evaluation", unit="model", leave=False, disable=not progress
     ) as bar:
         for name, run in runs.items():
-            results[name] = evaluate_scorer(run.scorer(), split, k, size, options.seen)
+            lists[name] = topk = _test_lists(run.scorer(), split, k, size, options.seen)
+            results[name] = evaluate(topk, users, split.test, k)
+            popularity[name] = popularity_of_lists(topk.items.numpy(), counts)
             bar.update()
         baselines = tuned_baselines(split, k, names, options.select, options.seen, progress)
         for name, baseline in baselines:
-            results[name] = evaluate_scorer(baseline.scorer, split, k, seen=options.seen)
+            topk = _test_lists(baseline.scorer, split, k, None, options.seen)
+            results[name] = evaluate(topk, users, split.test, k)
+            popularity[name] = popularity_of_lists(topk.items.numpy(), counts)
             settings[name] = baseline.settings
             if baseline.settings:
                 notes.append(f"{name}: {baseline}")
             bar.update()
     timed = [name for name, run in runs.items() if run.config.sequence.request_time]
     notes = [*_note_of_request_time(timed), *_note_of_repeats(split, options.seen), *notes]
-    return Comparison(results, evaluate_polarity(runs), settings, notes, timed)
+    predicted = _predicted_polarity(runs)
+    return Comparison(
+        results,
+        {name: each.figures() for name, each in predicted.items()},
+        settings,
+        notes,
+        timed,
+        lists,
+        {**popularity, "held-out events": popularity_of_lists(split.test.item, counts)},
+        {name: reliability(each) for name, each in predicted.items()},
+    )
 
 
 def _note_of_request_time(names: list[str]) -> list[str]:
@@ -270,8 +297,14 @@ def evaluate_polarity(runs: Mapping[str, EmoRec]) -> dict[str, dict[str, float]]
         runs: Recommenders with the same test split, by name.
 
     Returns:
-        What `evaluate_predictions` returns, by name, of those that predict the polarity of items.
+        What `HeldOutPredictions.figures` returns, by name, of those that predict the polarity of
+        items.
     """
+    return {name: each.figures() for name, each in _predicted_polarity(runs).items()}
+
+
+def _predicted_polarity(runs: Mapping[str, EmoRec]) -> dict[str, HeldOutPredictions]:
+    """Predictions of the test events, beside the item prior; none if no run predicts them."""
     predicting = {
         name: run for name, run in runs.items() if isinstance(run.model.polarity, ItemPolarity)
     }
@@ -282,7 +315,7 @@ def evaluate_polarity(runs: Mapping[str, EmoRec]) -> dict[str, dict[str, float]]
         name: run.scorer().polarity for name, run in predicting.items()
     }
     predictors["ItemPrior"] = ItemPrior().fit(split.history)
-    return {name: evaluate_predictions(each, split.test) for name, each in predictors.items()}
+    return {name: predict_held_out(each, split.test) for name, each in predictors.items()}
 
 
 def _require_same_test(runs: Mapping[str, EmoRec]) -> None:
@@ -314,62 +347,32 @@ def _differing_settings(one: Config, other: Config) -> str:
 
 def write_results(
     folder: Path,
-    config: Config,
-    split: Split,
+    recommender: EmoRec,
     comparison: Comparison,
-    records: list[EpochRecord],
+    *,
+    command: str = "",
+    date: str = "",
 ) -> None:
-    """Writes ``results.json``, with the cost of the run, and ``report.html``."""
+    """Writes ``results.json``, with the cost of the run, and ``report.html``.
+
+    Args:
+        folder: The run folder.
+        recommender: The run, the first of the comparison, as `train_run` returned it.
+        comparison: The run beside baselines.
+        command: The command line of the run, for the report; empty if there is none.
+        date: The date of the run, likewise.
+    """
+    config, records = recommender.config, recommender.records
     facts = {
         "models": {name: each.summary() for name, each in comparison.results.items()},
         "baselines": comparison.settings,
         "seen": config.evaluation.seen,
         "request_time": comparison.request_time,
         "predicted_polarity": comparison.predictions,
+        "popularity": comparison.popularity,
         "epochs": len(records),
         "training_seconds": round(sum(record.seconds for record in records), 1),
         "peak_memory_gib": peak_memory_gib(),
     }
     write_text(folder / "results.json", to_json(facts, indent=2))
-    own = [record for record in records if record.part == records[-1].part]
-    select = selected_score(config, own[-1].part)
-    validated = [record for record in own if record.valid]  # none of a refit
-    write_report(
-        folder / "report.html",
-        title=f"EmoRec: {config.preset} on {Path(config.data.dataset).name}",
-        card=data_card(split),
-        results=comparison.results,
-        predictions=comparison.predictions,
-        notes=comparison.notes,
-        k=config.evaluation.k,
-        curves=[
-            {"epoch": record.epoch, "loss": record.loss, select: record.valid.get(select)}
-            for record in validated or own  # where the log is too short for a validation split
-        ],
-        metric=select,
-    )
-
-
-def data_card(split: Split) -> dict[str, str | int | dict[str, int]]:
-    """Facts about the data and its splits."""
-    history = split.history
-    parts = {"train": len(split.train), "valid": len(split.valid), "test": len(split.test)}
-    counts = {kind.label: count for kind, count in history.feedback_counts().items()}
-    return {
-        "users": history.num_users,
-        "items": history.num_items,
-        "interactions": sum(parts.values()),
-        "parts": parts,
-        "feedback before the test split": counts,
-    }
-
-
-def _versions() -> dict[str, str]:
-    packages = ["emorec", "torch", "dgl", "numpy", "pandas", "scipy"]
-    installed = {dist.metadata["Name"].lower(): dist.version for dist in metadata.distributions()}
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "threads": str(torch.get_num_threads()),
-        **{name: installed[name] for name in packages if name in installed},
-    }
+    write_run_report(folder, recommender, comparison, command, date)

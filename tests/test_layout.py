@@ -31,6 +31,7 @@ LEVELS = {
     "emorec.training": 7,
     "emorec.recommender": 8,
     "emorec.experiment": 9,
+    "emorec.run_report": 9,
     "emorec.cli": 10,
     "emorec.__main__": 11,
 }

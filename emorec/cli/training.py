@@ -5,12 +5,15 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from emorec.cli.common import RUN, print_results, quick_imports, ready_machine, user_errors
+from emorec.cli.invocation import command_line
 from emorec.config import Config, load_config, parse_setting, preset_names
 from emorec.data.registry import DATASETS
 from emorec.storage.folders import is_unused, only_writer
@@ -87,6 +90,13 @@ __all__ = ["train"]
     metavar="RUN",
     help="Resume a run that was stopped, with its own settings.",
 )
+@click.option(
+    "--tensorboard",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write curves of loss and validation into this folder, for TensorBoard; needs "
+    "emorec[tensorboard].",
+)
 @click.option("--quiet", is_flag=True, help="Show no progress bars.")
 @click.version_option(package_name="emorec")
 @user_errors
@@ -98,6 +108,7 @@ def train(
     settings: tuple[str, ...],
     run_dir: Path | None,
     resume: Path | None,
+    tensorboard: Path | None,
     quiet: bool,
     **flags: Any,
 ) -> None:
@@ -119,8 +130,8 @@ def train(
         others = preset, dataset, data_dir, settings, config_file, run_dir
         if any(others) or set(flags) - {"epochs", "threads", "device"}:
             raise click.UsageError(
-                "--resume uses the run's own settings; only --epochs, --threads and --device may "
-                "be given with it"
+                "--resume uses the run's own settings; only --epochs, --threads, --device and "
+                "--tensorboard may be given with it"
             )
         with quick_imports():
             from emorec.run_folder import existing_file, load_split, read_config
@@ -134,8 +145,9 @@ def train(
                     f"{resume} has no test split: EmoRec.save wrote it, not emorec-train"
                 )
             ready_machine(config)
+            _require_tensorboard(tensorboard)
             click.echo(f"Resuming {resume}")
-            _train_or_stop(config, split, resume, progress)
+            _train_or_stop(config, split, resume, progress, tensorboard)
         return
     config = load_config(preset or "emorec", config_file)
     if preset not in (None, config.preset):
@@ -146,6 +158,7 @@ def train(
         config = config.updated({"data": {"dataset": dataset}}, "--dataset")
     config = _with_options(config, flags, settings)
     ready_machine(config)
+    _require_tensorboard(tensorboard)
     folder = run_dir or _new_folder(config)
     try:
         with only_writer(folder):
@@ -156,13 +169,23 @@ def train(
                     + (f", or use --resume {folder}" if can_resume else "")
                 )
             split = _prepared(config, folder, data_dir, progress)
-            _train_or_stop(config, split, folder, progress)
+            _train_or_stop(config, split, folder, progress, tensorboard)
     finally:
         if run_dir is None and not any(folder.iterdir()):
             folder.rmdir()  # there is nothing to resume
 
 
-def _train_or_stop(config: Config, split: Split, folder: Path, progress: bool) -> None:
+def _require_tensorboard(folder: Path | None) -> None:
+    """Fails before any work if curves are wanted and cannot be written."""
+    if folder is not None:
+        from emorec.training.tensorboard import require_tensorboard
+
+        require_tensorboard()
+
+
+def _train_or_stop(
+    config: Config, split: Split, folder: Path, progress: bool, tensorboard: Path | None
+) -> None:
     from emorec.building import backend_for
 
     if config.graph.conv != "none" and config.model.backend == "auto":
@@ -172,7 +195,7 @@ def _train_or_stop(config: Config, split: Split, folder: Path, progress: bool) -
         }
         click.echo(f"Sums over the graph's edges: {names[backend_for(config)]}\n")
     try:
-        _train_and_evaluate(config, split, folder, progress)
+        _train_and_evaluate(config, split, folder, progress, tensorboard)
     except (KeyboardInterrupt, BrokenPipeError) as stop:
         click.echo(
             f"\nStopped. All finished epochs are saved; resume with\n"
@@ -184,11 +207,23 @@ def _train_or_stop(config: Config, split: Split, folder: Path, progress: bool) -
         raise SystemExit(130) from None
 
 
-def _train_and_evaluate(config: Config, split: Split, folder: Path, progress: bool) -> None:
+def _train_and_evaluate(
+    config: Config, split: Split, folder: Path, progress: bool, tensorboard: Path | None
+) -> None:
     from emorec.experiment import compare_runs, train_run, write_results
+    from emorec.run_report import name_of_path
+    from emorec.training.tensorboard import TensorBoard
 
+    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     started = time.perf_counter()
-    recommender = train_run(config, split, folder, _print_epoch, progress)
+    with TensorBoard(tensorboard) if tensorboard is not None else nullcontext() as curves:
+
+        def on_epoch(records: list[EpochRecord]) -> None:
+            _print_epoch(records)
+            if curves is not None:
+                curves(records)
+
+        recommender = train_run(config, split, folder, on_epoch, progress)
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
     click.echo(f"Trained in {minutes} min {seconds} s.")
     if limit := _limit_that_decided(config, recommender.records):
@@ -199,7 +234,13 @@ def _train_and_evaluate(config: Config, split: Split, folder: Path, progress: bo
     click.echo("\nTest split, evaluated once:")
     k = config.evaluation.k
     comparison = compare_runs({config.preset: recommender}, k, progress)
-    write_results(folder, config, split, comparison, recommender.records)
+    write_results(
+        folder,
+        recommender,
+        comparison,
+        command=command_line("emorec-train", name_of_path),
+        date=date,
+    )
     print_results(comparison, k)
     user = shlex.quote(str(split.train.users.ids[0]))
     run = shlex.quote(str(folder))
@@ -248,7 +289,8 @@ def _new_folder(config: Config) -> Path:
 
 
 def _prepared(config: Config, folder: Path, data_dir: Path | None, progress: bool) -> Split:
-    from emorec.experiment import data_card, prepare
+    from emorec.experiment import prepare
+    from emorec.run_report import data_card
 
     split, report = prepare(config, folder, data_dir, progress)
     card = data_card(split)
@@ -268,9 +310,11 @@ def _prepared(config: Config, folder: Path, data_dir: Path | None, progress: boo
 
 
 def _print_epoch(records: list[EpochRecord]) -> None:
+    from emorec.training.checkpoint import is_refit
+
     record = records[-1]
     scores = "  ".join(f"{name} {value:.4f}" for name, value in record.valid.items())
-    phase = "refit" if records[0].valid and not record.valid else "epoch"
+    phase = "refit" if is_refit(record, records) else "epoch"
     if record.part == "graph":
         phase = f"graph {phase}"
     click.echo(

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from emorec.data.feedback import Feedback
 from emorec.data.graph import FeedbackGraph
 
-__all__ = ["NUM_NEAR", "FeedbackPaths"]
+__all__ = ["DISLIKE_DECAY", "NUM_NEAR", "FeedbackPaths"]
 
 NUM_NEAR = 20
 """Items near to a disliked one: the item itself and the nineteen that are most similar to it."""
 
-_DISLIKE_DECAY = 25.0
+DISLIKE_DECAY = 25.0
+"""Number of newer events after which an explicit dislike has 1/e of its effect."""
+
 _MOST_NEWER = 125  # exp(-125 / 25) is less than one part in a hundred
 
 
@@ -112,7 +114,7 @@ class FeedbackPaths(nn.Module):
             counts = (kind == Feedback.EXPLICIT_NEGATIVE) & (graph.num_newer < _MOST_NEWER)
             items = self.nearest(graph.events.item[counts].long())
             cell = owner[counts, None] * len(self.item) + items
-            weight = torch.exp(-graph.num_newer[counts, None] / _DISLIKE_DECAY)
+            weight = torch.exp(-graph.num_newer[counts, None] / DISLIKE_DECAY)
             weight = weight.expand_as(cell).to(near.dtype)
             near.scatter_reduce_(0, cell.flatten(), weight.flatten(), "amax")
         return near.view(-1, len(self.item))
