@@ -214,7 +214,7 @@ def _train_and_evaluate(
     from emorec.run_report import name_of_path
     from emorec.training.tensorboard import TensorBoard
 
-    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    date = f"{datetime.now(UTC).replace(tzinfo=None).isoformat(' ', 'minutes')} UTC"
     started = time.perf_counter()
     with TensorBoard(tensorboard) if tensorboard is not None else nullcontext() as curves:
 

@@ -102,7 +102,7 @@ def explain(
     request: int,
     device: str = "cpu",
     titles: Titles | None = None,
-    most_events: int = MOST_EVENTS,
+    most_events: int | None = None,
 ) -> list[Explanation]:
     """Explains scores by leaving out the user's events one at a time.
 
@@ -119,7 +119,7 @@ def explain(
         request: Time of the request, in the history's unit.
         device: Where to compute.
         titles: Titles of the items; None: they have none.
-        most_events: Newest events that are left out one by one.
+        most_events: Newest events that are left out one by one; None: `MOST_EVENTS`.
 
     Raises:
         ValueError: If the model depends on other users' events or has an embedding per user, or
@@ -140,7 +140,7 @@ def explain(
             f"user {plain(history.users.lookup(np.array([user]))[0])!r} has no event to explain by"
         )
     rows = slice(first, first + length)
-    number = min(length, most_events)
+    number = min(length, MOST_EVENTS if most_events is None else most_events)
     without = length - 1 - np.arange(number)  # places, the newest first
     terms, liked = _terms(model, own, events, rows, without, items, request, device)
     item_ids = history.items.lookup(items)
