@@ -113,7 +113,7 @@ def changed_settings(config: Config) -> dict[str, str]:
 def name_of_path(text: str) -> str:
     """An absolute path's last part, also behind ``NAME=``; any other text as it is.
 
-    Reports are passed on, and where a file lies on a machine is nobody else's business.
+    A report that is passed on shows no folders of the machine.
     """
     before, equals, path = text.rpartition("=")
     return f"{before}{equals}{Path(path).name}" if Path(path).is_absolute() else text
