@@ -59,6 +59,7 @@ def write_run_report(
     """
     config, split = recommender.config, recommender.split
     lists = next(iter(comparison.lists.values()))
+    examples = _examples(folder, recommender, lists.items.numpy())
     write_report(
         folder / "report.html",
         title=f"EmoRec: {config.preset} on {Path(config.data.dataset).name}",
@@ -71,8 +72,8 @@ def write_run_report(
         popularity=comparison.popularity,
         learned=learned_tables(recommender.model, split.train.time_unit),
         curves=curves_of(config, recommender.records),
-        examples=_examples(folder, recommender, lists.items.numpy()),
-        examples_note=_examples_note(config.training.seed),
+        examples=examples,
+        examples_note=_examples_note(config.training.seed, examples),
         notes=comparison.notes,
     )
 
@@ -178,12 +179,20 @@ def _examples(folder: Path, recommender: EmoRec, lists: np.ndarray) -> list[Exam
     )
 
 
-def _examples_note(seed: int) -> str:
+def _examples_note(seed: int, examples: Sequence[Example]) -> str:
+    """How the users were chosen, and what is shown of them."""
+    have_reasons = any(item.reason for example in examples for item in example.items)
     return (
-        "Test users with a dislike in their history, ordered by its length and cut into "
-        f"{_USERS} groups of equal size, of which each gives one at random (seed {seed}). Below an "
-        f"item is the event, of the newest {EXPLAINED_EVENTS}, without which its score would fall "
-        "most. Marked items are held out, with the feedback that the user gave."
+        "Test users with a dislike in their history (all test users if too few have one), ordered "
+        f"by its length and cut into {_USERS} groups of equal size, of which each gives one at "
+        f"random (seed {seed}). At most the first {_PLACES} places of their lists are shown. "
+        + (
+            f"Below an item is the event, of the newest {EXPLAINED_EVENTS}, without which its "
+            "score would fall most. "
+            if have_reasons
+            else "This model's lists cannot be explained by single events. "
+        )
+        + "Marked items are held out, with the feedback that the user gave."
     )
 
 
