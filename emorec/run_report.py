@@ -26,7 +26,7 @@ from emorec.reports.head import Head
 from emorec.reports.report import write_report
 from emorec.run_folder import load_titles
 from emorec.texts import count
-from emorec.training.checkpoint import GRAPH, EpochRecord, is_refit
+from emorec.training.checkpoint import EpochRecord, is_refit
 from emorec.training.parts import chosen_epochs, selected_score
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ __all__ = [
 ]
 
 _USERS, _PLACES = 5, 10  # of the longest lists that are shown
-_PART_NAMES = {GRAPH: "graph"}
 
 
 def write_run_report(
@@ -88,7 +87,7 @@ def curves_of(config: Config, records: Sequence[EpochRecord]) -> list[Curves]:
         select = selected_score(config, part)
         curves.append(
             Curves(
-                part=_PART_NAMES.get(part, part),
+                part=part,
                 metric=select,
                 losses=[record.loss for record in first],
                 scores=[record.valid.get(select) for record in first],
