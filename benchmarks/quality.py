@@ -31,6 +31,7 @@ from quality_report import LOW_DISLIKE, NEIGHBOURS, Holdout, K, Results, results
 from emorec.baselines import ItemKNN, ItemPrior
 from emorec.baselines.tuned import BASELINES, tuned_baselines
 from emorec.building import build_model
+from emorec.comparison import evaluate_scorer
 from emorec.config import Config, load_config
 from emorec.data.datasets import load_dataset
 from emorec.data.interactions import Interactions
@@ -40,7 +41,7 @@ from emorec.evaluation.predictions import evaluate_predictions, polarity_auc
 from emorec.evaluation.responsiveness import evaluate_responsiveness
 from emorec.evaluation.scores import Scorer
 from emorec.evaluation.top_k import evaluate, recommend_top_k
-from emorec.experiment import evaluate_scorer, train_run
+from emorec.experiment import train_run
 from emorec.inference.ranking import ModelScorer, UserStates
 from emorec.memory import peak_memory_gib
 from emorec.nn.model import Recommender

@@ -16,9 +16,10 @@ import click
 import numpy as np
 
 from emorec import EmoRec
+from emorec.comparison import evaluate_scorer
 from emorec.data.datasets import load_dataset
-from emorec.experiment import BEFORE, evaluate_scorer, judge_update
 from emorec.threads import threads
+from emorec.updating import BEFORE, judge_update
 
 SHOWN = ("ndcg_any", "ndcg_likes", "recall_dislikes", "disliked_share")
 

@@ -3,97 +3,39 @@
 from __future__ import annotations
 
 import json
-import platform
-import sys
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from importlib import metadata
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-import torch
-from tqdm import tqdm
-
-from emorec.baselines import ItemPrior
-from emorec.baselines.tuned import names_for, tuned_baselines
 from emorec.building import build_model, check_memory
+from emorec.comparison import Comparison
 from emorec.config import Config, ConfigError, DataConfig
 from emorec.data.datasets import DATASETS, load_items, read_dataset
 from emorec.data.interactions import Interactions, k_core, require_choice
 from emorec.data.readers import ReadReport, read_interactions
-from emorec.data.splits import Split, how_tests_differ, is_repeat, split_interactions
+from emorec.data.splits import Split, split_interactions
 from emorec.data.tables import Table
 from emorec.data.titles import Titles, read_titles
 from emorec.data.vocabulary import Vocabulary
-from emorec.evaluation.predictions import evaluate_predictions
-from emorec.evaluation.scores import users_at_a_time
-from emorec.evaluation.top_k import (
-    Evaluation,
-    Scorer,
-    SeenItems,
-    TopK,
-    evaluate,
-    excluded_items,
-    recommend_top_k,
-)
 from emorec.memory import peak_memory_gib
-from emorec.nn.polarity import ItemPolarity
 from emorec.recommender import EmoRec
-from emorec.reports.report import write_report
 from emorec.run_folder import (
     CHECKPOINT,
+    START,
     load_titles,
     new_files,
     save_config,
     save_split,
     save_titles,
 )
+from emorec.run_report import versions, write_run_report
 from emorec.storage.files import to_json, write_text
 from emorec.storage.folders import only_writer
 from emorec.suggestions import suggestion
 from emorec.training.checkpoint import EpochRecord
-from emorec.training.parts import selected_score
 
-__all__ = [
-    "Comparison",
-    "compare_runs",
-    "data_card",
-    "evaluate_scorer",
-    "evaluate_polarity",
-    "evaluate_run",
-    "judge_update",
-    "load_data",
-    "prepare",
-    "prepare_update",
-    "train_run",
-    "write_results",
-]
-
-BEFORE = "before the update"
-_START = "start"  # folder within that of an update: the model that training starts from
-_MANY_REPEATS = 0.1  # of the held-out rows; from here on lists without seen items miss the point
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Runs beside baselines, on one test split.
-
-    Attributes:
-        results: Evaluations by name of run or baseline.
-        predictions: What `evaluate_polarity` returns.
-        settings: Those of the baselines, by name.
-        notes: Remarks on the results, one line each.
-        request_time: Names of the runs whose lists depend on the time of each user's first held-out
-            event; all others do not.
-    """
-
-    results: dict[str, Evaluation]
-    predictions: dict[str, dict[str, float]]
-    settings: dict[str, dict[str, float]]
-    notes: list[str]
-    request_time: list[str]
+__all__ = ["begin_run", "load_data", "prepare", "train_run", "write_results"]
 
 
 def load_data(
@@ -146,35 +88,17 @@ def prepare(
     log, report = load_data(config.data, data_dir, progress)
     split = split_interactions(log, **config.split.rule)
     titles = _titles_of(config.data, data_dir, split.train.items)
-    with new_files(folder) as written:
-        save_config(written, config)
-        write_text(written / "versions.json", json.dumps(_versions(), indent=2))
-        save_split(written, split)
-        save_titles(written, titles)
+    begin_run(folder, config, split, titles)
     return split, report
 
 
-def prepare_update(trained: EmoRec, events: Path, config: Config, folder: Path) -> Split:
-    """Adds new events to the log of a recommender, and writes what a killed run needs to resume.
-
-    Args:
-        trained: The recommender that training starts from; a copy is kept in the new folder.
-        events: File of the new events, with the columns of the log.
-        config: The run, with the model of the trained one.
-        folder: The run folder of the update.
-
-    Raises:
-        ValueError: If the events cannot be used, see `EmoRec.update`.
-    """
-    split = trained.split_with(events)
-    known = trained.titles_for(split.train.items)
+def begin_run(folder: Path, config: Config, split: Split, titles: Titles | None) -> None:
+    """Writes what a killed run needs to resume."""
     with new_files(folder) as written:
         save_config(written, config)
-        write_text(written / "versions.json", json.dumps(_versions(), indent=2))
+        write_text(written / "versions.json", json.dumps(versions(), indent=2))
         save_split(written, split)
-        save_titles(written, known)
-    trained.save(folder / _START)
-    return split
+        save_titles(written, titles)
 
 
 def train_run(
@@ -195,7 +119,7 @@ def train_run(
         on_epoch(records)
 
     with only_writer(folder):
-        start = EmoRec.load(folder / _START) if (folder / _START).is_dir() else None
+        start = EmoRec.load(folder / START) if (folder / START).is_dir() else None
         recommender = EmoRec(config=config).fit(
             split,
             start=start,
@@ -214,240 +138,34 @@ def _write_metrics(folder: Path, records: list[EpochRecord]) -> None:
     write_text(folder / "metrics.jsonl", "\n".join(lines) + "\n")
 
 
-def evaluate_scorer(
-    scorer: Scorer,
-    split: Split,
-    k: int,
-    batch_size: int | None = None,
-    seen: SeenItems = "exclude",
-) -> Evaluation:
-    """Evaluates the lists of a scorer that was fitted to the events before the test split."""
-    users = np.unique(split.test.user)
-    topk = recommend_top_k(
-        scorer, users, excluded_items(split.history, seen), k, chunk_size=batch_size
-    )
-    return evaluate(topk, users, split.test, k)
-
-
-def compare_runs(runs: Mapping[str, EmoRec], k: int, progress: bool = True) -> Comparison:
-    """Evaluates the lists of runs for one test split, beside those of tuned baselines.
-
-    The first run's ``evaluation.seen`` applies to all lists, and its ``evaluation.select`` chooses
-    the settings of the baselines.
-
-    Args:
-        runs: Recommenders by name.
-        k: Length of the lists.
-        progress: Whether to show progress bars.
-
-    Raises:
-        ValueError: If the runs do not hold the same test split.
-    """
-    _require_same_test(runs)
-    first = next(iter(runs.values()))
-    split, options = first.split, first.config.evaluation
-    results, settings, notes = {}, {}, []
-    names = names_for(split.train.num_items)
-    steps = len(runs) + len(names)
-    size = users_at_a_time(split.train.num_items)
-    with tqdm(
-        total=steps, desc="evaluation", unit="model", leave=False, disable=not progress
-    ) as bar:
-        for name, run in runs.items():
-            results[name] = evaluate_scorer(run.scorer(), split, k, size, options.seen)
-            bar.update()
-        baselines = tuned_baselines(split, k, names, options.select, options.seen, progress)
-        for name, baseline in baselines:
-            results[name] = evaluate_scorer(baseline.scorer, split, k, seen=options.seen)
-            settings[name] = baseline.settings
-            if baseline.settings:
-                notes.append(f"{name}: {baseline}")
-            bar.update()
-    timed = [name for name, run in runs.items() if run.config.sequence.request_time]
-    notes = [*_note_of_request_time(timed), *_note_of_repeats(split, options.seen), *notes]
-    return Comparison(results, evaluate_polarity(runs), settings, notes, timed)
-
-
-def evaluate_run(recommender: EmoRec, folder: Path, k: int, progress: bool = True) -> Comparison:
-    """Evaluates the recommender of a run folder beside baselines.
-
-    That of an update is also evaluated beside the one that it started from, see `judge_update`.
-    """
-    if (folder / _START).is_dir():
-        return judge_update(recommender, EmoRec.load(folder / _START), k, progress)
-    return compare_runs({recommender.config.preset: recommender}, k, progress)
-
-
-def judge_update(updated: EmoRec, before: EmoRec, k: int = 10, progress: bool = True) -> Comparison:
-    """Evaluates an update on the newest events, beside the recommender that it started from.
-
-    Both get all events before those, so what differs is what was learned: the lists of the earlier
-    one depend on them, but hold none of the new items. Baselines are fitted anew.
-
-    Args:
-        updated: What `EmoRec.update` returned, or the run of ``emorec-train --continue``.
-        before: The recommender that it started from.
-        k: Length of the lists.
-        progress: Whether to show progress bars.
-
-    Returns:
-        A row ``emorec`` (the preset's name) and a row "before the update", beside baselines.
-    """
-    name = updated.config.preset
-    comparison = compare_runs({name: updated}, k, progress)
-    split, seen = updated.split, updated.config.evaluation.seen
-    users = np.unique(split.test.user)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what it does not know is what it is judged by
-        lists = before.recommend(
-            split.train.users.lookup(users),
-            k,
-            split.history,
-            allow_seen=seen == "include",
-            before_test=False,
-        )
-    place = pd.Series(np.arange(len(users)), split.train.users.lookup(users))
-    items = np.full((len(users), k), -1)
-    items[place[lists["user"]], lists["rank"] - 1] = split.train.items.indices(lists["item"])
-    topk = TopK(torch.from_numpy(items), torch.zeros(items.shape))
-    rows = {name: comparison.results[name], BEFORE: evaluate(topk, users, split.test, k)}
-    return replace(comparison, results=rows | comparison.results)
-
-
-def _note_of_request_time(names: list[str]) -> list[str]:
-    """A note on the runs whose lists depend on the time of the held-out events."""
-    if not names:
-        return []
-    return [
-        f"{', '.join(names)}: given the time of each user's first held-out event "
-        "(sequence.request_time); no other row is"
-    ]
-
-
-def _note_of_repeats(split: Split, seen: SeenItems) -> list[str]:
-    """A note on held-out items that their user has seen; none without such items."""
-    number, repeats = len(split.test), int(is_repeat(split.test, split.history).sum())
-    if not repeats:
-        return []
-    note = f"{repeats:,} of {number:,} held-out rows are of items that their user has seen"
-    is_many = repeats >= _MANY_REPEATS * number
-    if seen == "include":
-        fits = "which fits this log" if is_many else "although users seldom return to items here"
-        return [f"{note}; lists may hold such items (evaluation.seen is 'include'), {fits}"]
-    advice = "; users return to items here, so --set evaluation.seen=include fits this log"
-    return [
-        f"{note}; no list holds them (evaluation.seen is 'exclude'), so none can be hit"
-        + (advice if is_many else "")
-    ]
-
-
-def evaluate_polarity(runs: Mapping[str, EmoRec]) -> dict[str, dict[str, float]]:
-    """Evaluates the predicted P(positive) of the test events, beside the item prior.
-
-    Args:
-        runs: Recommenders with the same test split, by name.
-
-    Returns:
-        What `evaluate_predictions` returns, by name, of those that predict the polarity of items.
-    """
-    predicting = {
-        name: run for name, run in runs.items() if isinstance(run.model.polarity, ItemPolarity)
-    }
-    if not predicting:
-        return {}
-    split = next(iter(predicting.values())).split
-    predictors: dict[str, Scorer] = {
-        name: run.scorer().polarity for name, run in predicting.items()
-    }
-    predictors["ItemPrior"] = ItemPrior().fit(split.history)
-    return {name: evaluate_predictions(each, split.test) for name, each in predictors.items()}
-
-
-def _require_same_test(runs: Mapping[str, EmoRec]) -> None:
-    """Checks that all runs have the same test split.
-
-    Raises:
-        ValueError: If a run differs from the first one in the held-out events or those before.
-    """
-    (first, model), *others = runs.items()
-    for name, other in others:
-        difference = how_tests_differ(other.split, model.split)
-        if difference:
-            raise ValueError(
-                f"{name} cannot be compared with {first}, because its test split differs: "
-                f"{difference}{_differing_settings(other.config, model.config)}"
-            )
-
-
-def _differing_settings(one: Config, other: Config) -> str:
-    """The settings in which two splits differ, in brackets; empty if there are none."""
-    found = []
-    for section in ("data", "split"):
-        own, its = getattr(one, section).model_dump(), getattr(other, section).model_dump()
-        for name in ("rules", "items", "title_column"):  # each run has its own copy
-            own.pop(name, None)
-        found += [f"{section}.{k} is {v!r}, not {its[k]!r}" for k, v in own.items() if v != its[k]]
-    return f" ({', '.join(found)})" if found else ""
-
-
 def write_results(
     folder: Path,
-    config: Config,
-    split: Split,
+    recommender: EmoRec,
     comparison: Comparison,
-    records: list[EpochRecord],
+    *,
+    command: str = "",
+    date: str = "",
 ) -> None:
-    """Writes ``results.json``, with the cost of the run, and ``report.html``."""
+    """Writes ``results.json``, with the cost of the run, and ``report.html``.
+
+    Args:
+        folder: The run folder.
+        recommender: The run, the first of the comparison, as `train_run` returned it.
+        comparison: The run beside baselines.
+        command: The command line of the run, for the report; empty if there is none.
+        date: The date of the run, likewise.
+    """
+    config, records = recommender.config, recommender.records
     facts = {
         "models": {name: each.summary() for name, each in comparison.results.items()},
         "baselines": comparison.settings,
         "seen": config.evaluation.seen,
         "request_time": comparison.request_time,
         "predicted_polarity": comparison.predictions,
+        "popularity": comparison.popularity,
         "epochs": len(records),
         "training_seconds": round(sum(record.seconds for record in records), 1),
         "peak_memory_gib": peak_memory_gib(),
     }
     write_text(folder / "results.json", to_json(facts, indent=2))
-    own = [record for record in records if record.part == records[-1].part]
-    select = selected_score(config, own[-1].part)
-    validated = [record for record in own if record.valid]  # none of a refit
-    write_report(
-        folder / "report.html",
-        title=f"EmoRec: {config.preset} on {Path(config.data.dataset).name}",
-        card=data_card(split),
-        results=comparison.results,
-        predictions=comparison.predictions,
-        notes=comparison.notes,
-        k=config.evaluation.k,
-        curves=[
-            {"epoch": record.epoch, "loss": record.loss, select: record.valid.get(select)}
-            for record in validated or own  # where the log is too short for a validation split
-        ],
-        metric=select,
-    )
-
-
-def data_card(split: Split) -> dict[str, str | int | dict[str, int]]:
-    """Facts about the data and its splits."""
-    history = split.history
-    parts = {"train": len(split.train), "valid": len(split.valid), "test": len(split.test)}
-    counts = {kind.label: count for kind, count in history.feedback_counts().items()}
-    return {
-        "users": history.num_users,
-        "items": history.num_items,
-        "interactions": sum(parts.values()),
-        "parts": parts,
-        "feedback before the test split": counts,
-    }
-
-
-def _versions() -> dict[str, str]:
-    packages = ["emorec", "torch", "dgl", "numpy", "pandas", "scipy"]
-    installed = {dist.metadata["Name"].lower(): dist.version for dist in metadata.distributions()}
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "threads": str(torch.get_num_threads()),
-        **{name: installed[name] for name in packages if name in installed},
-    }
+    write_run_report(folder, recommender, comparison, command, date)

@@ -191,7 +191,7 @@ class EmoRec:
         training. Then training continues with the validation split, as in `fit`.
 
         This recommender stays as it is, so that both can be judged by the test split before one
-        replaces the other: see `judge_update` in `emorec.experiment`.
+        replaces the other: see `emorec.updating.judge_update`.
 
         Args:
             events: New events, in any form that `fit` takes except a split, with the same columns.

@@ -8,6 +8,7 @@ titles.json                titles of the items, if they have any: in the order o
 interactions.safetensors   the splits of the log
 model.safetensors          the best epoch's parameters
 checkpoint.safetensors     the state of training
+start/                     of an update: the run that it started from
 
 The first six below the manifest are replaced all at once or not at all. Each file of tensors holds
 a digest of its own.
@@ -36,6 +37,7 @@ from emorec.storage.tensors import load_tensors, save_tensors
 
 __all__ = [
     "CHECKPOINT",
+    "START",
     "existing_file",
     "load_split",
     "load_titles",
@@ -47,6 +49,9 @@ __all__ = [
 ]
 
 CHECKPOINT = "checkpoint.safetensors"
+START = "start"
+"""Folder within that of an update: the run that training started from."""
+
 _RULES = "rules.toml"
 _TITLES = "titles.json"
 _OF_A_MODEL = (

@@ -11,21 +11,13 @@ import torch
 
 from emorec.baselines import ItemPrior
 from emorec.baselines.tuned import names_for
+from emorec.comparison import compare_runs, evaluate_polarity, evaluate_scorer
 from emorec.config import ConfigError, DataConfig, load_config
 from emorec.data.feedback import Feedback
 from emorec.data.splits import split_interactions
 from emorec.data.synthetic import generate
 from emorec.evaluation.predictions import evaluate_predictions
-from emorec.experiment import (
-    compare_runs,
-    data_card,
-    evaluate_polarity,
-    evaluate_scorer,
-    load_data,
-    prepare,
-    train_run,
-    write_results,
-)
+from emorec.experiment import load_data, prepare, train_run, write_results
 from emorec.inference.ranking import ModelScorer
 from emorec.recommender import EmoRec
 from emorec.run_folder import load_split, load_titles, read_config
@@ -158,7 +150,7 @@ class TestRun:
         assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
 
         comparison = compare_runs({config.preset: recommender}, 4)
-        write_results(folder, config, split, comparison, recommender.records)
+        write_results(folder, recommender, comparison)
         facts = json.loads((folder / "results.json").read_text())
         baselines = set(names_for(8))
         assert set(facts["models"]) == {config.preset} | baselines
@@ -169,6 +161,8 @@ class TestRun:
             assert found == pytest.approx(evaluation.summary()["recall_any"])
         report = (folder / "report.html").read_text()
         assert json.dumps(facts["predicted_polarity"]) == json.dumps(predictions)
+        assert set(facts["popularity"]) == {config.preset, "held-out events"} | baselines
+        assert set(comparison.calibration) == set(predictions)
         assert "MostPop" in report
         assert all(html.escape(note) in report for note in comparison.notes)
         how = "chosen from 3 on validation" if n == 3 else "not tuned: there is no validation"
@@ -195,7 +189,7 @@ class TestRun:
             "timed: given the time of each user's first held-out event (sequence.request_time); "
             "no other row is"
         )
-        write_results(folder, config, split, comparison, run.records)
+        write_results(folder, run, comparison)
         assert json.loads((folder / "results.json").read_text())["request_time"] == ["timed"]
         assert html.escape(comparison.notes[0]) in (folder / "report.html").read_text()
         without = compare_runs({"other": other}, 4)
@@ -265,20 +259,6 @@ class TestJudgePolarity:
         config = small_config("training.epochs=1", preset="diff-gat-thp-polarity")
         recommender = EmoRec(config=config).fit(split_interactions(LOG, n=3), progress=False)
         assert evaluate_polarity({"diff": recommender}) == {}
-
-
-def test_data_card():
-    split = split_interactions(LOG, n=3)
-    card = data_card(split)
-    assert card["users"] == split.train.num_users
-    assert card["items"] == split.train.num_items
-    assert card["interactions"] == len(split.train) + len(split.valid) + len(split.test)
-    assert card["parts"] == {
-        "train": len(split.train), "valid": len(split.valid), "test": len(split.test)
-    }  # fmt: skip
-    counts = card["feedback before the test split"]
-    assert sum(counts.values()) == len(split.train) + len(split.valid)
-    assert set(counts) == {kind.label for kind in Feedback}
 
 
 def test_no_score_depends_on_the_test_part(csv, tmp_path):

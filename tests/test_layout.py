@@ -30,9 +30,12 @@ LEVELS = {
     "emorec.building": 7,
     "emorec.training": 7,
     "emorec.recommender": 8,
+    "emorec.comparison": 9,
     "emorec.experiment": 9,
+    "emorec.updating": 9,
     "emorec.exporting": 9,
     "emorec.study": 9,
+    "emorec.run_report": 9,
     "emorec.cli": 10,
     "emorec.__main__": 11,
 }

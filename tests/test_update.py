@@ -12,8 +12,8 @@ import torch
 
 from emorec import EmoRec, cli
 from emorec.data.synthetic import generate
-from emorec.experiment import BEFORE, judge_update
 from emorec.training.validation import Validation
+from emorec.updating import BEFORE, judge_update
 from tests.cli.commands import TINY, assert_fails, call, log_lines, write_log
 from tests.cli.test_resume import assert_same_run, records
 from tests.small import interrupt_training, small_config

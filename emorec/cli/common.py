@@ -17,8 +17,8 @@ from emorec.config import Config
 from emorec.storage.files import one_line
 
 if TYPE_CHECKING:
+    from emorec.comparison import Comparison
     from emorec.data.id_files import IdFiles
-    from emorec.experiment import Comparison
     from emorec.recommender import EmoRec
 
 __all__ = [

@@ -72,7 +72,7 @@ def evaluate(
     expected calibration error (ECE).
     """  # noqa: D301
     with quick_imports():
-        from emorec.experiment import compare_runs
+        from emorec.comparison import compare_runs
         from emorec.reports.differences import differences
 
     names = _names(runs)

@@ -6,19 +6,15 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from emorec.cli.common import (
-    RUN,
-    print_results,
-    quick_imports,
-    ready_machine,
-    user_errors,
-)
+from emorec.cli.common import RUN, print_results, quick_imports, ready_machine, user_errors
+from emorec.cli.invocation import command_line
 from emorec.config import Config, load_config, parse_setting, preset_names
 from emorec.data.registry import DATASETS
 from emorec.storage.folders import is_unused, only_writer
@@ -108,6 +104,13 @@ __all__ = ["train"]
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File of new events for --continue, with the columns of the run's log.",
 )
+@click.option(
+    "--tensorboard",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write curves of loss and validation into this folder, for TensorBoard; needs "
+    "emorec[tensorboard].",
+)
 @click.option("--quiet", is_flag=True, help="Show no progress bars.")
 @click.version_option(package_name="emorec")
 @user_errors
@@ -121,6 +124,7 @@ def train(
     resume: Path | None,
     trained: Path | None,
     events: Path | None,
+    tensorboard: Path | None,
     quiet: bool,
     **flags: Any,
 ) -> None:
@@ -146,16 +150,17 @@ def train(
         if any(others) or set(flags) - {"epochs", "threads", "device"}:
             raise click.UsageError(
                 "--continue uses the run's own settings; only --events, --run-dir, --epochs, "
-                "--threads and --device may be given with it"
+                "--threads, --device and --tensorboard may be given with it"
             )
-        _continue(trained, events, run_dir, flags, progress)
+        _require_tensorboard(tensorboard)
+        _continue(trained, events, run_dir, flags, progress, tensorboard)
         return
     if resume is not None:
         others = preset, dataset, data_dir, settings, config_file, run_dir
         if any(others) or set(flags) - {"epochs", "threads", "device"}:
             raise click.UsageError(
-                "--resume uses the run's own settings; only --epochs, --threads and --device may "
-                "be given with it"
+                "--resume uses the run's own settings; only --epochs, --threads, --device and "
+                "--tensorboard may be given with it"
             )
         with quick_imports():
             from emorec.run_folder import existing_file, load_split, read_config
@@ -169,8 +174,9 @@ def train(
                     f"{resume} has no test split: EmoRec.save wrote it, not emorec-train"
                 )
             ready_machine(config)
+            _require_tensorboard(tensorboard)
             click.echo(f"Resuming {resume}")
-            _train_or_stop(config, split, resume, progress)
+            _train_or_stop(config, split, resume, progress, tensorboard)
         return
     config = load_config(preset or "emorec", config_file)
     if preset not in (None, config.preset):
@@ -181,9 +187,10 @@ def train(
         config = config.updated({"data": {"dataset": dataset}}, "--dataset")
     config = _with_options(config, flags, settings)
     ready_machine(config)
+    _require_tensorboard(tensorboard)
     with _run_folder(config, run_dir) as folder:
         split = _prepared(config, folder, data_dir, progress)
-        _train_or_stop(config, split, folder, progress)
+        _train_or_stop(config, split, folder, progress, tensorboard)
 
 
 @contextmanager
@@ -205,12 +212,17 @@ def _run_folder(config: Config, run_dir: Path | None) -> Iterator[Path]:
 
 
 def _continue(
-    trained: Path, events: Path, run_dir: Path | None, flags: dict[str, Any], progress: bool
+    trained: Path,
+    events: Path,
+    run_dir: Path | None,
+    flags: dict[str, Any],
+    progress: bool,
+    tensorboard: Path | None,
 ) -> None:
     """Learns on from a run, in a run folder of its own."""
     with quick_imports():
-        from emorec.experiment import prepare_update
         from emorec.recommender import EmoRec
+        from emorec.updating import prepare_update
 
     before = EmoRec.load(trained)
     config = _with_options(before.config_of_update(), flags)
@@ -225,10 +237,20 @@ def _continue(
             f"{len(split.valid):,} are the validation split and the newest {len(split.test):,} "
             f"the test split{cold if split.dropped else ''}.\n"
         )
-        _train_or_stop(config, split, folder, progress)
+        _train_or_stop(config, split, folder, progress, tensorboard)
 
 
-def _train_or_stop(config: Config, split: Split, folder: Path, progress: bool) -> None:
+def _require_tensorboard(folder: Path | None) -> None:
+    """Fails before any work if curves are wanted and cannot be written."""
+    if folder is not None:
+        from emorec.training.tensorboard import require_tensorboard
+
+        require_tensorboard()
+
+
+def _train_or_stop(
+    config: Config, split: Split, folder: Path, progress: bool, tensorboard: Path | None
+) -> None:
     from emorec.building import backend_for
 
     if config.graph.conv != "none" and config.model.backend == "auto":
@@ -238,7 +260,7 @@ def _train_or_stop(config: Config, split: Split, folder: Path, progress: bool) -
         }
         click.echo(f"Sums over the graph's edges: {names[backend_for(config)]}\n")
     try:
-        _train_and_evaluate(config, split, folder, progress)
+        _train_and_evaluate(config, split, folder, progress, tensorboard)
     except (KeyboardInterrupt, BrokenPipeError) as stop:
         click.echo(
             f"\nStopped. All finished epochs are saved; resume with\n"
@@ -250,11 +272,24 @@ def _train_or_stop(config: Config, split: Split, folder: Path, progress: bool) -
         raise SystemExit(130) from None
 
 
-def _train_and_evaluate(config: Config, split: Split, folder: Path, progress: bool) -> None:
-    from emorec.experiment import evaluate_run, train_run, write_results
+def _train_and_evaluate(
+    config: Config, split: Split, folder: Path, progress: bool, tensorboard: Path | None
+) -> None:
+    from emorec.experiment import train_run, write_results
+    from emorec.run_report import name_of_path
+    from emorec.training.tensorboard import TensorBoard
+    from emorec.updating import evaluate_run
 
+    date = f"{datetime.now(UTC).replace(tzinfo=None).isoformat(' ', 'minutes')} UTC"
     started = time.perf_counter()
-    recommender = train_run(config, split, folder, _print_epoch, progress)
+    with TensorBoard(tensorboard) if tensorboard is not None else nullcontext() as curves:
+
+        def on_epoch(records: list[EpochRecord]) -> None:
+            _print_epoch(records)
+            if curves is not None:
+                curves(records)
+
+        recommender = train_run(config, split, folder, on_epoch, progress)
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
     click.echo(f"Trained in {minutes} min {seconds} s.")
     if limit := _limit_that_decided(config, recommender.records):
@@ -265,7 +300,13 @@ def _train_and_evaluate(config: Config, split: Split, folder: Path, progress: bo
     click.echo("\nTest split, evaluated once:")
     k = config.evaluation.k
     comparison = evaluate_run(recommender, folder, k, progress)
-    write_results(folder, config, split, comparison, recommender.records)
+    write_results(
+        folder,
+        recommender,
+        comparison,
+        command=command_line("emorec-train", name_of_path),
+        date=date,
+    )
     print_results(comparison, k)
     user = shlex.quote(str(split.train.users.ids[0]))
     run = shlex.quote(str(folder))
@@ -314,7 +355,8 @@ def _new_folder(config: Config) -> Path:
 
 
 def _prepared(config: Config, folder: Path, data_dir: Path | None, progress: bool) -> Split:
-    from emorec.experiment import data_card, prepare
+    from emorec.experiment import prepare
+    from emorec.run_report import data_card
 
     split, report = prepare(config, folder, data_dir, progress)
     card = data_card(split)
@@ -334,9 +376,11 @@ def _prepared(config: Config, folder: Path, data_dir: Path | None, progress: boo
 
 
 def _print_epoch(records: list[EpochRecord]) -> None:
+    from emorec.training.checkpoint import is_refit
+
     record = records[-1]
     scores = "  ".join(f"{name} {value:.4f}" for name, value in record.valid.items())
-    phase = "refit" if records[0].valid and not record.valid else "epoch"
+    phase = "refit" if is_refit(record, records) else "epoch"
     if record.part == "graph":
         phase = f"graph {phase}"
     click.echo(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,12 +14,44 @@ from emorec.evaluation.held_out import HeldOut
 from emorec.evaluation.scores import Scorer, as_user_indices, scores_in_chunks
 
 __all__ = [
+    "HeldOutPredictions",
     "brier_score",
     "calibration_error",
     "evaluate_predictions",
     "polarity_auc",
+    "predict_held_out",
     "roc_auc",
 ]
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutPredictions:
+    """Predicted polarities of held-out pairs, and what the feedback was.
+
+    Attributes:
+        user: User indices, int64 ``[P]``, ascending.
+        probability: Predicted P(positive), float64 ``[P]``, in [0, 1].
+        is_positive: Whether the feedback was positive, bool ``[P]``.
+    """
+
+    user: np.ndarray
+    probability: np.ndarray
+    is_positive: np.ndarray
+
+    def figures(self) -> dict[str, float]:
+        """What `evaluate_predictions` returns.
+
+        Raises:
+            ValueError: If a probability is not in [0, 1].
+        """
+        users, row = np.unique(self.user, return_inverse=True)
+        aucs = _auc(row, self.probability, self.is_positive, len(users))
+        return {
+            "polarity_auc": float(np.nanmean(aucs)) if np.isfinite(aucs).any() else float("nan"),
+            "roc_auc": roc_auc(self.probability, self.is_positive),
+            "brier_score": brier_score(self.probability, self.is_positive),
+            "calibration_error": calibration_error(self.probability, self.is_positive),
+        }
 
 
 @torch.no_grad()
@@ -75,19 +108,29 @@ def evaluate_predictions(
     Raises:
         ValueError: If predictions have the wrong shape or type, or are not in [0, 1].
     """
+    return predict_held_out(predict, test, chunk_size).figures()
+
+
+@torch.no_grad()
+def predict_held_out(
+    predict: Scorer, test: Interactions, chunk_size: int | None = None
+) -> HeldOutPredictions:
+    """Predicts the polarities of all held-out pairs.
+
+    Args:
+        predict: Predicts P(positive) for every item and a batch of users.
+        test: Held-out interactions; a repeated pair counts once, with its last feedback.
+        chunk_size: Users predicted at a time; None takes as many as make 16 million numbers.
+
+    Raises:
+        ValueError: If predictions have the wrong shape or type.
+    """
     held_out = HeldOut.of(test)
-    users = np.unique(held_out.user)
     probability = np.zeros(len(held_out.user))
-    aucs = np.full(len(users), np.nan)
-    for chunk, row, place, scores in _of_held_out(predict, users, held_out, chunk_size):
+    users = np.unique(held_out.user)
+    for _, _, place, scores in _of_held_out(predict, users, held_out, chunk_size):
         probability[place] = scores
-        aucs[chunk] = _auc(row, scores, held_out.is_positive[place], chunk.stop - chunk.start)
-    return {
-        "polarity_auc": float(np.nanmean(aucs)) if np.isfinite(aucs).any() else float("nan"),
-        "roc_auc": roc_auc(probability, held_out.is_positive),
-        "brier_score": brier_score(probability, held_out.is_positive),
-        "calibration_error": calibration_error(probability, held_out.is_positive),
-    }
+    return HeldOutPredictions(held_out.user, probability, held_out.is_positive)
 
 
 def roc_auc(probability: np.ndarray, is_positive: np.ndarray) -> float:

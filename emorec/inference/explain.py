@@ -21,17 +21,19 @@ from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity
 from emorec.texts import count, plain, visible
 
-__all__ = ["MOST_EVENTS", "Explanation", "explain"]
+__all__ = ["KIND_WORDS", "MOST_EVENTS", "Explanation", "can_explain", "explain"]
 
 MOST_EVENTS = 200
 """Newest events of a user that are left out one by one; older ones have no effect of their own."""
 
-_KINDS = {
+KIND_WORDS = {
     Feedback.EXPLICIT_POSITIVE: "liked",
     Feedback.IMPLICIT_POSITIVE: "played",
     Feedback.IMPLICIT_NEGATIVE: "skipped",
     Feedback.EXPLICIT_NEGATIVE: "disliked",
 }
+"""What a user did with an item, in a word."""
+
 _SHOWN = 3  # events of each direction, in words
 _LEAST_SHOWN = 0.005  # of a term
 
@@ -49,8 +51,8 @@ class Explanation:
         events: One row per event of the user, the largest effect first: ``item`` (own id),
             ``feedback`` (label), ``newer`` (number of newer events), ``effect`` (the score less the
             score without this event, all else equal) and that of each term, by its name. With
-            more than `MOST_EVENTS` events, of the newest. If the model has titles, they are in a
-            column ``title`` after the item.
+            more events than are left out one by one, of the newest. If the model has titles, they
+            are in a column ``title`` after the item.
         title: The item's title; None if it has none.
     """
 
@@ -81,7 +83,7 @@ class Explanation:
         return "\n".join(lines)
 
     def _event(self, row: Mapping[Any, Any]) -> str:
-        kind = _KINDS[Feedback.from_label(row["feedback"])]
+        kind = KIND_WORDS[Feedback.from_label(row["feedback"])]
         newer = row["newer"]
         place = "the newest event" if not newer else f"{count(newer, 'event')} before the newest"
         sign = 1 if row["effect"] > 0 else -1
@@ -100,6 +102,7 @@ def explain(
     request: int,
     device: str = "cpu",
     titles: Titles | None = None,
+    most_events: int | None = None,
 ) -> list[Explanation]:
     """Explains scores by leaving out the user's events one at a time.
 
@@ -116,13 +119,13 @@ def explain(
         request: Time of the request, in the history's unit.
         device: Where to compute.
         titles: Titles of the items; None: they have none.
+        most_events: Newest events that are left out one by one; None: `MOST_EVENTS`.
 
     Raises:
         ValueError: If the model depends on other users' events or has an embedding per user, or
             the user has no event.
     """
-    encoder = model.graph_encoder
-    if encoder is not None and (encoder.needs_full_graph or encoder.num_rows is not None):
+    if not can_explain(model):
         raise ValueError(
             "this model's scores depend on more than the user's own events, so leaving one out "
             "does not explain them; models without graph.user_embeddings and with graph.conv "
@@ -137,7 +140,7 @@ def explain(
             f"user {plain(history.users.lookup(np.array([user]))[0])!r} has no event to explain by"
         )
     rows = slice(first, first + length)
-    number = min(length, MOST_EVENTS)
+    number = min(length, MOST_EVENTS if most_events is None else most_events)
     without = length - 1 - np.arange(number)  # places, the newest first
     terms, liked = _terms(model, own, events, rows, without, items, request, device)
     item_ids = history.items.lookup(items)
@@ -172,6 +175,12 @@ def explain(
             )
         )
     return explanations
+
+
+def can_explain(model: Recommender) -> bool:
+    """Whether a user's scores depend on the user's own events alone."""
+    encoder = model.graph_encoder
+    return encoder is None or not (encoder.needs_full_graph or encoder.num_rows is not None)
 
 
 def _terms(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from emorec.data.feedback import Feedback
 from emorec.data.sequences import CLS, SequenceBatch
-from emorec.inference.ranking import DISLIKE, ModelScorer
+from emorec.inference.ranking import ModelScorer, dislike_weight
 from emorec.nn.feedback_paths import DISLIKE_DECAY, MOST_NEWER, FeedbackPaths
 from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity
@@ -137,7 +137,7 @@ class OneUser(nn.Module):
                 lowered = torch.zeros(len(paths.item)).scatter_reduce(
                     0, close.flatten(), weight[:, None].expand_as(close).flatten(), "amax"
                 )
-                total = total - DISLIKE * min(aversion, 1.0) * lowered
+                total = total - dislike_weight(aversion) * lowered
         assert isinstance(total, Tensor)
         return total
 

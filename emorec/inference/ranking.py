@@ -39,10 +39,9 @@ from emorec.data.sequences import EventSequences, SequenceBatch
 from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity
 
-__all__ = ["DISLIKE", "ModelScorer", "Terms", "UserStates"]
+__all__ = ["ModelScorer", "Terms", "UserStates", "dislike_weight"]
 
-DISLIKE = 1.5
-"""What a new dislike takes off the items near to it, from aversion 1 on."""
+_DISLIKE = 1.5  # what a new dislike takes off the items near to it, from aversion 1 on
 
 
 class Terms(NamedTuple):
@@ -129,7 +128,7 @@ class ModelScorer:
                 paths = (model.feedback_paths.ranking_weight * scores).cpu()
                 if aversion:
                     near = model.feedback_paths.dislikes(graph).cpu()
-                    dislikes = -DISLIKE * min(aversion, 1.0) * near
+                    dislikes = -dislike_weight(aversion) * near
         if model.item_embedding is None:
             return Terms(None, summed, paths, None, dislikes)
         states = self._states(users, self._sequences(users))
@@ -239,6 +238,11 @@ class ModelScorer:
         assert self._source is not None
         index = users.numpy()
         return self._source.graph(index, self._events.lengths[index]).to(self._device)
+
+
+def dislike_weight(aversion: float) -> float:
+    """What a new dislike takes off the items near to it: ``1.5 min(a, 1)``."""
+    return _DISLIKE * min(aversion, 1.0)
 
 
 def _events_before_dislikes(events: EventSequences) -> np.ndarray:

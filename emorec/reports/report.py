@@ -7,12 +7,22 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
 
 from emorec.data.feedback import Feedback
 from emorec.evaluation.significance import confidence_intervals
 from emorec.evaluation.top_k import Evaluation
+from emorec.reports.curves import Curves, curves_svgs
+from emorec.reports.examples import Example, examples_html
+from emorec.reports.figure import PlotsUnavailable
+from emorec.reports.frames import frame_html
+from emorec.reports.glossary import glossary_html
+from emorec.reports.head import Head, head_html
 from emorec.reports.page import PAGE
-from emorec.reports.plots import PlotsUnavailable, plane_svg, training_svg
+from emorec.reports.plots import plane_svg
+from emorec.reports.reliability import reliability_svg
 from emorec.reports.tables import (
     COLUMNS,
     GROUPS,
@@ -22,7 +32,6 @@ from emorec.reports.tables import (
     best_marked,
     coverage,
     mark_of,
-    marks_explained,
     summary_of,
 )
 from emorec.storage.files import write_text
@@ -33,6 +42,15 @@ Card = Mapping[str, str | int | Mapping[str, int]]
 """Facts about the data by name; a mapping of counts is drawn as a bar of their shares."""
 
 _KINDS = {kind.label.replace("_", " "): kind for kind in Feedback}
+_POPULARITY = {
+    "coverage": "coverage",
+    "popular_share": "popular items",
+    "popularity_rank": "popularity rank",
+    "gini": "Gini",
+}
+_RANKS = "popularity_rank", "gini"
+_NARROW = 4.8, 5.2  # inches of the plane on a phone
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 def write_report(
@@ -42,14 +60,21 @@ def write_report(
     card: Card,
     results: Mapping[str, Evaluation | Summary],
     k: int,
-    predictions: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
-    curves: Sequence[Mapping[str, float | None]] = (),
-    metric: str = "ndcg_any",
+    head: Head | None = None,
+    predictions: Mapping[str, Mapping[str, float]] = _NONE,
+    calibration: Mapping[str, pd.DataFrame] = _NONE,
+    popularity: Mapping[str, Mapping[str, float]] = _NONE,
+    learned: Mapping[str, pd.DataFrame] = _NONE,
+    curves: Sequence[Curves] = (),
+    examples: Sequence[Example] = (),
+    examples_note: str = "",
     notes: Sequence[str] = (),
 ) -> None:
-    """Writes one HTML page without external resources: data, results, training, trade-off.
+    """Writes one HTML page without external resources.
 
-    Plots need matplotlib (``pip install "emorec[plots]"``); without it, the page has a note.
+    It says what was run, how good it is, what it learned and what some users would get. The same
+    arguments make the same bytes. Plots need matplotlib (``pip install "emorec[plots]"``); without
+    it, the page has a note.
 
     Args:
         path: File to write, replaced as a whole or not at all.
@@ -57,41 +82,76 @@ def write_report(
         card: Facts about the data.
         results: Evaluation or its summary by model name.
         k: Length of the lists.
+        head: How the run was made.
         predictions: Results of `emorec.evaluation.predictions.evaluate_predictions`, by model name.
-        curves: One mapping per epoch with "epoch", "loss" and ``metric``, None where it was not
-            measured. Empty for a model that is not trained by epochs.
-        metric: Name of the validation metric in ``curves``.
+        calibration: Those of `emorec.evaluation.calibration.reliability`, likewise.
+        popularity: Those of `emorec.evaluation.popularity.popularity_of_lists`, likewise.
+        learned: Tables of what the model learned, by heading.
+        curves: What happened in training, part by part. Empty for a model that is not trained by
+            epochs.
+        examples: Users with their lists.
+        examples_note: How the users were chosen.
         notes: Lines about the results, such as the settings of baselines.
 
     Raises:
-        ValueError: If a summary lacks a column, an evaluation has another k, or no epoch has
-            ``metric``.
+        ValueError: If a summary lacks a column, or an evaluation has another k.
         OSError: If the file cannot be written; a file that was there before is then untouched.
     """
     summaries = {name: summary_of(row, k, name) for name, row in results.items()}
-    known = {key for epoch in curves for key in epoch}
-    if curves and metric not in known:
-        raise ValueError(
-            f"no epoch of the curves has {metric!r}; they have {', '.join(sorted(known))}"
-        )
+    training = plane = reliability = ""
     try:
-        training = f"<figure>{training_svg(curves, metric)}</figure>" if curves else ""
-        plane = f"<figure>{plane_svg(summaries, k)}</figure>" if summaries else ""
+        training = "".join(
+            _figures_html(curves_svgs(each, f"training-{index}"))
+            for index, each in enumerate(curves)
+        )
+        if summaries:
+            narrow = plane_svg(summaries, k, name="plane-narrow", size=_NARROW)
+            plane = f'<figure class="wide">{plane_svg(summaries, k)}</figure>'
+            plane += f'<figure class="narrow">{narrow}</figure>'
+        if calibration:
+            reliability = _figures_html([reliability_svg(calibration)])
     except PlotsUnavailable as reason:
         training = plane = f'<p class="note">{html.escape(str(reason))}</p>'
     intervals = {
         name: _half_widths(row) for name, row in results.items() if isinstance(row, Evaluation)
     }
+    topics = {
+        "lists": results,
+        "marks": results,
+        "intervals": intervals,
+        "predictions": predictions,
+        "popularity": popularity,
+        "learned": learned,
+        "training": any(each.refit_losses for each in curves),
+    }
     page = PAGE.substitute(
         title=html.escape(title),
+        head="" if head is None else _section("Run", head_html(head)),
         card=_card_html(card),
         results=_results_html(summaries, intervals, k, notes),
         predictions=_predictions_html(predictions),
-        training=training or '<p class="note">Nothing here is trained by epochs.</p>',
+        popularity=_popularity_html(popularity),
+        terms=glossary_html([topic for topic, shown in topics.items() if shown]),
         plane=plane or '<p class="note">No results.</p>',
+        calibration=_calibration_html(calibration, reliability),
+        training=training or '<p class="note">Nothing here is trained by epochs.</p>',
+        learned=_section(
+            "What the model learned",
+            _learned_html(learned),
+        ),
+        examples=_section("Users", examples_html(examples, examples_note)),
         k=k,
     )
     write_text(Path(path), page)
+
+
+def _section(heading: str, content: str) -> str:
+    """A section, or nothing where it has no content."""
+    return f"<section>\n<h2>{heading}</h2>\n{content}\n</section>" if content else ""
+
+
+def _figures_html(svgs: Sequence[str]) -> str:
+    return f'<div class="figures">{"".join(f"<figure>{svg}</figure>" for svg in svgs)}</div>'
 
 
 def _card_html(card: Card) -> str:
@@ -116,7 +176,7 @@ def _bar_html(name: str, counts: Mapping[str, int]) -> str:
         percent = 100 * count / total if total else 0.0
         segments.append(f'<span class="{colour}" style="width:{percent:.3f}%"></span>')
         legend.append(
-            f'<li><i class="{colour}"></i>{html.escape(label)} '
+            f'<li><i class="{colour}"></i>{html.escape(label.replace("_", " "))} '
             f"<b>{count:,}</b> <small>{percent:.1f} %</small></li>"
         )
     return (
@@ -130,7 +190,7 @@ def _results_html(
     summaries: Mapping[str, Summary],
     intervals: Mapping[str, Mapping[str, float]],
     k: int,
-    more_notes: Sequence[str],
+    notes: Sequence[str],
 ) -> str:
     cells = best_marked(summaries, k)
     groups = "".join(
@@ -153,22 +213,12 @@ def _results_html(
         + "</tr>"
         for name, row in cells.items()
     )
-    notes = [
-        *(
-            line.replace("* best", "Bold: best").replace("+ no", "+: no")
-            for line in marks_explained(cells)
-        ),
-        "nDCL: how high in the lists dislikes stand, from 0 to 1, the worst possible order. "
-        "Both: NDCG of likes minus NDCG of dislikes, over users who have both",
-    ]
-    if intervals:
-        notes.append("±: half the width of the 95 % confidence interval over users, by bootstrap")
     return (
-        f'<table><thead><tr><th rowspan="2" scope="col">model</th>{groups}</tr>'
-        f"<tr>{labels}</tr></thead><tbody>{body}</tbody></table>"
+        f'<div class="scroll"><table><thead><tr><th rowspan="2" scope="col">model</th>{groups}</tr>'
+        f"<tr>{labels}</tr></thead><tbody>{body}</tbody></table></div>"
         + "".join(
             f'<p class="note">{html.escape(line)}.</p>'
-            for line in [*notes, *coverage(list(summaries.values())), *more_notes]
+            for line in [*coverage(list(summaries.values())), *notes]
         )
     )
 
@@ -190,10 +240,47 @@ def _predictions_html(predictions: Mapping[str, Mapping[str, float]]) -> str:
         "<h3>Predicted polarity of the held-out events</h3>"
         '<div class="scroll"><table><thead><tr><th scope="col" class="model">model</th>'
         f"{labels}</tr></thead><tbody>{body}</tbody></table></div>"
-        '<p class="note">PolAUC: how often a like is ranked above a dislike of the same user; '
-        "ROC-AUC: of any user. Brier: mean squared error of the probabilities; ECE: expected "
-        "calibration error. ItemPrior: the share of positive reactions to an item.</p>"
     )
+
+
+def _popularity_html(popularity: Mapping[str, Mapping[str, float]]) -> str:
+    if not popularity:
+        return ""
+    frame = pd.DataFrame(
+        [
+            [name, *(_percent(row["coverage"]), _percent(row["popular_share"]))]
+            + ["-" if math.isnan(row[key]) else f"{row[key]:.3f}" for key in _RANKS]
+            for name, row in popularity.items()
+        ],
+        columns=["model", *_POPULARITY.values()],
+    )
+    return f"<h3>Popularity and coverage of the lists</h3>{frame_html(frame)}"
+
+
+def _learned_html(tables: Mapping[str, pd.DataFrame]) -> str:
+    content = "".join(
+        f"<h3>{html.escape(name)}</h3>{frame_html(table)}" for name, table in tables.items()
+    )
+    return f'<div class="learned">{content}</div>' if content else ""
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f} %"
+
+
+def _calibration_html(calibration: Mapping[str, pd.DataFrame], plot: str) -> str:
+    if not calibration:
+        return ""
+    table = pd.concat(
+        [frame.assign(model=name) for name, frame in calibration.items()], ignore_index=True
+    )[["model", "events", "predicted", "observed"]]
+    content = (
+        f'{plot}<p class="note">Held-out events in ten bins of about equal numbers, by predicted '
+        "P(liked). On the dashed line, as many events are positive as predicted. Bars: one "
+        "standard error.</p>"
+        f"<details><summary>Figures of the bins</summary>{frame_html(table.round(3))}</details>"
+    )
+    return _section("Calibration of the predicted P(liked)", content)
 
 
 def _half_widths(row: Evaluation) -> dict[str, float]:

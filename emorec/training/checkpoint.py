@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from emorec.storage.files import FileError, one_line
 from emorec.storage.tensors import load_tensors, save_tensors
 from emorec.training.averaging import ParameterAverage
 
-__all__ = ["ENCODERS", "GRAPH", "EpochRecord", "Progress", "load_parameters"]
+__all__ = ["ENCODERS", "GRAPH", "EpochRecord", "Progress", "is_refit", "load_parameters"]
 
 GRAPH, ENCODERS = "graph", "encoders"
 """The parts of a model that are trained one after the other."""
@@ -32,6 +33,11 @@ class EpochRecord:
     seconds: float
     valid: dict[str, float] = field(default_factory=dict)
     part: str = ENCODERS
+
+
+def is_refit(record: EpochRecord, records: Sequence[EpochRecord]) -> bool:
+    """Whether a record, one of a training's records, is of its refit, which is not validated."""
+    return bool(records[0].valid) and not record.valid
 
 
 @dataclass

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import sys
 import tomllib
 import warnings
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import emorec.storage.tensors
-from emorec import cli, experiment
+from emorec import cli, updating
 from emorec.cli import training
 from emorec.recommender import EmoRec
 from tests.cli.commands import TINY, assert_fails, call, log_lines, write_log
@@ -65,6 +66,33 @@ class TestTrain:
         assert config["training"]["threads"] == 1
         assert config["model"] == {**config["model"], "embedding_size": 8, "backend": "torch"}
         assert config["split"]["n"] == 2
+
+    def test_the_report_has_the_command_without_the_machines_paths(self, trained, log, tmp_path):
+        folder, _ = trained
+        text = (folder / "report.html").read_text()
+        assert (
+            "<pre>emorec-train --dataset log.csv --backend torch --epochs 2 --embedding-size 8 "
+            "--threads 1 --set split.n=2 --run-dir run</pre>"
+        ) in text
+        assert str(folder.parent) not in text
+        assert re.search(r"<dt>date</dt><dd>\d{4}-\d\d-\d\d \d\d:\d\d UTC</dd>", text)
+
+    def test_curves_for_tensorboard(self, log, tmp_path):
+        pytest.importorskip("tensorboard", reason="the package tensorboard is not installed")
+        run, curves = tmp_path / "run", tmp_path / "curves"
+        options = "--epochs", 1, "--run-dir", run, *TINY
+        call(cli.train, "--dataset", log, "--tensorboard", curves, *options)
+        call(cli.train, "--resume", run, "--epochs", 2, "--tensorboard", curves)
+        assert len(list(curves.iterdir())) == 2
+
+    def test_without_tensorboard_nothing_is_started(self, log, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        assert_fails(
+            cli.train, "--dataset", log, "--tensorboard", tmp_path / "curves",
+            "--run-dir", tmp_path / "run", *TINY,
+            message=r'need the package tensorboard: pip install "emorec\[tensorboard\]"',
+        )  # fmt: skip
+        assert not (tmp_path / "run").exists()
 
     def test_flags_files_and_settings(self, log, tmp_path):
         file = tmp_path / "my.toml"
@@ -163,7 +191,7 @@ class TestTrain:
 
         arguments = ["--dataset", log, "--epochs", 1, "--run-dir", tmp_path / "run", *TINY]
         with monkeypatch.context() as patch:
-            patch.setattr(experiment, "compare_runs", stop)
+            patch.setattr(updating, "compare_runs", stop)
             result = call(cli.train, *arguments)
         assert result.exit_code == code
         assert f"emorec-train --resume {tmp_path / 'run'}" in result.stderr
