@@ -9,10 +9,10 @@ given events (`peers.exchange.Task`) and answers with lists (`peers.exchange.Lis
 combination of its grid in ``peers/peers.toml`` learns from the train split and is evaluated on the
 validation split after several epochs; the best one then learns from both parts, for as many epochs.
 
-``LISTS/DATASET-PEER.npz`` holds the lists for the test split's users, ``users`` int64 ``[U]`` and
-``items`` int64 ``[U, k]``; the .json beside it what was tried and chosen, the seconds and the
-metrics. A peer whose lists are there is not run again. The peers that run their authors' code want
-checkouts of it: ``--checkouts FOLDER`` with SiReN-reco, SIGformer, NFARec and pnfrec in it.
+``LISTS/DATASET-HOLDOUT-PEER.npz`` holds the lists for the test split's users, ``users`` int64
+``[U]`` and ``items`` int64 ``[U, k]``; the .json beside it what was tried and chosen, the seconds
+and the metrics. A peer whose lists are there is not run again. The peers that run their authors'
+code want checkouts of it: ``--checkouts FOLDER`` with SiReN-reco, SIGformer, NFARec and pnfrec.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ import click
 import numpy as np
 import torch
 from peers.exchange import Lists, Settings, Task
+from quality_report import Holdout
 
 from emorec.data.datasets import load_dataset
 from emorec.data.interactions import Interactions
-from emorec.data.splits import Split, split_interactions
+from emorec.data.splits import Split
 from emorec.evaluation.top_k import Evaluation, TopK, evaluate
 from emorec.storage.files import atomic_path, write_text
 
@@ -77,6 +78,13 @@ class Try:
     "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="In place of the grid's values."
 )
 @click.option("--select", default="ndcg_any", show_default=True, help="What validation maximises.")
+@click.option(
+    "--holdout",
+    default=Holdout().option,
+    show_default=True,
+    callback=lambda context, parameter, text: Holdout.parse(text),
+    help='Events of each user, "time": the last tenth of the log, "random": a fifth of it.',
+)
 @click.option("--k", default=10, show_default=True, help="Length of the lists.")
 @click.option("--seed", default=0, show_default=True)
 def main(
@@ -90,15 +98,16 @@ def main(
     tries: int | None,
     overrides: tuple[str, ...],
     select: str,
+    holdout: Holdout,
     k: int,
     seed: int,
 ) -> None:
     """Tunes peers on DATASET and writes their lists for the users of its test split."""
-    split = split_interactions(load_dataset(dataset, data_dir))
+    split = holdout.split(load_dataset(dataset, data_dir))
     if not len(split.valid_targets):
         raise click.UsageError(f"{dataset} is too short for a validation split to tune on")
     for name in peers or PEERS:
-        target = lists / f"{dataset}-{name}.npz"
+        target = lists / f"{list_prefix(dataset, holdout)}-{name}.npz"
         if target.with_suffix(".json").exists():
             click.echo(f"{target} is there")
             continue
@@ -124,6 +133,11 @@ def main(
             np.savez_compressed(file, users=last.users, items=last.items[0])
         write_text(target.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")
         click.echo(f"{name}: {json.dumps(facts['test'])}")
+
+
+def list_prefix(dataset: str, holdout: Holdout) -> str:
+    """The beginning of names of files of lists."""
+    return f"{dataset}-{holdout.name}"
 
 
 def parsed(overrides: tuple[str, ...], peer: str) -> Settings:
@@ -243,7 +257,7 @@ def evaluate_lists(lists: Lists, place: int, held_out: Interactions, k: int) -> 
 
 
 def read_top_k(path: Path) -> tuple[np.ndarray, TopK]:
-    """The users, int64 ``[U]``, and the lists of a file ``DATASET-PEER.npz``."""
+    """The users, int64 ``[U]``, and the lists of a file ``DATASET-HOLDOUT-PEER.npz``."""
     with np.load(path, allow_pickle=False) as file:
         return file["users"], top_k_of(file["items"])
 

@@ -25,7 +25,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from peer_lists import read_top_k
+from peer_lists import list_prefix, read_top_k
 from quality_report import LOW_DISLIKE, NEIGHBOURS, Holdout, K, Results, results_file, write
 
 from emorec.baselines import ItemKNN, ItemPrior
@@ -54,7 +54,7 @@ from emorec.training.parts import chosen_epochs
 
 FIRST_SEED = 1
 AVERSIONS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)  # those that validation chooses from
-FRONTIER = (*AVERSIONS, 13.0, 16.0)  # those that the plot shows
+FRONTIER = (*AVERSIONS, 13.0, 16.0, 24.0, 40.0, 100.0)  # those that the plot shows
 # The limits of the low-dislike setting: the share of dislikes among hits, and the recall of
 # dislikes as a share of its value without aversion.
 MOST_DISLIKED, MOST_RECALLED = 0.25, 2 / 3
@@ -133,8 +133,9 @@ def table(
     split = holdout.split(load_dataset(dataset, data_dir))
     results = Results()
     add_baselines(results, split, [name for name in BASELINES if name not in without])
-    for path in sorted(lists.glob(f"{dataset}-*.npz")) if holdout == Holdout() else []:
-        add_peer(results, split, path, path.stem.removeprefix(f"{dataset}-"))
+    prefix = list_prefix(dataset, holdout)
+    for path in sorted(lists.glob(f"{prefix}-*.npz")):
+        add_peer(results, split, path, path.stem.removeprefix(f"{prefix}-"))
     results.earlier, facts = earlier_peers(results, dataset, holdout)
     results.facts |= facts
     add_flagship(results, split, run_folders(runs, dataset, holdout))

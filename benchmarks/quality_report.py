@@ -29,38 +29,45 @@ LOW_DISLIKE = "emorec, low-dislike"
 
 @dataclass(frozen=True)
 class Holdout:
-    """What is held out: the last ``n`` events of each user or, where ``n`` is 0, of the log.
+    """What is held out.
 
-    Of the log it is a tenth, after one cutoff for all; then no model has seen anybody's future.
+    Attributes:
+        option: A number: so many events of each user, the last ones. "time": the last tenth of the
+            log, after one cutoff for all; then no model has seen anybody's future. "random": a
+            fifth of the log, and a fifth of the rest for validation, for models without order.
     """
 
-    n: int = K
+    option: str = str(K)
 
     @classmethod
     def parse(cls, text: str) -> Holdout:
-        """From "time" or a number of events.
+        """From "time", "random" or a number of events.
 
         Raises:
-            click.BadParameter: If it is neither.
+            click.BadParameter: If it is none of them.
         """
-        if text != "time" and not (text.isdecimal() and int(text) > 0):
-            raise click.BadParameter(f"expected 'time' or a number of events, got {text!r}")
-        return cls(0 if text == "time" else int(text))
+        if text not in ("time", "random") and not (text.isdecimal() and int(text) > 0):
+            raise click.BadParameter(
+                f"expected 'time', 'random' or a number of events, got {text!r}"
+            )
+        return cls(text)
 
     @property
-    def option(self) -> str:
-        """As `parse` reads it."""
-        return str(self.n) if self.n else "time"
+    def n(self) -> int:
+        """Events of each user; 0: of the log."""
+        return int(self.option) if self.option.isdecimal() else 0
 
     @property
     def name(self) -> str:
         """In names of files."""
-        return f"leave-{self.n}" if self.n else "time"
+        return f"leave-{self.n}" if self.n else self.option
 
     @property
     def settings(self) -> dict[str, Any]:
         """The section ``split`` of a run's configuration."""
-        return {"method": "leave_last_out", "n": self.n} if self.n else {"method": "time"}
+        if self.n:
+            return {"method": "leave_last_out", "n": self.n}
+        return {"method": self.option} | ({"quantile": 0.8} if self.option == "random" else {})
 
     def split(self, log: Interactions) -> Split:
         """The split of a log."""
@@ -68,7 +75,9 @@ class Holdout:
 
     def __str__(self) -> str:
         if not self.n:
-            return "the last tenth of the log"
+            return {"time": "the last tenth of the log", "random": "a random fifth of the log"}[
+                self.option
+            ]
         return (
             "the last event of each user"
             if self.n == 1
@@ -120,7 +129,7 @@ def write(results: Results, dataset: str, holdout: Holdout) -> None:
     comparison = comparison_markdown(results.models, K, "emorec", no_peers=("Random", LOW_DISLIKE))
     write_text(
         target.with_suffix(".md"),
-        "\n".join(markdown(results, dataset, holdout, comparison)) + "\n",
+        "\n".join(markdown(results, dataset, holdout, comparison, means)) + "\n",
     )
     data = {
         "models": summaries,
@@ -145,7 +154,13 @@ def write(results: Results, dataset: str, holdout: Holdout) -> None:
     click.echo(f"wrote {target}.md, .json, .svg")
 
 
-def markdown(results: Results, dataset: str, holdout: Holdout, comparison: str) -> Iterator[str]:
+def markdown(
+    results: Results,
+    dataset: str,
+    holdout: Holdout,
+    comparison: str,
+    means: dict[str, dict[str, float]],
+) -> Iterator[str]:
     """The page."""
     yield f"# Quality on {dataset}\n"
     options = f"--dataset {dataset} --holdout {holdout.option} --data-dir DATA"
@@ -183,6 +198,7 @@ def markdown(results: Results, dataset: str, holdout: Holdout, comparison: str) 
     yield "| aversion | " + " | ".join(keys) + " |\n|" + " ---: |" * (len(keys) + 1)
     for row in results.frontier:
         yield f"| {row['aversion']:g} | " + " | ".join(_cell(row[key]) for key in keys) + " |"
+    yield from passed_at(means, results.frontier)
     yield "\n## Predicted polarity\n"
     yield (
         "P(positive) of each held-out event against its observed polarity: by the item's share of "
@@ -203,6 +219,34 @@ def markdown(results: Results, dataset: str, holdout: Holdout, comparison: str) 
     )
     for name, facts in results.facts.items():
         yield f"* **{name}**: `{to_json(facts)}`"
+
+
+def passed_at(
+    means: dict[str, dict[str, float]], frontier: list[dict[str, float]]
+) -> Iterator[str]:
+    """For each other model, the smallest aversion at which the flagship beats it on both sides."""
+    yield "\n## More likes and fewer dislikes than each other model\n"
+    yield (
+        "The smallest of the aversions above at which emorec has a higher NDCG of likes and a "
+        "lower recall of dislikes than the other model, on the test split, first seed.\n"
+    )
+    columns = ("its NDCG likes", "its recall of dislikes", "aversion", "likes", "dislikes")
+    yield "| | " + " | ".join(columns) + " |"
+    yield "| --- |" + " ---: |" * 5
+    for name, mean in means.items():
+        if name.startswith("emorec"):
+            continue
+        likes, dislikes = mean["ndcg_likes"], mean["recall_dislikes"]
+        ahead = [
+            row
+            for row in frontier
+            if row["ndcg_likes"] > likes and row["recall_dislikes"] < dislikes
+        ]
+        ours = ["none", "", ""]
+        if ahead:
+            row = ahead[0]
+            ours = [f"{row['aversion']:g}", _cell(row["ndcg_likes"]), _cell(row["recall_dislikes"])]
+        yield f"| {name} | {_cell(likes)} | {_cell(dislikes)} | " + " | ".join(ours) + " |"
 
 
 def times_to_quality(results: Results) -> Iterator[str]:

@@ -128,17 +128,17 @@ def test_chooses_on_validation_and_lists_for_the_test_part(environments, monkeyp
     command = [str(option) for option in options]
     result = CliRunner().invoke(peer_lists.main, command, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    facts = json.loads((tmp_path / "walk-walker.json").read_text())
+    facts = json.loads((tmp_path / "walk-leave-10-walker.json").read_text())
     assert facts["settings"] == {"shift": 1, "seed": 0, "epochs": [1, 2, 3]}
     assert facts["epochs"] == 2
     assert [(one["settings"]["shift"], one["epoch"]) for one in facts["tries"]] == [(30, 1), (1, 2)]
     assert facts["test"]["recall_any"] == 1
     assert facts["test"]["disliked_share"] == 0.5
-    users, lists = peer_lists.read_top_k(tmp_path / "walk-walker.npz")
+    users, lists = peer_lists.read_top_k(tmp_path / "walk-leave-10-walker.npz")
     assert users.tolist() == [0, 1, 2, 3, 4, 5]
     assert lists.items[2].tolist() == [35, 36, 37, 38, 39, 40, 41, 42, 43, 44]
     again = CliRunner().invoke(peer_lists.main, command, catch_exceptions=False)
-    assert "walk-walker.npz is there" in again.output
+    assert "walk-leave-10-walker.npz is there" in again.output
 
 
 def test_a_log_without_a_validation_part_is_refused(environments, monkeypatch):

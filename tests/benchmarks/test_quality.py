@@ -20,6 +20,7 @@ from tests.small import small_log
         ("10", "leave-10", "the last 10 events of each user"),
         ("1", "leave-1", "the last event of each user"),
         ("time", "time", "the last tenth of the log"),
+        ("random", "random", "a random fifth of the log"),
     ],
 )
 def test_holdout_is_what_its_option_says(text, name, meaning):
@@ -29,7 +30,7 @@ def test_holdout_is_what_its_option_says(text, name, meaning):
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "last", ""])
 def test_holdout_refuses_other_texts(text):
-    with pytest.raises(click.BadParameter, match="expected 'time' or a number of events"):
+    with pytest.raises(click.BadParameter, match="expected 'time', 'random' or a number of events"):
         Holdout.parse(text)
 
 
