@@ -19,12 +19,13 @@ from emorec.baselines import ItemPrior
 from emorec.baselines.tuned import names_for, tuned_baselines
 from emorec.building import build_model, check_memory
 from emorec.config import Config, ConfigError, DataConfig
-from emorec.data.datasets import DATASETS, load_items, read_dataset
+from emorec.data.datasets import DATASETS, read_dataset
+from emorec.data.datasets import load_items as load_data_set_items
 from emorec.data.interactions import Interactions, k_core, require_choice
+from emorec.data.items import Items, read_items
 from emorec.data.readers import ReadReport, read_interactions
 from emorec.data.splits import Split, how_tests_differ, is_repeat, split_interactions
 from emorec.data.tables import Table
-from emorec.data.titles import Titles, read_titles
 from emorec.data.vocabulary import Vocabulary
 from emorec.evaluation.predictions import evaluate_predictions
 from emorec.evaluation.scores import users_at_a_time
@@ -42,11 +43,11 @@ from emorec.recommender import EmoRec
 from emorec.reports.report import write_report
 from emorec.run_folder import (
     CHECKPOINT,
-    load_titles,
+    load_items,
     new_files,
     save_config,
+    save_items,
     save_split,
-    save_titles,
 )
 from emorec.storage.files import to_json, write_text
 from emorec.storage.folders import only_writer
@@ -112,17 +113,18 @@ def load_data(
     return log, report
 
 
-def _titles_of(options: DataConfig, data_dir: Path | None, items: Vocabulary) -> Titles | None:
-    """The titles of the configured file of items, else of the data set; None without either."""
+def _items_of(options: DataConfig, data_dir: Path | None, items: Vocabulary) -> Items:
+    """What the configured file of items holds, else the data set; nothing without either."""
     if options.items:
-        titles, note = read_titles(options.items, items, **options.reading_items)
-    elif (frame := load_items(options.dataset, data_dir)) is not None:
-        titles, note = read_titles(Table.of_frame(frame, f"data set {options.dataset}"), items)
+        found, notes = read_items(options.items, items, **options.reading_items)
+    elif (frame := load_data_set_items(options.dataset, data_dir)) is not None:
+        table = Table.of_frame(frame, f"data set {options.dataset}")
+        found, notes = read_items(table, items, features=options.item_features)
     else:
-        return None
-    if note:
+        return Items()
+    for note in notes:
         warnings.warn(note, stacklevel=3)
-    return titles
+    return found
 
 
 def prepare(
@@ -138,12 +140,12 @@ def prepare(
     build_model(config, num_users=1, num_items=1)
     log, report = load_data(config.data, data_dir, progress)
     split = split_interactions(log, **config.split.rule)
-    titles = _titles_of(config.data, data_dir, split.train.items)
+    items = _items_of(config.data, data_dir, split.train.items)
     with new_files(folder) as written:
         save_config(written, config)
         write_text(written / "versions.json", json.dumps(_versions(), indent=2))
         save_split(written, split)
-        save_titles(written, titles)
+        save_items(written, items)
     return split, report
 
 
@@ -167,7 +169,7 @@ def train_run(
     with only_writer(folder):
         recommender = EmoRec(config=config).fit(
             split,
-            items=load_titles(folder, split.train.items),
+            items=load_items(folder, split.train.items),
             checkpoint=folder / CHECKPOINT,
             on_epoch=record,
             progress=progress,
@@ -306,7 +308,12 @@ def _differing_settings(one: Config, other: Config) -> str:
     found = []
     for section in ("data", "split"):
         own, its = getattr(one, section).model_dump(), getattr(other, section).model_dump()
-        for name in ("rules", "items", "title_column"):  # each run has its own copy
+        for name in (
+            "rules",
+            "items",
+            "title_column",
+            "item_features",
+        ):  # each run has its own copy
             own.pop(name, None)
         found += [f"{section}.{k} is {v!r}, not {its[k]!r}" for k, v in own.items() if v != its[k]]
     return f" ({', '.join(found)})" if found else ""

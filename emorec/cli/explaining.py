@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from emorec.cli.common import RUN, how_to_run, load_run, user_errors
+from emorec.cli.common import RUN, how_to_run, load_run, user_errors, with_cold
 from emorec.texts import visible
 
 __all__ = ["explain"]
