@@ -22,7 +22,7 @@ from emorec.config import Config, ConfigError, DataConfig
 from emorec.data.datasets import DATASETS, read_dataset
 from emorec.data.datasets import load_items as load_data_set_items
 from emorec.data.interactions import Interactions, k_core, require_choice
-from emorec.data.items import Items, read_items
+from emorec.data.items import Items, read_items, require_items
 from emorec.data.readers import ReadReport, read_interactions
 from emorec.data.splits import Split, how_tests_differ, is_repeat, split_interactions
 from emorec.data.tables import Table
@@ -121,6 +121,7 @@ def _items_of(options: DataConfig, data_dir: Path | None, items: Vocabulary) -> 
         table = Table.of_frame(frame, f"data set {options.dataset}")
         found, notes = read_items(table, items, features=options.item_features)
     else:
+        require_items(options.item_features)
         return Items()
     for note in notes:
         warnings.warn(note, stacklevel=3)
@@ -308,12 +309,8 @@ def _differing_settings(one: Config, other: Config) -> str:
     found = []
     for section in ("data", "split"):
         own, its = getattr(one, section).model_dump(), getattr(other, section).model_dump()
-        for name in (
-            "rules",
-            "items",
-            "title_column",
-            "item_features",
-        ):  # each run has its own copy
+        # Each run has its own copy of these, or they have no effect on the split.
+        for name in ("rules", "items", "title_column", "item_features"):
             own.pop(name, None)
         found += [f"{section}.{k} is {v!r}, not {its[k]!r}" for k, v in own.items() if v != its[k]]
     return f" ({', '.join(found)})" if found else ""

@@ -16,7 +16,7 @@ from emorec.building import build_model, check_device, check_memory
 from emorec.config import Config, SplitConfig, load_config
 from emorec.data.datasets import DATASETS
 from emorec.data.interactions import Interactions, k_core, require_choice
-from emorec.data.items import Items, read_items
+from emorec.data.items import Items, read_items, require_items
 from emorec.data.readers import read_interactions
 from emorec.data.requests import first_times, newest_time, requests_at
 from emorec.data.rules import NoRuleMatches
@@ -642,8 +642,11 @@ class EmoRec:
         """What `fit` is given of items; warns at its caller about what does not match."""
         data = self.config.data
         source = data.items or None if items is None else items
-        if source is None or isinstance(source, Items):
-            return source or Items()
+        if isinstance(source, Items):
+            return source
+        if source is None:
+            require_items(data.item_features)
+            return Items()
         if isinstance(source, Titles):
             return Items(Titles(source.of(vocabulary.ids), vocabulary))
         found, notes = read_items(source, vocabulary, **data.reading_items)

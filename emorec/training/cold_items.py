@@ -181,11 +181,11 @@ def _with_rows(
     larger = build_model(config, num_users, num_items)
     if larger.feedback_paths is not None:
         larger.feedback_paths = FeedbackPaths(num_items, rows[_ITEM].shape[1] - 1)
-    for name, new in rows.items():
-        is_whole = name in (_ITEM, _SIMILARITY)
-        own = state[name]
-        state[name] = new if is_whole else torch.cat([own, new.to(own.device)])
     try:
+        for name, new in rows.items():
+            is_whole = name in (_ITEM, _SIMILARITY)
+            own = state[name]
+            state[name] = new if is_whole else torch.cat([own, new.to(own.device)])
         larger.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(str(error)) from error
