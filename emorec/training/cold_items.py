@@ -210,7 +210,7 @@ def _fair_stretch(
     users = rng.permutation(np.unique(log.user))[:_USERS]
     size = min(num_cold, log.num_items // 5)
     drawn = [np.sort(rng.permutation(log.num_items)[:size]) for _ in range(_DRAWS)]
-    parts = [part for part in drawn if len(part) and weight[part].any()]
+    parts = [part for part in drawn if 0 < weight[part].sum() < weight.sum()]
     others = [np.setdiff1d(np.arange(log.num_items), part) for part in parts]
     ridges = [ItemRidge(features[rest], weight[rest]) for rest in others]
     scorer, seen = ModelScorer(model, log, device), seen_matrix(log)
@@ -224,14 +224,18 @@ def _fair_stretch(
         total = np.where(seen[chunk.numpy()].toarray() > 0, -np.inf, sum(terms.values()))
         for part, rest, ridge in zip(parts, others, ridges, strict=True):
             own += _places(total, part)
-            fixed = sum(
-                ridge.stretched(features[part], term[:, rest].T, float(name not in _MOVED)).T
-                for name, term in terms.items()
-            )
-            whole = sum(ridge.predict(features[part], term[:, rest].T).T for term in terms.values())
+            fixed = moved = np.zeros((1, 1))
+            for name, term in terms.items():
+                values = term[:, rest].T
+                mean = ridge.mean(values)[:, None]
+                change = ridge.predict(features[part], values).T - mean
+                if name in _MOVED:
+                    fixed, moved = fixed + mean, moved + change
+                else:
+                    fixed = fixed + mean + change
             for place, stretch in enumerate(_STRETCHES):
                 total_of_predicted = total.copy()
-                total_of_predicted[:, part] = fixed + stretch * (whole - fixed)
+                total_of_predicted[:, part] = fixed + stretch * moved
                 predicted[place] += _places(total_of_predicted, part)
     return float(_STRETCHES[np.abs(predicted - _SHARE * own).argmin()])
 
@@ -255,9 +259,13 @@ class _Similar(NamedTuple):
         return _Similar(*(np.concatenate(pair, axis=1) for pair in pairs))
 
     def best(self, size: int) -> _Similar:
-        """The ``size`` most similar ones; items of equal similarity keep their order."""
-        order = np.argsort(-self.similarity, axis=1, kind="stable")[:, :size]
-        item, similarity = (np.take_along_axis(each, order, axis=1) for each in self)
+        """The ``size`` most similar ones, largest first."""
+        item, similarity = self
+        if size < similarity.shape[1]:
+            largest = np.argpartition(-similarity, size, axis=1)[:, :size]
+            item, similarity = (np.take_along_axis(each, largest, axis=1) for each in self)
+        order = np.argsort(-similarity, axis=1, kind="stable")
+        item, similarity = (np.take_along_axis(each, order, axis=1) for each in (item, similarity))
         return _Similar(np.where(similarity > 0, item, 0), np.maximum(similarity, 0))
 
 

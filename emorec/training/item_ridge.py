@@ -36,11 +36,15 @@ class ItemRidge:
 
     def predict(self, features: sparse.csr_matrix, values: np.ndarray) -> np.ndarray:
         """Predicts ``[C, D]`` for items with features ``[C, F]`` from ``[I, D]`` of the known."""
-        mean = self._share @ values
+        mean = self.mean(values)
         if self._factor is None:
             return np.tile(mean, (features.shape[0], 1))
         coefficients = cho_solve(self._factor, self._weighted.T @ (values - mean))
         return features[:, self._used] @ coefficients + (mean - self._mean @ coefficients)
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """The weighted mean of ``[I, D]`` over items, ``[D]``."""
+        return self._share @ values
 
     def weights(self, features: sparse.csr_matrix) -> np.ndarray:
         """The weights ``W`` ``[C, I]`` of the known items: ``predict(features, Y)`` is ``W Y``.
@@ -58,5 +62,5 @@ class ItemRidge:
         self, features: sparse.csr_matrix, values: np.ndarray, stretch: float
     ) -> np.ndarray:
         """Predicts like `predict`, with ``stretch`` times the distance from the mean."""
-        mean = self._share @ values
+        mean = self.mean(values)
         return mean + stretch * (self.predict(features, values) - mean)
