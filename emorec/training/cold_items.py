@@ -88,7 +88,12 @@ class ColdItems:
 
     @classmethod
     def predicted(
-        cls, model: Recommender, config: Config, split: Split, features: ItemFeatures
+        cls,
+        model: Recommender,
+        config: Config,
+        split: Split,
+        features: ItemFeatures,
+        stretch: float | None = None,
     ) -> ColdItems:
         """Predicts all that a trained model has per item, for cold items.
 
@@ -97,9 +102,10 @@ class ColdItems:
             config: Its configuration.
             split: Its log.
             features: Of the log's items and of cold ones.
+            stretch: Of the predictions; None: it is chosen on the log.
         """
         log = split.history if config.training.refit else split.train
-        rows = _predicted(model, features, log, config.training.device)
+        rows = _predicted(model, features, log, config.training.device, stretch)
         return cls.with_rows(model, config, split, features, rows)
 
     @classmethod
@@ -133,7 +139,11 @@ class ColdItems:
 
 
 def _predicted(
-    model: Recommender, features: ItemFeatures, log: Interactions, device: str = "cpu"
+    model: Recommender,
+    features: ItemFeatures,
+    log: Interactions,
+    device: str,
+    stretch: float | None,
 ) -> dict[str, Tensor]:
     """Predicts all that a model has per item, for cold items.
 
@@ -142,6 +152,7 @@ def _predicted(
         features: Of these and of ``C`` cold items, at least one.
         log: The events that the model was trained on, of ``I`` items.
         device: Where to compute scores.
+        stretch: Of the predictions; None: it is chosen on the log.
 
     Returns:
         Rows of the cold items by name of the parameter, ``[C, ...]``; and, if the model has paths,
@@ -150,7 +161,8 @@ def _predicted(
     known, cold = features.matrix[: features.num_warm], features.matrix[features.num_warm :]
     weight = np.sqrt(np.bincount(log.item, minlength=log.num_items))
     ridge = ItemRidge(known, weight)
-    stretch = _fair_stretch(model, known, features.num_cold, weight, log, device)
+    if stretch is None:
+        stretch = _fair_stretch(model, known, features.num_cold, weight, log, device)
     state = {name: each.detach().cpu() for name, each in model.state_dict().items()}
     found = {}
     for name in _TABLES:
