@@ -67,45 +67,46 @@ class TestSimilar:
         assert_fails(cli.similar, trained[0], "--item", "x", message=message)
 
 
-class TestCold:
-    @pytest.fixture(scope="class")
-    def run(self, tmp_path_factory):
-        """A run with a cold item, whose features are those of the odd items."""
-        folder = tmp_path_factory.mktemp("cold")
-        data = write_log(folder / "log.csv", log_lines())
-        kinds = [f"東京 {item},T {item},{'odd' if item % 2 else 'even'}" for item in range(12)]
-        items = write_log(folder / "items.csv", [*kinds, "New,T,odd"], "item_id,title,kind")
-        result = call(
-            cli.train, "--dataset", data, "--items", items, "--epochs", 1, "--preset",
-            "emorec-graph", "--run-dir", folder / "run", *TINY, "--set", "data.item_features=kind",
-        )  # fmt: skip
-        assert "1 item is not in the log and is a cold item, such as 'New'" in result.stderr
-        return folder / "run"
+@pytest.fixture(scope="module")
+def cold_run(tmp_path_factory):
+    """A run with a cold item, whose features are those of the odd items."""
+    folder = tmp_path_factory.mktemp("cold")
+    data = write_log(folder / "log.csv", log_lines())
+    kinds = [f"東京 {item},T {item},{'odd' if item % 2 else 'even'}" for item in range(12)]
+    items = write_log(folder / "items.csv", [*kinds, "New,T,odd"], "item_id,title,kind")
+    result = call(
+        cli.train, "--dataset", data, "--items", items, "--epochs", 1, "--preset",
+        "emorec-graph", "--run-dir", folder / "run", *TINY, "--set", "data.item_features=kind",
+    )  # fmt: skip
+    assert "1 item is not in the log and is a cold item, such as 'New'" in result.stderr
+    return folder / "run"
 
+
+class TestCold:
     def rows(self, command, *arguments):
         result = call(command, *arguments, "--cold", "--format", "json")
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout)
 
-    def test_in_lists_scores_and_similar_items(self, run, tmp_path):
+    def test_in_lists_scores_and_similar_items(self, cold_run, tmp_path):
         candidates = tmp_path / "new.txt"
         candidates.write_text("New\n")
-        (row,) = self.rows(cli.recommend, run, "--user", "Zoë 3", "--candidates", candidates)
+        (row,) = self.rows(cli.recommend, cold_run, "--user", "Zoë 3", "--candidates", candidates)
         assert (row["item"], row["title"], row["cold"]) == ("New", "T", True)
         pairs = write_log(tmp_path / "pairs.csv", ["Zoë 3,New"], "user_id,item_id")
-        (scored,) = self.rows(cli.score, run, "--pairs", pairs)
+        (scored,) = self.rows(cli.score, cold_run, "--pairs", pairs)
         assert scored["score"] == pytest.approx(row["score"], rel=1e-5)
-        found = self.rows(cli.similar, run, "--item", "New")
+        found = self.rows(cli.similar, cold_run, "--item", "New")
         assert {each["item"] for each in found} == {"New"}
-        (explained,) = self.rows(cli.explain, run, "--user", "Zoë 3", "--item", "New")
+        (explained,) = self.rows(cli.explain, cold_run, "--user", "Zoë 3", "--item", "New")
         assert explained["score"] == pytest.approx(row["score"], rel=1e-4)
 
-    def test_they_must_be_asked_for(self, run, trained, tmp_path):
+    def test_they_must_be_asked_for(self, cold_run, trained, tmp_path):
         candidates = tmp_path / "new.txt"
         candidates.write_text("New\n")
-        arguments = [run, "--user", "Zoë 3", "--candidates", candidates]
+        arguments = [cold_run, "--user", "Zoë 3", "--candidates", candidates]
         assert_fails(cli.recommend, *arguments, message="or cold=True \\(--cold\\) for cold items")
         message = "cold is true, but the model has no cold items"
         assert_fails(cli.recommend, trained[0], "--user", "Zoë 3", "--cold", message=message)
         message = "--cold is for items; leave it out with --user"
-        assert_fails(cli.similar, run, "--user", "Zoë 3", "--cold", message=message)
+        assert_fails(cli.similar, cold_run, "--user", "Zoë 3", "--cold", message=message)
