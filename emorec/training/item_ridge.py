@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from scipy import sparse
-from scipy.linalg import cho_factor, cho_solve
 
 __all__ = ["PENALTY", "ItemRidge"]
 
@@ -24,6 +25,8 @@ class ItemRidge:
     def __init__(
         self, features: sparse.csr_matrix, weight: np.ndarray, penalty: float = PENALTY
     ) -> None:
+        from scipy.linalg import cho_factor, cho_solve  # late: a saved model lists items without it
+
         share = weight / weight.sum()  # [I]
         used = np.unique(features.indices)
         self._known = sparse.csr_matrix(features[:, used], dtype=np.float64)
@@ -32,14 +35,14 @@ class ItemRidge:
         gram = (self._known.T @ self._weighted).toarray()
         gram -= len(share) * np.outer(self._mean, self._mean)
         gram[np.diag_indices_from(gram)] += penalty
-        self._factor = cho_factor(gram) if len(used) else None
+        self._solve = partial(cho_solve, cho_factor(gram)) if len(used) else None
 
     def predict(self, features: sparse.csr_matrix, values: np.ndarray) -> np.ndarray:
         """Predicts ``[C, D]`` for items with features ``[C, F]`` from ``[I, D]`` of the known."""
         mean = self.mean(values)
-        if self._factor is None:
+        if self._solve is None:
             return np.tile(mean, (features.shape[0], 1))
-        coefficients = cho_solve(self._factor, self._weighted.T @ (values - mean))
+        coefficients = self._solve(self._weighted.T @ (values - mean))
         return features[:, self._used] @ coefficients + (mean - self._mean @ coefficients)
 
     def mean(self, values: np.ndarray) -> np.ndarray:
@@ -51,10 +54,10 @@ class ItemRidge:
 
         Each row sums to 1. Weights may be negative.
         """
-        if self._factor is None:
+        if self._solve is None:
             return np.tile(self._share, (features.shape[0], 1))
         centred = features[:, self._used].toarray() - self._mean
-        dual = cho_solve(self._factor, centred.T).T  # [C, F]
+        dual = self._solve(centred.T).T  # [C, F]
         found = (self._weighted @ dual.T).T
         return found + (1 - len(self._share) * (dual @ self._mean))[:, None] * self._share
 
