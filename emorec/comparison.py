@@ -213,7 +213,8 @@ def _differing_settings(one: Config, other: Config) -> str:
     found = []
     for section in ("data", "split"):
         own, its = getattr(one, section).model_dump(), getattr(other, section).model_dump()
-        for name in ("rules", "items", "title_column"):  # each run has its own copy
+        # Each run has its own copy of these, or they have no effect on the split.
+        for name in ("rules", "items", "title_column", "item_features"):
             own.pop(name, None)
         found += [f"{section}.{k} is {v!r}, not {its[k]!r}" for k, v in own.items() if v != its[k]]
     return f" ({', '.join(found)})" if found else ""

@@ -64,10 +64,17 @@ class DataConfig(_Section):
     decimal: Literal[".", ","] = Field(".", description="of numbers in csv files")
     items: str = Field(
         "",
-        description='file of items with their titles (csv, tsv, jsonl, parquet); "": the data '
-        "set's own, if it has any",
+        description="file of items with their titles and features (csv, tsv, jsonl, parquet); "
+        '"": the data set\'s own, if it has any',
     )
-    title_column: str = Field("title", description="of titles, in the file of items")
+    title_column: str = Field(
+        "title", description='of titles, in the file of items; "": there are no titles'
+    )
+    item_features: str = Field(
+        "*",
+        description='columns of the file of items that describe them, such as "genres,year"; "*": '
+        'all but the ids; "": none',
+    )
     min_user_events: int = Field(
         1, ge=1, le=_MANY, description="k-core: users with fewer rows are dropped"
     )
@@ -94,8 +101,14 @@ class DataConfig(_Section):
 
     @property
     def reading_items(self) -> dict[str, Any]:
-        """The arguments of `emorec.data.titles.read_titles` after the items."""
-        return {"item": self.item_column, "title": self.title_column, "encoding": self.encoding}
+        """The arguments of `emorec.data.items.read_items` after the items."""
+        return {
+            "item": self.item_column,
+            "title": self.title_column,
+            "encoding": self.encoding,
+            "decimal": self.decimal,
+            "features": self.item_features,
+        }
 
 
 class SplitConfig(_Section):

@@ -11,23 +11,24 @@ from pathlib import Path
 from emorec.building import build_model, check_memory
 from emorec.comparison import Comparison
 from emorec.config import Config, ConfigError, DataConfig
-from emorec.data.datasets import DATASETS, load_items, read_dataset
+from emorec.data.datasets import DATASETS, read_dataset
+from emorec.data.datasets import load_items as load_data_set_items
 from emorec.data.interactions import Interactions, k_core, require_choice
+from emorec.data.items import Items, read_items, require_items
 from emorec.data.readers import ReadReport, read_interactions
 from emorec.data.splits import Split, split_interactions
 from emorec.data.tables import Table
-from emorec.data.titles import Titles, read_titles
 from emorec.data.vocabulary import Vocabulary
 from emorec.memory import peak_memory_gib
 from emorec.recommender import EmoRec
 from emorec.run_folder import (
     CHECKPOINT,
     START,
-    load_titles,
+    load_items,
     new_files,
     save_config,
+    save_items,
     save_split,
-    save_titles,
 )
 from emorec.run_report import versions, write_run_report
 from emorec.storage.files import to_json, write_text
@@ -61,17 +62,19 @@ def load_data(
     return log, report
 
 
-def _titles_of(options: DataConfig, data_dir: Path | None, items: Vocabulary) -> Titles | None:
-    """The titles of the configured file of items, else of the data set; None without either."""
+def _items_of(options: DataConfig, data_dir: Path | None, items: Vocabulary) -> Items:
+    """What the configured file of items holds, else the data set; nothing without either."""
     if options.items:
-        titles, note = read_titles(options.items, items, **options.reading_items)
-    elif (frame := load_items(options.dataset, data_dir)) is not None:
-        titles, note = read_titles(Table.of_frame(frame, f"data set {options.dataset}"), items)
+        found, notes = read_items(options.items, items, **options.reading_items)
+    elif (frame := load_data_set_items(options.dataset, data_dir)) is not None:
+        table = Table.of_frame(frame, f"data set {options.dataset}")
+        found, notes = read_items(table, items, features=options.item_features)
     else:
-        return None
-    if note:
+        require_items(options.item_features)
+        return Items()
+    for note in notes:
         warnings.warn(note, stacklevel=3)
-    return titles
+    return found
 
 
 def prepare(
@@ -87,18 +90,18 @@ def prepare(
     build_model(config, num_users=1, num_items=1)
     log, report = load_data(config.data, data_dir, progress)
     split = split_interactions(log, **config.split.rule)
-    titles = _titles_of(config.data, data_dir, split.train.items)
-    begin_run(folder, config, split, titles)
+    items = _items_of(config.data, data_dir, split.train.items)
+    begin_run(folder, config, split, items)
     return split, report
 
 
-def begin_run(folder: Path, config: Config, split: Split, titles: Titles | None) -> None:
+def begin_run(folder: Path, config: Config, split: Split, items: Items) -> None:
     """Writes what a killed run needs to resume."""
     with new_files(folder) as written:
         save_config(written, config)
         write_text(written / "versions.json", json.dumps(versions(), indent=2))
         save_split(written, split)
-        save_titles(written, titles)
+        save_items(written, items)
 
 
 def train_run(
@@ -123,7 +126,7 @@ def train_run(
         recommender = EmoRec(config=config).fit(
             split,
             start=start,
-            items=load_titles(folder, split.train.items),
+            items=load_items(folder, split.train.items),
             checkpoint=folder / CHECKPOINT,
             on_epoch=record,
             progress=progress,

@@ -15,12 +15,13 @@ from emorec.building import build_model, check_device, check_memory
 from emorec.config import Config, SplitConfig, load_config
 from emorec.data.datasets import DATASETS
 from emorec.data.interactions import Interactions, k_core, require_choice
+from emorec.data.items import Items, read_items, require_items
 from emorec.data.readers import read_interactions
 from emorec.data.requests import first_times, newest_time, requests_at
 from emorec.data.rules import NoRuleMatches
 from emorec.data.splits import Split, hold_out_validation, split_newest
 from emorec.data.tables import as_frame
-from emorec.data.titles import Titles, read_titles
+from emorec.data.titles import Titles
 from emorec.data.vocabulary import Vocabulary
 from emorec.inference.explain import Explanation, explain
 from emorec.inference.filters import Filters, ItemIds
@@ -33,13 +34,15 @@ from emorec.nn.model import Recommender
 from emorec.run_folder import (
     CHECKPOINT,
     existing_file,
+    load_cold_rows,
+    load_items,
     load_split,
-    load_titles,
     new_files,
     read_config,
+    save_cold_rows,
     save_config,
+    save_items,
     save_split,
-    save_titles,
 )
 from emorec.storage.files import FileError
 from emorec.storage.folders import MANIFEST, checked_file, only_writer, read_manifest
@@ -47,6 +50,7 @@ from emorec.storage.tensors import load_tensors, save_tensors
 from emorec.texts import count, plain
 from emorec.threads import threads
 from emorec.training.checkpoint import EpochRecord, load_parameters
+from emorec.training.cold_items import ColdItems
 
 __all__ = ["EmoRec", "NotFittedError"]
 
@@ -86,7 +90,8 @@ class EmoRec:
         self.records: list[EpochRecord] = []
         self._model: Recommender | None = None
         self._split: Split | None = None
-        self._titles: Titles | None = None
+        self._items = Items()
+        self._cold: ColdItems | None = None
         self._was_given_test = False
 
     def fit(
@@ -112,10 +117,11 @@ class EmoRec:
                 that the section ``data`` of the configuration names. Or a `Split`: its train split
                 is fitted, its validation split chooses the epoch, and only `recommend` uses its
                 test split.
-            items: Titles of the items, which lists and explanations then show: the name of a file
-                or a DataFrame with the columns item_id and title, or those that the section
-                ``data`` of the configuration names; or `Titles`. None: the file that
-                ``data.items`` names, if any.
+            items: Titles of the items, which lists and explanations then show, and features, by
+                which items that are not in the log can be recommended, see `cold_items`: the name
+                of a file or a DataFrame with the columns item_id and title, or those that the
+                section ``data`` of the configuration names, and others; or `Titles` or `Items`.
+                None: the file that ``data.items`` names, if any.
             checkpoint: File to write after each epoch, and to resume from if it exists. Refitting
                 writes one of its own beside it.
             on_epoch: Called after each epoch with all records so far.
@@ -125,8 +131,8 @@ class EmoRec:
 
         Warns:
             UserWarning: If there is no validation data, rows are left out (without a rating,
-                matched by no rule, or repeated), the log has no times, items have no title, or
-                titles are of other items.
+                matched by no rule, or repeated), the log has no times, items have no title or are
+                not in the log, or columns of items cannot be used as features.
 
         Raises:
             ValueError: If the log or the titles cannot be used, or another process is training in
@@ -145,7 +151,7 @@ class EmoRec:
             raise ValueError(
                 "sequence.request_time is true, which needs a log with times; this one has none"
             )
-        titles = self._titles_of(items, data.train.items)
+        known = self._items_of(items, data.train.items)
         config, valid = self.config, data.valid_targets
         if not len(valid):
             epochs = count(most_epochs(config, valid), "epoch")
@@ -170,7 +176,11 @@ class EmoRec:
                 progress,
                 None if start is None else start._start_of(data.train),
             )
-        self._model, self._split, self._titles = model.eval(), data, titles
+        self._model, self._split, self._items = model.eval(), data, known
+        self._cold, features = None, known.features
+        if features is not None and features.num_cold:
+            with threads(config.training.threads):
+                self._cold = ColdItems.predicted(model, config, data, features)
         self._was_given_test = len(data.test) > 0
         return self
 
@@ -195,7 +205,7 @@ class EmoRec:
 
         Args:
             events: New events, in any form that `fit` takes except a split, with the same columns.
-            items: Titles of the items, as in `fit`; None: those of this recommender.
+            items: Titles and features of the items, as in `fit`; None: those of this recommender.
             progress: Whether to show a progress bar.
 
         Returns:
@@ -207,14 +217,14 @@ class EmoRec:
         """
         split = self.split_with(events)
         new = EmoRec(config=self.config_of_update())
-        known = self._titles if items is None else items
+        known = self.items_for(split.train.items) if items is None else items
         new.fit(split, items=known, progress=progress, start=self)
         new._was_given_test = self._was_given_test
         return new
 
-    def titles_for(self, items: Vocabulary) -> Titles | None:
-        """The titles that are known of other items; None if there are no titles."""
-        return None if self._titles is None else Titles(self._titles.of(items.ids), items)
+    def items_for(self, items: Vocabulary) -> Items:
+        """What is known of the items of another log: titles, features, cold items."""
+        return self._items.of_log(items)
 
     def split_with(self, events: Any) -> Split:
         """The log with new events, of which the newest are held out; see `update`.
@@ -280,6 +290,32 @@ class EmoRec:
         _ = self.split
         return {} if self._titles is None else self._titles.as_dict()
 
+    @property
+    def cold_items(self) -> list[Any]:
+        """Ids of the cold items, which have features and no event in the log; empty without any.
+
+        Raises:
+            NotFittedError: Before `fit`.
+        """
+        _ = self.split
+        return [] if self._cold is None else self._cold.ids
+
+    @property
+    def _titles(self) -> Titles | None:
+        return self._items.titles
+
+    def _catalogue(self, cold: bool) -> tuple[Recommender, Split]:
+        """The model and its log, with the cold items if asked to."""
+        if not cold:
+            return self.model, self.split
+        _ = self.split
+        if self._cold is None:
+            raise ValueError(
+                "cold is true, but the model has no cold items: those that have features in the "
+                "table of items, and no event in the log; train it with such a table"
+            )
+        return self._cold.model, self._cold.split
+
     def scorer(self) -> ModelScorer:
         """Returns a scorer of all items for user indices, given the train and validation events.
 
@@ -307,6 +343,7 @@ class EmoRec:
         diversity: float = 0.0,
         at: Any = None,
         allow_seen: bool | None = None,
+        cold: bool = False,
         before_test: bool | None = None,
         progress: bool = False,
     ) -> pd.DataFrame:
@@ -334,6 +371,8 @@ class EmoRec:
                 first test event.
             allow_seen: Whether lists may hold items that their user has seen; None: as
                 ``evaluation.seen`` says, by default not.
+            cold: Whether lists may hold cold items, and events be of them. The lists are then of
+                the whole catalogue, in which cold items have scores predicted from their features.
             before_test: True: use only the events before the test split, for lists that are to be
                 evaluated. False: use the whole log. None: False, with a warning if `fit` was given
                 a test split.
@@ -344,7 +383,8 @@ class EmoRec:
             if the model has titles; ``source`` is "model" or, for an unknown user, "popular".
             ``score`` is the value that the model ranks by, the sum of the terms of
             `emorec.inference.ranking`; it is comparable within one list only and missing for
-            popular items. With ``diversity`` it need not fall from rank to rank. A model that
+            popular items. With ``diversity`` it need not fall from rank to rank. With ``cold``, the
+            column ``cold`` says which items are cold. A model that
             predicts the polarity of items adds ``liked``, the probability that the user's feedback
             on the item is positive, or, for an unknown user, that any user's is. A user for whom no
             item is left has no row.
@@ -361,11 +401,12 @@ class EmoRec:
                 ``users`` is not a list of ids, ``at`` is not a valid time or the log has no times.
                 If ``items`` is empty or lacks a user, or no id in ``items`` or ``exclude`` is
                 known. If ``min_liked`` or ``diversity`` is not in [0, 1], or the model lacks the
-                predicted polarities or the vectors of items that it needs.
+                predicted polarities or the vectors of items that it needs. If ``cold`` is true and
+                the model has no cold items.
         """
-        request = self._request(_as_list("users", users), events, at, before_test)
+        request = self._request(_as_list("users", users), events, at, before_test, cold=cold)
         lists = self._lists(request, k, items, exclude, min_liked, diversity, allow_seen)
-        return self._titled(lists.all(progress))
+        return self._shown(lists.all(progress), cold)
 
     def recommend_in_blocks(
         self,
@@ -380,6 +421,7 @@ class EmoRec:
         diversity: float = 0.0,
         at: Any = None,
         allow_seen: bool | None = None,
+        cold: bool = False,
         before_test: bool | None = None,
         progress: bool = False,
     ) -> Iterator[pd.DataFrame]:
@@ -399,6 +441,7 @@ class EmoRec:
             diversity: How far items are from those above them.
             at: Time of the request.
             allow_seen: Whether lists may hold items that their user has seen.
+            cold: Whether lists may hold cold items.
             before_test: Whether to use only the events before the test split.
             progress: Whether to show a progress bar.
 
@@ -409,9 +452,9 @@ class EmoRec:
             ValueError: As `recommend`, or if ``block`` is not a whole number of at least 1.
         """
         _require_positive("block", block)
-        request = self._request(_as_list("users", users), events, at, before_test)
+        request = self._request(_as_list("users", users), events, at, before_test, cold=cold)
         lists = self._lists(request, k, items, exclude, min_liked, diversity, allow_seen)
-        return (self._titled(frame) for frame in lists.blocks(int(block), progress))
+        return (self._shown(frame, cold) for frame in lists.blocks(int(block), progress))
 
     def score(
         self,
@@ -419,6 +462,7 @@ class EmoRec:
         events: Any = None,
         *,
         at: Any = None,
+        cold: bool = False,
         before_test: bool | None = None,
     ) -> pd.DataFrame:
         """Scores given pairs of users and items, seen ones included.
@@ -428,6 +472,7 @@ class EmoRec:
                 user_id and item_id, or those that the section ``data`` of the configuration names.
             events: New events, see `recommend`.
             at: Time of the request, see `recommend`; one for all pairs, or a list of one per pair.
+            cold: Whether to score cold items, too; the column ``cold`` says which are.
             before_test: Whether to use only the events before the test split, see `recommend`.
 
         Returns:
@@ -446,14 +491,14 @@ class EmoRec:
         """
         data = self.config.data
         users, items = columns_of_pairs(pairs, data.user_column, data.item_column)
-        request = self._request(users, events, at, before_test, "scores")
+        request = self._request(users, events, at, before_test, "scores", cold)
         reason = without_score(request, items)
         if reason is not None:
-            warnings.warn(reason, stacklevel=2)
-        return self._titled(score_pairs(request, items))
+            warnings.warn(reason + ("" if cold else self._cold_hint(items)), stacklevel=2)
+        return self._shown(score_pairs(request, items), cold)
 
     def similar_items(
-        self, items: Iterable[Any], k: int = 10, *, by: By = "audience"
+        self, items: Iterable[Any], k: int = 10, *, by: By = "audience", cold: bool = False
     ) -> pd.DataFrame:
         """Finds the items most similar to each of some.
 
@@ -464,6 +509,8 @@ class EmoRec:
                 feedback graph (``graph.paths``) or, without these, the vectors of the feedback
                 sum (``graph.conv=sum``). "taste": who likes the one probably likes the other, by
                 the item vectors of the polarity head (``model.polarity=item``).
+            cold: Whether to take and find cold items, too, by what is predicted from their
+                features; the column ``cold`` says which of the similar items are cold.
 
         Returns:
             Columns ``item, rank, similar, similarity``, most similar first. ``similarity`` is a
@@ -479,11 +526,12 @@ class EmoRec:
                 1, no item is known, or the model has no such similarities.
         """
         _require_positive("k", k)
-        catalogue = self.split.log.items
-        known, index = _known("item", _as_list("items", items), catalogue)
-        topk = similar_items(self.model, index, int(k), by)
+        model, split = self._catalogue(cold)
+        catalogue, wanted = split.log.items, _as_list("items", items)
+        known, index = _known("item", wanted, catalogue, "" if cold else self._cold_hint(wanted))
+        topk = similar_items(model, index, int(k), by)
         frame = self._titled(similar_frame("item", known, topk, catalogue))
-        return self._titled(frame, "similar", "similar_title")
+        return self._shown(frame, cold, "similar", "similar_title")
 
     def similar_users(
         self, users: Iterable[Any], k: int = 10, *, by: By = "audience"
@@ -549,10 +597,16 @@ class EmoRec:
         return ListMaker(request, k, seen, filters, min_liked, float(diversity))
 
     def _request(
-        self, users: list[Any], events: Any, at: Any, before_test: bool | None, what: str = "lists"
+        self,
+        users: list[Any],
+        events: Any,
+        at: Any,
+        before_test: bool | None,
+        what: str = "lists",
+        cold: bool = False,
     ) -> Request:
         """What is known of users; called by a public method, at whose caller warnings point."""
-        split = self.split
+        model, split = self._catalogue(cold)
         if before_test is None and self._was_given_test:
             warnings.warn(
                 f"these {what} use the test split"
@@ -571,7 +625,7 @@ class EmoRec:
             times = requests_at(at, users, known, split.log.time_unit)
         elif before_test and later is None and (tested := self._test_times()) is not None:
             times = tested
-        return Request(self.model, users, history, known, times, self.config.training.device)
+        return Request(model, users, history, known, times, self.config.training.device)
 
     def explain(
         self,
@@ -581,6 +635,7 @@ class EmoRec:
         events: Any = None,
         *,
         at: Any = None,
+        cold: bool = False,
         before_test: bool | None = None,
     ) -> list[Explanation]:
         """Explains why items are ranked where they are for a user.
@@ -594,6 +649,7 @@ class EmoRec:
             k: Number of items, without ``items``.
             events: New events, as in `recommend`.
             at: Time of the request, as in `recommend`.
+            cold: Whether items may be cold, as in `recommend`.
             before_test: Whether to use only the events before the test split, as in `recommend`.
 
         Returns:
@@ -608,32 +664,55 @@ class EmoRec:
             >>> for explanation in recommender.explain("user-0001", k=2):  # doctest: +SKIP
             ...     print(explanation)
         """
-        request = self._request([user], events, at, before_test, "explanations")
+        request = self._request([user], events, at, before_test, "explanations", cold)
         if not request.is_served[0]:
             raise ValueError(f"the model has no events of {request.whom_not()} to explain by")
         if items is None:
-            lists = self.recommend([user], k, events, at=at, before_test=bool(before_test))
+            lists = self.recommend(
+                [user], k, events, at=at, cold=cold, before_test=bool(before_test)
+            )
             items = lists["item"].tolist()
         wanted, history, index = list(items), request.history, int(request.index[0])
         chosen = history.items.indices(wanted)
         if (chosen < 0).any():
             unknown = wanted[int(np.flatnonzero(chosen < 0)[0])]
-            raise ValueError(f"item {plain(unknown)!r} is not in the catalogue of the model")
+            raise ValueError(
+                f"item {plain(unknown)!r} is not in the catalogue of the model"
+                f"{'' if cold else self._cold_hint([unknown])}"
+            )
         time, device = int(request.times[index]), self.config.training.device
-        return explain(self.model, history, index, chosen, time, device, self._titles)
+        return explain(request.model, history, index, chosen, time, device, self._titles)
 
-    def _titles_of(self, items: Any, vocabulary: Vocabulary) -> Titles | None:
-        """The titles that `fit` is given; warns at its caller about what does not match."""
+    def _items_of(self, items: Any, vocabulary: Vocabulary) -> Items:
+        """What `fit` is given of items; warns at its caller about what does not match."""
         data = self.config.data
         source = data.items or None if items is None else items
+        if isinstance(source, Items):
+            return source
         if source is None:
-            return None
+            require_items(data.item_features)
+            return Items()
         if isinstance(source, Titles):
-            return Titles(source.of(vocabulary.ids), vocabulary)
-        titles, note = read_titles(source, vocabulary, **data.reading_items)
-        if note:
+            return Items(Titles(source.of(vocabulary.ids), vocabulary))
+        found, notes = read_items(source, vocabulary, **data.reading_items)
+        for note in notes:
             warnings.warn(note, stacklevel=3)
-        return titles
+        return found
+
+    def _shown(
+        self, frame: pd.DataFrame, cold: bool, item: str = "item", title: str = "title"
+    ) -> pd.DataFrame:
+        """Adds the titles of a column of items and, with cold items, which ones are cold."""
+        frame = self._titled(frame, item, title)
+        if not cold or self._cold is None:
+            return frame
+        return frame.assign(cold=self._cold.are_cold(frame[item]))
+
+    def _cold_hint(self, ids: Iterable[Any]) -> str:
+        """What to do where ids are unknown because they are of cold items; empty if none is."""
+        if self._cold is None or not self._cold.are_cold(ids).any():
+            return ""
+        return "; there are cold items among them, which need cold=True (--cold)"
 
     def _titled(
         self, frame: pd.DataFrame, item: str = "item", title: str = "title"
@@ -708,7 +787,9 @@ class EmoRec:
         with new_files(folder) as written:
             save_config(written, self.config)
             save_split(written, split)
-            save_titles(written, self._titles)
+            save_items(written, self._items)
+            if self._cold is not None:
+                save_cold_rows(written, self._cold.rows)
             save_tensors(written / "model.safetensors", parameters, {})
 
     @classmethod
@@ -746,7 +827,7 @@ class EmoRec:
         check_device(config)
         recommender = cls(config=config)
         split = load_split(folder)
-        titles = load_titles(folder, split.train.items)
+        items = load_items(folder, split.train.items)
         check_memory(config, split.train.num_users, split.train.num_items)
         model = build_model(recommender.config, split.train.num_users, split.train.num_items)
         if checked_file(folder, "model.safetensors") is None and (folder / CHECKPOINT).is_file():
@@ -771,8 +852,21 @@ class EmoRec:
                 stacklevel=2,
             )
         recommender._model = model.to(recommender.config.training.device).eval()
-        recommender._split, recommender._titles = split, titles
+        recommender._split, recommender._items = split, items
+        recommender._load_cold(folder)
         return recommender
+
+    def _load_cold(self, folder: Path) -> None:
+        """Adds the cold items of a run folder, if it has any."""
+        rows, features = load_cold_rows(folder), self._items.features
+        if rows is None or features is None:
+            return
+        try:
+            self._cold = ColdItems.with_rows(self.model, self.config, self.split, features, rows)
+        except ValueError as error:
+            raise FileError(
+                f"{folder}: the cold items are of another model, or damaged ({error})"
+            ) from error
 
 
 def _as_list(name: str, ids: Any) -> list[Any]:
@@ -791,7 +885,9 @@ def _as_list(name: str, ids: Any) -> list[Any]:
         raise ValueError(f"{name} must be a list of ids, got {plain(ids)!r}") from None
 
 
-def _known(what: str, ids: list[Any], vocabulary: Vocabulary) -> tuple[list[Any], np.ndarray]:
+def _known(
+    what: str, ids: list[Any], vocabulary: Vocabulary, hint: str = ""
+) -> tuple[list[Any], np.ndarray]:
     """The known ones of some ids, and their indices, int64 ``[N]``; warns about the others."""
     index = vocabulary.indices(ids)
     unknown = np.flatnonzero(index < 0)
@@ -800,9 +896,9 @@ def _known(what: str, ids: list[Any], vocabulary: Vocabulary) -> tuple[list[Any]
         if len(unknown) == len(ids):
             raise ValueError(
                 f"no {what} of the {len(ids):,} given is known, such as {first!r}; give ids as in "
-                "the log"
+                f"the log{hint}"
             )
-        warnings.warn(f"unknown to the model: {whom}, such as {first!r}", stacklevel=3)
+        warnings.warn(f"unknown to the model: {whom}, such as {first!r}{hint}", stacklevel=3)
     known = [each for each, place in zip(ids, index, strict=True) if place >= 0]
     return known, index[index >= 0]
 

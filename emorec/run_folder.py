@@ -4,13 +4,17 @@ manifest.json              digests of the files that were written together, see 
 config.toml                every setting
 rules.toml                 the feedback rules, if they were a file of the user's
 vocabulary.json            the users' own ids
-titles.json                titles of the items, if they have any: in the order of the vocabulary
+titles.json                titles of the items, if they have any: in the order of the vocabulary,
+                           then of the cold items
+cold_items.json            ids of the cold items, if the items have features
+features.safetensors       features of the items, then of the cold items
+cold_items.safetensors     what was predicted for the cold items, once the model is trained
 interactions.safetensors   the splits of the log
 model.safetensors          the best epoch's parameters
 checkpoint.safetensors     the state of training
 start/                     of an update: the run that it started from
 
-The first six below the manifest are replaced all at once or not at all. Each file of tensors holds
+All but the checkpoint are replaced all at once or not at all. Each file of tensors holds
 a digest of its own.
 """
 
@@ -24,9 +28,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 
 from emorec.config import Config, load_config
+from emorec.data.features import NUM_FEATURES, ItemFeatures
 from emorec.data.interactions import Interactions
+from emorec.data.items import Items
 from emorec.data.rules import shipped_rules
 from emorec.data.splits import Split
 from emorec.data.titles import Titles
@@ -39,11 +46,15 @@ __all__ = [
     "CHECKPOINT",
     "START",
     "existing_file",
+    "load_cold_rows",
+    "load_items",
     "load_split",
     "load_titles",
     "new_files",
     "read_config",
+    "save_cold_rows",
     "save_config",
+    "save_items",
     "save_split",
     "save_titles",
 ]
@@ -54,11 +65,17 @@ START = "start"
 
 _RULES = "rules.toml"
 _TITLES = "titles.json"
+_COLD_IDS = "cold_items.json"
+_FEATURES = "features.safetensors"
+_COLD_ROWS = "cold_items.safetensors"
 _OF_A_MODEL = (
     "config.toml",
     _RULES,
     "vocabulary.json",
     _TITLES,
+    _COLD_IDS,
+    _FEATURES,
+    _COLD_ROWS,
     "interactions.safetensors",
     "model.safetensors",
     "metrics.jsonl",
@@ -180,6 +197,66 @@ def load_titles(folder: Path, items: Vocabulary) -> Titles | None:
     found = np.empty(len(texts), dtype=object)
     found[:] = texts
     return Titles(found, items)
+
+
+def save_items(folder: Path, items: Items) -> None:
+    """Writes the titles, the features and the ids of the cold items, if there are any."""
+    save_titles(folder, items.titles)
+    features = items.features
+    if features is None:
+        return
+    cold = features.items.ids[features.num_warm :]
+    write_text(folder / _COLD_IDS, json.dumps(cold, ensure_ascii=False))
+    matrix = features.matrix
+    tensors = {
+        name: torch.from_numpy(np.array(getattr(matrix, name)))
+        for name in ("data", "indices", "indptr")
+    }
+    save_tensors(folder / _FEATURES, tensors, {})
+
+
+def load_items(folder: Path, items: Vocabulary) -> Items:
+    """Reads what `save_items` wrote.
+
+    Args:
+        folder: The run folder.
+        items: The items of the log.
+
+    Raises:
+        FileError: If a file is missing, damaged or of other items.
+    """
+    if not _has(folder, _FEATURES):
+        return Items(load_titles(folder, items))
+    path = existing_file(folder, _FEATURES)
+    cold = read_json(existing_file(folder, _COLD_IDS))
+    tensors, _ = load_tensors(path)
+    try:
+        every = Vocabulary([*items.ids, *_ids({"cold items": cold}, "cold items")])
+        parts = tuple(tensors[name].numpy() for name in ("data", "indices", "indptr"))
+        matrix = sparse.csr_matrix(parts, shape=(len(every), NUM_FEATURES))
+        matrix.check_format()
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise FileError(
+            f"{folder}: {_FEATURES} or {_COLD_IDS} is damaged, or of another run than "
+            f"vocabulary.json ({one_line(error)})"
+        ) from error
+    return Items(load_titles(folder, every), ItemFeatures(matrix, every, len(items)))
+
+
+def save_cold_rows(folder: Path, rows: dict[str, torch.Tensor]) -> None:
+    """Writes what was predicted for the cold items."""
+    save_tensors(folder / _COLD_ROWS, rows, {})
+
+
+def load_cold_rows(folder: Path) -> dict[str, torch.Tensor] | None:
+    """Reads what `save_cold_rows` wrote; None if the run has no cold items.
+
+    Raises:
+        FileError: If the file is missing or damaged.
+    """
+    if not _has(folder, _COLD_ROWS):
+        return None
+    return load_tensors(existing_file(folder, _COLD_ROWS))[0]
 
 
 def _has(folder: Path, name: str) -> bool:

@@ -24,7 +24,7 @@ from emorec.reports.curves import Curves
 from emorec.reports.examples import Example
 from emorec.reports.head import Head
 from emorec.reports.report import write_report
-from emorec.run_folder import load_titles
+from emorec.run_folder import load_items
 from emorec.texts import count
 from emorec.training.checkpoint import EpochRecord, is_refit
 from emorec.training.parts import chosen_epochs, selected_score
@@ -174,7 +174,7 @@ def _examples(folder: Path, recommender: EmoRec, lists: np.ndarray) -> list[Exam
         lists[np.searchsorted(np.unique(split.test.user), users), :_PLACES],
         first_times(split.test, split.history) if timed else None,
         config.training.device,
-        load_titles(folder, split.train.items),
+        load_items(folder, split.train.items).titles,
     )
 
 

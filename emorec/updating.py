@@ -40,7 +40,7 @@ def prepare_update(trained: EmoRec, events: Path, config: Config, folder: Path) 
         ValueError: If the events cannot be used, see `EmoRec.update`.
     """
     split = trained.split_with(events)
-    begin_run(folder, config, split, trained.titles_for(split.train.items))
+    begin_run(folder, config, split, trained.items_for(split.train.items))
     trained.save(folder / START)
     return split
 

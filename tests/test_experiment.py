@@ -20,7 +20,7 @@ from emorec.evaluation.predictions import evaluate_predictions
 from emorec.experiment import load_data, prepare, train_run, write_results
 from emorec.inference.ranking import ModelScorer
 from emorec.recommender import EmoRec
-from emorec.run_folder import load_split, load_titles, read_config
+from emorec.run_folder import load_items, load_split, read_config
 from tests.small import small_config, small_log
 
 LOG = generate(num_users=30, num_items=50, num_topics=8, events_per_user=12).interactions
@@ -285,7 +285,8 @@ def test_titles_of_movielens_come_from_its_archive(tmp_path):
         archive.writestr("ml-1m/ratings.dat", "\n".join(rows) + "\n")
         archive.writestr("ml-1m/movies.dat", "".join(f"{i}::M {i}::Drama\n" for i in range(10, 19)))
     config = small_config("data.dataset=ml-1m", "data.item_column=other", "split.n=1")
-    with pytest.warns(UserWarning, match="data set ml-1m: 2 titles are of items that are not in"):
+    with pytest.warns(UserWarning, match="data set ml-1m: 2 items are not in the log and are cold"):
         split, _ = prepare(config, tmp_path / "run", tmp_path, progress=False)
-    titles = load_titles(tmp_path / "run", split.train.items)
-    assert titles.as_dict() == {item: f"M {item}" for item in split.train.items.ids}
+    items = load_items(tmp_path / "run", split.train.items)
+    assert items.titles.as_dict() == {item: f"M {item}" for item in items.features.items.ids}
+    assert items.features.items.ids[: items.features.num_warm] == split.train.items.ids

@@ -158,3 +158,26 @@ class TestCommand:
             cli.train, *known, "--run-dir", tmp_path / "next", message="there are no new events"
         )
         assert not (tmp_path / "next" / "config.toml").exists()
+
+
+def test_an_update_keeps_what_is_known_of_items():
+    table = pd.DataFrame(
+        {
+            "item_id": [*LOG.items.ids, "new 1", "new 2"],
+            "title": [f"Title {item}" for item in LOG.items.ids] + ["One", "Two"],
+            "genre": ["a" if number % 2 else "b" for number in range(len(LOG.items) + 2)],
+        }
+    )
+    before = EmoRec(config=CONFIG).fit(KNOWN, items=table, progress=False)
+    assert {"new 1", "new 2"} <= set(before.cold_items)
+    after = before.update(NEW, progress=False)
+    known = set(after.split.train.items.ids)
+    assert set(after.cold_items) == {*table["item_id"]} - known
+    assert after.titles == before.titles
+    features = after._items.features
+    old = before._items.features
+    for item in [*after.split.train.items.ids[:5], "new 2"]:
+        own, its = (each.matrix[each.items.indices([item])[0]] for each in (features, old))
+        assert (own != its).nnz == 0
+    lists = after.recommend(NEW.users.ids[:5], k=40, cold=True)
+    assert lists["cold"].any()

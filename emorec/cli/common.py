@@ -31,6 +31,7 @@ __all__ = [
     "quick_imports",
     "ready_machine",
     "user_errors",
+    "with_cold",
 ]
 
 RUN = click.Path(file_okay=False, path_type=Path)
@@ -64,6 +65,17 @@ def how_to_run(command: Callable[..., None]) -> Callable[..., None]:
         "follow.  [default: the run's]",
     )
     return how_to_compute(option(command))
+
+
+def with_cold(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the option that takes cold items into account."""
+    return click.option(
+        "--cold",
+        is_flag=True,
+        help="Take items without an event into account, by what is predicted from their features "
+        "in the file of items that the run was trained with (emorec-train --items); the column "
+        "cold says which they are.",
+    )(command)
 
 
 def user_errors(function: Callable[..., None]) -> Callable[..., None]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from emorec.cli.common import RUN, how_to_compute, load_run, user_errors
+from emorec.cli.common import RUN, how_to_compute, load_run, user_errors, with_cold
 from emorec.cli.output import check_output, output_options, write_frames
 
 __all__ = ["similar"]
@@ -28,6 +28,7 @@ __all__ = ["similar"]
 @click.option(
     "-k", type=click.IntRange(1), default=10, show_default=True, help="Length of the lists."
 )
+@with_cold
 @output_options
 @how_to_compute
 @user_errors
@@ -37,6 +38,7 @@ def similar(
     users: tuple[str, ...],
     by: str,
     k: int,
+    cold: bool,
     output_format: str | None,
     output: Path | None,
     backend: str | None,
@@ -55,12 +57,14 @@ def similar(
     """  # noqa: D301
     if bool(users) == bool(items):
         raise click.UsageError("give either --item ID or --user ID")
+    if users and cold:
+        raise click.UsageError("--cold is for items; leave it out with --user")
     chosen = check_output(output_format, output)
     recommender = load_run(run, backend, None, device)
     log = recommender.split.log
     if items:
-        found = recommender.similar_items(items, k, by=by)  # type: ignore[arg-type]
-        ids = {"item": items, "similar": log.items.ids}
+        found = recommender.similar_items(items, k, by=by, cold=cold)  # type: ignore[arg-type]
+        ids = {"item": items, "similar": log.items.ids + recommender.cold_items}
     else:
         found = recommender.similar_users(users, k, by=by)  # type: ignore[arg-type]
         ids = {"user": users, "similar": log.users.ids}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from emorec.cli.common import RUN, how_to_run, load_run, user_errors
+from emorec.cli.common import RUN, how_to_run, load_run, user_errors, with_cold
 from emorec.texts import visible
 
 __all__ = ["explain"]
@@ -37,6 +37,7 @@ __all__ = ["explain"]
     show_default=True,
     help="Words with the largest effects, or all events of each item.",
 )
+@with_cold
 @how_to_run
 @user_errors
 def explain(
@@ -46,6 +47,7 @@ def explain(
     k: int,
     events: Path | None,
     at: str | None,
+    cold: bool,
     output: str,
     backend: str | None,
     device: str | None,
@@ -64,7 +66,7 @@ def explain(
       emorec explain RUN --user 42 --item 50 --format csv > effects.csv
     """  # noqa: D301
     recommender = load_run(run, backend, aversion, device)
-    found = recommender.explain(user, items or None, k, events, at=at)
+    found = recommender.explain(user, items or None, k, events, at=at, cold=cold)
     stream = sys.stdout
     if output == "text":
         for number, each in enumerate(found):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emorec.cli.common import RUN, how_to_run, id_files, load_run, user_errors
+from emorec.cli.common import RUN, how_to_run, id_files, load_run, user_errors, with_cold
 from emorec.cli.output import check_output, note, output_options, write_frames
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     help="Whether lists may hold items that their user has seen.  [default: the run's "
     "evaluation.seen; not, unless set]",
 )
+@with_cold
 @output_options
 @how_to_run
 @click.version_option(package_name="emorec")
@@ -102,6 +103,7 @@ def recommend(
     at: str | None,
     k: int,
     allow_seen: bool | None,
+    cold: bool,
     output_format: str | None,
     output: Path | None,
     backend: str | None,
@@ -128,6 +130,7 @@ def recommend(
       emorec-recommend RUN --user 42 --candidates in-stock.txt --exclude sent.csv --min-liked 0.5
       emorec-recommend RUN --users newsletter.txt --diversity 0.3 --format csv > lists.csv
       emorec-recommend RUN --all-users --output lists.parquet
+      emorec-recommend RUN --user 42 --cold --candidates new-items.txt
     """  # noqa: D301
     if bool(users) + (users_file is not None) + all_users != 1:
         raise click.UsageError("give either --user ID, --users FILE or --all-users")
@@ -149,11 +152,12 @@ def recommend(
         diversity=diversity,
         at=at,
         allow_seen=allow_seen,
+        cold=cold,
         progress=sys.stderr.isatty(),
     )
     is_filtered = not (candidates is None and exclude is None and min_liked is None)
     frames = _noting_empty(frames, wanted, is_filtered)
-    items = recommender.split.log.items.ids
+    items = recommender.split.log.items.ids + recommender.cold_items
     write_frames(frames, chosen, output, {"user": wanted, "item": items})
 
 

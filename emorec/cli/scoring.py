@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from emorec.cli.common import RUN, how_to_run, id_files, load_run, user_errors
+from emorec.cli.common import RUN, how_to_run, id_files, load_run, user_errors, with_cold
 from emorec.cli.output import check_output, output_options, write_frames
 
 __all__ = ["score"]
@@ -30,6 +30,7 @@ __all__ = ["score"]
     "--at",
     help="Time of the request, as for emorec-recommend.  [default: the time of the newest event]",
 )
+@with_cold
 @output_options
 @how_to_run
 @user_errors
@@ -38,6 +39,7 @@ def score(
     pairs: Path,
     events: Path | None,
     at: str | None,
+    cold: bool,
     output_format: str | None,
     output: Path | None,
     backend: str | None,
@@ -60,5 +62,5 @@ def score(
     chosen = check_output(output_format, output)
     recommender = load_run(run, backend, aversion, device)
     table = id_files(recommender).pairs(pairs)
-    scores = recommender.score(table, events, at=at)
+    scores = recommender.score(table, events, at=at, cold=cold)
     write_frames([scores], chosen, output, {"user": scores["user"], "item": scores["item"]})

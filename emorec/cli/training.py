@@ -42,8 +42,9 @@ __all__ = ["train"]
 )
 @click.option(
     "--items",
-    help="File of items with their titles, which lists then show: csv, tsv, jsonl or parquet, with "
-    "the log's column of items and a column title.  [default: the data set's own, if any]",
+    help="File of items: csv, tsv, jsonl or parquet, with the log's column of items, a column "
+    "title, which lists then show, and features, by which items without an event can be "
+    "recommended (emorec-recommend --cold).  [default: the data set's own, if any]",
 )
 @click.option(
     "--data-dir",

@@ -20,7 +20,7 @@ from emorec.data.formats import (
     read_goodreads,
     read_kuairand,
     read_movielens,
-    read_movielens_titles,
+    read_movielens_items,
     read_yambda,
 )
 from emorec.data.interactions import Interactions
@@ -82,30 +82,30 @@ def read_dataset(
 
 
 def load_items(name: str, data_dir: str | Path | None = None) -> pd.DataFrame | None:
-    """The items of a MovieLens data set, with their titles, from the same archive as the log.
+    """The items of a MovieLens data set, from the same archive as the log.
 
     Args:
         name: A name of `DATASETS`, or anything else.
         data_dir: Where files are; None is `default_data_dir`.
 
     Returns:
-        Columns ``item_id, title``; None for other data sets, and where the archive, or the folder
-        of an unpacked one, does not hold the file of titles.
+        Columns ``item_id, title, genres, year``; None for other data sets, and where the archive,
+        or the folder of an unpacked one, does not hold the file of items.
 
     Raises:
         DataError: If the file cannot be read.
     """
-    if name not in _TITLES:
+    if name not in _ITEMS:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the reader of the log warns of another checksum
         path = find_dataset(name, data_dir)
-    wanted = _TITLES[name]
+    wanted = _ITEMS[name]
     if path.suffix != ".zip":
         path = path.with_name(Path(wanted).name)
-        return read_movielens_titles(path) if path.is_file() else None
+        return read_movielens_items(path) if path.is_file() else None
     member = next((each for each in _names(path) if each.removeprefix("./") == wanted), None)
-    return None if member is None else read_movielens_titles(path, member=member)
+    return None if member is None else read_movielens_items(path, member=member)
 
 
 def find_dataset(name: str, data_dir: str | Path | None = None, *, progress: bool = True) -> Path:
@@ -234,7 +234,7 @@ def _names(path: Path) -> list[str]:
         ) from error
 
 
-_TITLES = {
+_ITEMS = {
     "ml-100k": "ml-100k/u.item",
     "ml-1m": "ml-1m/movies.dat",
     "ml-20m": "ml-20m/movies.csv",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from emorec.data.interactions import Interactions
@@ -22,12 +23,18 @@ __all__ = [
     "read_goodreads",
     "read_kuairand",
     "read_movielens",
-    "read_movielens_titles",
+    "read_movielens_items",
     "read_recbole",
     "read_yambda",
 ]
 
 _MOVIELENS_COLUMNS = ["user_id", "item_id", "rating", "timestamp"]
+_GENRES_100K = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
+    "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
+    "Thriller", "War", "Western",
+)  # fmt: skip
+_NO_GENRES = "(no genres listed)"
 # The files of Yambda that hold one type of event each, and how the file of all of them calls it.
 _YAMBDA_EVENTS = {
     "listens.parquet": "listen",
@@ -66,33 +73,42 @@ def read_movielens(
     )
 
 
-def read_movielens_titles(path: str | Path, *, member: str | None = None) -> pd.DataFrame:
-    """Titles of MovieLens: ``movies.dat`` (1M), ``u.item`` (100K) or ``movies.csv``.
+def read_movielens_items(path: str | Path, *, member: str | None = None) -> pd.DataFrame:
+    """Items of MovieLens: ``movies.dat`` (1M), ``u.item`` (100K) or ``movies.csv``.
 
     Args:
         path: The file, or the official zip archive.
         member: The file inside the archive, such as "ml-1m/movies.dat".
 
     Returns:
-        Columns ``item_id, title``.
+        Columns ``item_id, title, genres, year``: genres separated by ``|``, missing where there are
+        none; the year at the end of the title, missing where there is none.
     """
     name = (member or str(path)).lower()
+    columns = ["item_id", "title", "genres"]
     if name.endswith(".csv"):
-        columns = ("movieId", "title")
-        table = read_table(path, member=member, text_columns=columns, columns=columns)
-        return table.frame[list(columns)].set_axis(["item_id", "title"], axis=1)
-    columns, is_100k = ("item_id", "title"), name.endswith(".item")
-    others = [f"column {number}" for number in range(3, 25)] if is_100k else ["genres"]
-    return read_table(
-        path,
-        member=member,
-        file_format="csv",
-        names=[*columns, *others],
-        delimiter="|" if is_100k else "::",
-        text_columns=columns,
-        columns=columns,
-        encoding="latin-1",
-    ).frame
+        own = ("movieId", "title", "genres")
+        table = read_table(path, member=member, text_columns=own, columns=own)
+        frame = table.frame[list(own)].set_axis(columns, axis=1)
+    else:
+        is_100k = name.endswith(".item")
+        names = [*columns[:2], "date", "video", "url", *_GENRES_100K] if is_100k else columns
+        frame = read_table(
+            path,
+            member=member,
+            file_format="csv",
+            names=names,
+            delimiter="|" if is_100k else "::",
+            text_columns=columns,
+            encoding="latin-1",
+        ).frame
+        if is_100k:
+            has_genre = frame[list(_GENRES_100K)].to_numpy() == 1
+            genres = ["|".join(np.array(_GENRES_100K)[each]) for each in has_genre]
+            frame = frame[columns[:2]].assign(genres=genres)
+    frame["genres"] = frame["genres"].where(~frame["genres"].isin(("", _NO_GENRES)))
+    year = frame["title"].str.extract(r"\((\d{4})\)\s*$", expand=False)
+    return frame.assign(year=pd.to_numeric(year))
 
 
 def read_amazon(

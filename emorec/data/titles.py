@@ -86,6 +86,7 @@ def read_titles(
                 f"the items need a column of ids named as in the log (data.item_column, {item!r}) "
                 f"and one of titles (data.title_column, {title!r}): rename it, or give "
                 f"--set {setting}=NAME"
+                + (", or leave NAME empty if there are no titles" if name == title else "")
             )
     ids = table.full_column(item, "item id")
     column = table.frame[title]

@@ -130,7 +130,7 @@ def _warn_of_unknown(name: str, unknown: np.ndarray, is_all: bool) -> None:
     if is_all:
         raise ValueError(
             f"{name}: none of the {count(number, 'item id')}, such as {first!r}, occurs in the "
-            "train events; give ids of items as in the log"
+            "train events; give ids of items as in the log, or cold=True (--cold) for cold items"
         )
     warnings.warn(
         f"{name}: {count(number, 'item id')}, such as {first!r}, "

@@ -6,7 +6,7 @@ import pytest
 
 from emorec import cli
 from emorec.recommender import EmoRec
-from tests.cli.commands import assert_fails, call, write_log
+from tests.cli.commands import TINY, assert_fails, call, log_lines, write_log
 
 
 class TestScore:
@@ -65,3 +65,48 @@ class TestSimilar:
     def test_unknown_items(self, trained):
         message = "no item of the 1 given is known, such as 'x'"
         assert_fails(cli.similar, trained[0], "--item", "x", message=message)
+
+
+@pytest.fixture(scope="module")
+def cold_run(tmp_path_factory):
+    """A run with a cold item, whose features are those of the odd items."""
+    folder = tmp_path_factory.mktemp("cold")
+    data = write_log(folder / "log.csv", log_lines())
+    kinds = [f"東京 {item},T {item},{'odd' if item % 2 else 'even'}" for item in range(12)]
+    items = write_log(folder / "items.csv", [*kinds, "New,T,odd"], "item_id,title,kind")
+    result = call(
+        cli.train, "--dataset", data, "--items", items, "--epochs", 1, "--preset",
+        "emorec-graph", "--run-dir", folder / "run", *TINY, "--set", "data.item_features=kind",
+    )  # fmt: skip
+    assert "1 item is not in the log and is a cold item, such as 'New'" in result.stderr
+    return folder / "run"
+
+
+class TestCold:
+    def rows(self, command, *arguments):
+        result = call(command, *arguments, "--cold", "--format", "json")
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    def test_in_lists_scores_and_similar_items(self, cold_run, tmp_path):
+        candidates = tmp_path / "new.txt"
+        candidates.write_text("New\n")
+        (row,) = self.rows(cli.recommend, cold_run, "--user", "Zoë 3", "--candidates", candidates)
+        assert (row["item"], row["title"], row["cold"]) == ("New", "T", True)
+        pairs = write_log(tmp_path / "pairs.csv", ["Zoë 3,New"], "user_id,item_id")
+        (scored,) = self.rows(cli.score, cold_run, "--pairs", pairs)
+        assert scored["score"] == pytest.approx(row["score"], rel=1e-5)
+        found = self.rows(cli.similar, cold_run, "--item", "New")
+        assert {each["item"] for each in found} == {"New"}
+        (explained,) = self.rows(cli.explain, cold_run, "--user", "Zoë 3", "--item", "New")
+        assert explained["score"] == pytest.approx(row["score"], rel=1e-4)
+
+    def test_they_must_be_asked_for(self, cold_run, trained, tmp_path):
+        candidates = tmp_path / "new.txt"
+        candidates.write_text("New\n")
+        arguments = [cold_run, "--user", "Zoë 3", "--candidates", candidates]
+        assert_fails(cli.recommend, *arguments, message="or cold=True \\(--cold\\) for cold items")
+        message = "cold is true, but the model has no cold items"
+        assert_fails(cli.recommend, trained[0], "--user", "Zoë 3", "--cold", message=message)
+        message = "--cold is for items; leave it out with --user"
+        assert_fails(cli.similar, cold_run, "--user", "Zoë 3", "--cold", message=message)

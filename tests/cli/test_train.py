@@ -121,20 +121,22 @@ class TestTrain:
         result = call(cli.train, *arguments, tmp_path / "run", *TINY)
         assert result.exit_code == 0, result.output
         assert (
-            f"note: {items}: 1 of 12 items has no title, such as '東京 0'; 1 title is of an item "
-            "that is not in the log, such as '東京 12'\n"
+            f"note: {items}: 1 of 13 items has no title, such as '東京 0'\n"
+            f"note: {items}: 1 item is not in the log and is a cold item, such as '東京 12'; lists "
+            "hold them if asked to (cold=True, --cold)\n"
         ) in result.stderr
         items.unlink()
         result = call(cli.train, "--resume", tmp_path / "run", "--epochs", 2)
         assert result.exit_code == 0, result.output
         assert EmoRec.load(tmp_path / "run", "torch").titles == {
-            f"東京 {number}": f"Tower {number}" for number in range(1, 12)
+            f"東京 {number}": f"Tower {number}" for number in range(1, 13)
         }
         arguments = ["--user", "Zoë 1", "--allow-seen", "-k", 12, "--format", "csv"]
         lines = call(cli.recommend, tmp_path / "run", *arguments).stdout.splitlines()
         assert lines[0] == "user,rank,item,title,score,liked,source"
         assert any(",東京 3,Tower 3," in line for line in lines)
         assert any(",東京 0,," in line for line in lines)
+        assert not any(",東京 12," in line for line in lines)
 
     def test_titles_that_cannot_be_read(self, log, tmp_path):
         assert_fails(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from emorec.data import registry
@@ -281,8 +282,9 @@ def test_archives_with_ratings_in_csv(name: str, tmp_path: Path) -> None:
     "name, member, text",
     [
         ("ml-1m", "movies.dat", "11::Café: a, \"b\" (1995)::Comedy|Drama\n7::X::Drama\n"),
-        ("ml-100k", "u.item", "".join(f"{row}{'|0' * 22}\n" for row in (
-            '11|Café: a, "b" (1995)', "7|X"
+        ("ml-100k", "u.item", "".join(f"{row}\n" for row in (
+            f'11|Café: a, "b" (1995)|01-Jan-1995||url{"|0" * 5}|1{"|0" * 2}|1{"|0" * 10}',
+            f"7|X|||{'|0' * 19}",
         ))),
         ("ml-20m", "movies.csv", 'movieId,title,genres\n11,"Café: a, ""b"" (1995)",Drama\n7,X,\n'),
     ],
@@ -302,9 +304,13 @@ def test_titles_of_movielens(
         (tmp_path / name / member).write_bytes(content)
     found = load_items(name, tmp_path)
     assert found is not None
-    assert found.to_dict("list") == {
-        "item_id": ["11", "7"], "title": ['Café: a, "b" (1995)', "X"]
-    }  # fmt: skip
+    assert found.columns.tolist() == ["item_id", "title", "genres", "year"]
+    assert found["item_id"].tolist() == ["11", "7"]
+    assert found["title"].tolist() == ['Café: a, "b" (1995)', "X"]
+    assert found["year"].tolist()[0] == 1995 and found["year"].isna().tolist() == [False, True]
+    genres = found["genres"].tolist()
+    assert genres[0] == ("Drama" if name == "ml-20m" else "Comedy|Drama")
+    assert pd.isna(genres[1]) == (name != "ml-1m")
 
 
 def test_data_sets_without_titles(tmp_path: Path) -> None:

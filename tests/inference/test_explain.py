@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from emorec import EmoRec
 from emorec.cli import main
+from emorec.data.items import Items
 from emorec.data.synthetic import generate
 from emorec.data.titles import Titles
 from emorec.inference import explain as explaining
@@ -104,7 +105,7 @@ def test_titles(fitted, tmp_path):
     fitted.save(tmp_path)
     titled = EmoRec.load(tmp_path)
     texts = np.array(["A\x1b title", *[None] * 49], dtype=object)
-    titled._titles = Titles(texts, LOG.items)
+    titled._items = Items(Titles(texts, LOG.items))
     first, second = titled.explain(USER, [item, other])
     assert (first.title, second.title) == ("A\x1b title", None)
     assert str(first).startswith(f"Item A\\u001b title ({item}) for user {USER}: ")

@@ -1,0 +1,308 @@
+"""Cold items: vectors of items without events, predicted from their features by ridge regression.
+
+Vectors of the ``I`` items of the log are trained, ``Y`` ``[I, D]``, and their features ``x_i`` are
+known. With ``n_i`` the events of item ``i``, ``w_i = sqrt(n_i)`` divided by its mean, and means
+weighted by ``w``,
+
+    minimise  sum_i w_i |y_i - mean(y) - (x_i - mean(x)) B|^2 + 10 |B|^2
+    y_c = mean(y) + stretch (x_c - mean(x)) B                            for each cold item c
+
+for all that the model has per item: the embedding; the source, target and bias of the feedback sum;
+the vectors and the prior of the polarity head. An item without features is taken for the mean.
+
+Predictions lie closer to the mean than trained vectors, and lists hold the items of the largest
+scores: without a stretch, cold items would hardly ever be in a list of the whole catalogue. That of
+embeddings, targets and biases is chosen on the log: items of it whose vectors are predicted from
+those of the others then have half the share of the lists that they have by their own vectors. With
+the whole share, lists lose too many hits. Elsewhere the stretch is 1: predicted feedback is a
+probability.
+
+Without the stretch, a prediction is a weighted mean of trained vectors, ``W Y``. The similarities
+of the paths follow from the same weights,
+
+    S' = E S E^T        E = the identity above W
+
+so that a cold item is similar to what items of like features are similar to. Cold items then have
+all terms of the ranking. Nothing of the trained model changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from emorec.building import build_model
+from emorec.config import Config
+from emorec.data.features import ItemFeatures
+from emorec.data.interactions import Interactions
+from emorec.data.splits import Split
+from emorec.evaluation.scores import users_at_a_time
+from emorec.evaluation.top_k import seen_matrix
+from emorec.inference.ranking import ModelScorer
+from emorec.nn.feedback_paths import FeedbackPaths
+from emorec.nn.model import Recommender
+from emorec.training.item_ridge import ItemRidge
+
+__all__ = ["ColdItems"]
+
+_ITEM, _SIMILARITY = "feedback_paths.item", "feedback_paths.similarity"
+_STRETCHED = ("item_embedding.weight", "feedback_sum.target.weight", "feedback_sum.bias")
+_TABLES = (
+    *_STRETCHED,
+    "feedback_sum.source.weight",
+    "polarity.item.weight",
+    "polarity.reaction.weight",
+    "polarity.presence.weight",
+    "polarity.prior",
+)
+"""What a model has per item, apart from its paths; no model has all of them."""
+_CELLS = 20_000_000  # of a dense block
+_STRETCHES = np.arange(1.0, 4.01, 0.25)
+_SHARE = 0.5  # of the places that trained items have
+_MOVED = ("next_item", "graph")  # the terms that are stretched
+_DRAWS, _USERS, _LENGTH = 3, 256, 10  # of the lists that the stretch is chosen by
+
+
+@dataclass(frozen=True, eq=False)
+class ColdItems:
+    """A trained model and its log with cold items after the items of the log.
+
+    Attributes:
+        features: Of all items, at least one of them cold.
+        rows: What was predicted for the cold items, by name of the parameter, ``[C, ...]``; and, if
+            the model has paths, the similar items of all items and their similarities.
+        model: The model with these rows after its own.
+        split: The split of the log, whose vocabulary has the cold items, too.
+    """
+
+    features: ItemFeatures
+    rows: dict[str, Tensor]
+    model: Recommender
+    split: Split
+
+    @classmethod
+    def predicted(
+        cls,
+        model: Recommender,
+        config: Config,
+        split: Split,
+        features: ItemFeatures,
+        stretch: float | None = None,
+    ) -> ColdItems:
+        """Predicts all that a trained model has per item, for cold items.
+
+        Args:
+            model: The model.
+            config: Its configuration.
+            split: Its log.
+            features: Of the log's items and of cold ones.
+            stretch: Of the predictions; None: it is chosen on the log.
+        """
+        log = split.history if config.training.refit else split.train
+        rows = _predicted(model, features, log, config.training.device, stretch)
+        return cls.with_rows(model, config, split, features, rows)
+
+    @classmethod
+    def with_rows(
+        cls,
+        model: Recommender,
+        config: Config,
+        split: Split,
+        features: ItemFeatures,
+        rows: dict[str, Tensor],
+    ) -> ColdItems:
+        """Adds rows that were predicted before, as the attribute.
+
+        Raises:
+            ValueError: If the rows are not of this model and these features.
+        """
+        larger = _with_rows(model, config, split.train.num_users, len(features.items), rows)
+        train, valid, test = (
+            replace(part, items=features.items) for part in (split.train, split.valid, split.test)
+        )
+        return cls(features, rows, larger, replace(split, train=train, valid=valid, test=test))
+
+    @property
+    def ids(self) -> list[Any]:
+        """The cold items' own ids."""
+        return self.features.items.ids[self.features.num_warm :]
+
+    def are_cold(self, ids: Iterable[Any]) -> np.ndarray:
+        """Whether items are cold, by their own ids, bool ``[N]``."""
+        return self.features.items.indices(ids) >= self.features.num_warm
+
+
+def _predicted(
+    model: Recommender,
+    features: ItemFeatures,
+    log: Interactions,
+    device: str,
+    stretch: float | None,
+) -> dict[str, Tensor]:
+    """Predicts all that a model has per item, for cold items.
+
+    Args:
+        model: The trained model, of the ``I`` items of the log.
+        features: Of these and of ``C`` cold items, at least one.
+        log: The events that the model was trained on, of ``I`` items.
+        device: Where to compute scores.
+        stretch: Of the predictions; None: it is chosen on the log.
+
+    Returns:
+        Rows of the cold items by name of the parameter, ``[C, ...]``; and, if the model has paths,
+        the similar items of all items and their similarities, ``[I + C, N]``.
+    """
+    known, cold = features.matrix[: features.num_warm], features.matrix[features.num_warm :]
+    weight = np.sqrt(np.bincount(log.item, minlength=log.num_items))
+    ridge = ItemRidge(known, weight)
+    if stretch is None:
+        stretch = _fair_stretch(model, known, features.num_cold, weight, log, device)
+    state = {name: each.detach().cpu() for name, each in model.state_dict().items()}
+    found = {}
+    for name in _TABLES:
+        if name in state:
+            table = state[name].double().reshape(features.num_warm, -1).numpy()
+            rows = ridge.stretched(cold, table, stretch if name in _STRETCHED else 1.0)
+            shape = len(rows), *state[name].shape[1:]
+            found[name] = torch.from_numpy(rows.reshape(shape)).to(state[name].dtype)
+    if _ITEM in state:
+        item, similarity = state[_ITEM].numpy(), state[_SIMILARITY].numpy()
+        best = _similar(ridge, cold, item.astype(np.int64), similarity)
+        found[_ITEM] = torch.from_numpy(best.item.astype(item.dtype))
+        found[_SIMILARITY] = torch.from_numpy(best.similarity.astype(similarity.dtype))
+    return found
+
+
+def _with_rows(
+    model: Recommender, config: Config, num_users: int, num_items: int, rows: dict[str, Tensor]
+) -> Recommender:
+    """A copy of a model, in evaluation mode, that has the rows of cold items after its own."""
+    state = dict(model.state_dict())
+    per_item = {name for name in (*_TABLES, _ITEM, _SIMILARITY) if name in state}
+    if set(rows) != per_item:
+        raise ValueError(
+            f"the cold items have {', '.join(sorted(rows)) or 'nothing'}, and the model has "
+            f"{', '.join(sorted(per_item)) or 'nothing'} per item"
+        )
+    larger = build_model(config, num_users, num_items)
+    if larger.feedback_paths is not None:
+        larger.feedback_paths = FeedbackPaths(num_items, rows[_ITEM].shape[1] - 1)
+    try:
+        for name, new in rows.items():
+            is_whole = name in (_ITEM, _SIMILARITY)
+            own = state[name]
+            state[name] = new if is_whole else torch.cat([own, new.to(own.device)])
+        larger.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    return larger.to(config.training.device).eval()
+
+
+def _fair_stretch(
+    model: Recommender,
+    features: sparse.csr_matrix,
+    num_cold: int,
+    weight: np.ndarray,
+    log: Interactions,
+    device: str,
+) -> float:
+    """The stretch at which predicted items have half the share of lists of trained ones.
+
+    It is chosen on random items of the log, as many as there are cold items but at most a fifth.
+    All terms of the ranking are linear in what the ridge predicts, but for the logarithm of a
+    probability and the nearest items, so the ridge predicts the terms themselves.
+    """
+    rng = np.random.default_rng(0)
+    users = rng.permutation(np.unique(log.user))[:_USERS]
+    size = min(num_cold, log.num_items // 5)
+    drawn = [np.sort(rng.permutation(log.num_items)[:size]) for _ in range(_DRAWS)]
+    parts = [part for part in drawn if 0 < weight[part].sum() < weight.sum()]
+    others = [np.setdiff1d(np.arange(log.num_items), part) for part in parts]
+    ridges = [ItemRidge(features[rest], weight[rest]) for rest in others]
+    scorer, seen = ModelScorer(model, log, device), seen_matrix(log)
+    own, predicted = 0, np.zeros(len(_STRETCHES), dtype=np.int64)
+    for chunk in torch.from_numpy(users).split(users_at_a_time(log.num_items)):
+        terms = {
+            name: term.double().numpy()
+            for name, term in scorer.terms(chunk)._asdict().items()
+            if term is not None
+        }
+        total = np.where(seen[chunk.numpy()].toarray() > 0, -np.inf, sum(terms.values()))
+        for part, rest, ridge in zip(parts, others, ridges, strict=True):
+            own += _places(total, part)
+            fixed = moved = np.zeros((1, 1))
+            for name, term in terms.items():
+                values = term[:, rest].T
+                mean = ridge.mean(values)[:, None]
+                change = ridge.predict(features[part], values).T - mean
+                if name in _MOVED:
+                    fixed, moved = fixed + mean, moved + change
+                else:
+                    fixed = fixed + mean + change
+            for place, stretch in enumerate(_STRETCHES):
+                total_of_predicted = total.copy()
+                total_of_predicted[:, part] = fixed + stretch * moved
+                predicted[place] += _places(total_of_predicted, part)
+    return float(_STRETCHES[np.abs(predicted - _SHARE * own).argmin()])
+
+
+def _places(scores: np.ndarray, items: np.ndarray) -> int:
+    """The places of the lists of ten by scores ``[B, I]`` that some items hold."""
+    best = torch.from_numpy(scores).topk(min(_LENGTH, scores.shape[1]))
+    is_listed = np.isin(best.indices.numpy(), items) & (best.values.numpy() > -np.inf)
+    return int(is_listed.sum())
+
+
+class _Similar(NamedTuple):
+    """Similar items of each item, ``[I, N]``, largest first; similarity 0 where there is none."""
+
+    item: np.ndarray
+    similarity: np.ndarray
+
+    def joined(self, other: _Similar) -> _Similar:
+        """The items of both side by side."""
+        pairs = zip(self, other, strict=True)
+        return _Similar(*(np.concatenate(pair, axis=1) for pair in pairs))
+
+    def best(self, size: int) -> _Similar:
+        """The ``size`` most similar ones, largest first."""
+        item, similarity = self
+        if size < similarity.shape[1]:
+            largest = np.argpartition(-similarity, size, axis=1)[:, :size]
+            item, similarity = (np.take_along_axis(each, largest, axis=1) for each in self)
+        order = np.argsort(-similarity, axis=1, kind="stable")
+        item, similarity = (np.take_along_axis(each, order, axis=1) for each in (item, similarity))
+        return _Similar(np.where(similarity > 0, item, 0), np.maximum(similarity, 0))
+
+
+def _similar(
+    ridge: ItemRidge, cold: sparse.csr_matrix, item: np.ndarray, similarity: np.ndarray
+) -> _Similar:
+    """``S'``: the items of the log keep their rows, and get as many cold items beside them."""
+    (num_warm, size), num_cold = item.shape, cold.shape[0]
+    added = min(size, num_cold)
+    row = np.repeat(np.arange(num_warm), size)
+    cells = similarity.astype(np.float64).ravel(), (row, item.ravel())
+    counted = sparse.csr_matrix(cells, shape=(num_warm, num_warm))
+    counted.eliminate_zeros()
+    of_warm = _Similar(np.zeros((num_warm, 0), np.int64), np.zeros((num_warm, 0)))
+    of_cold = []
+    block = max(1, _CELLS // (num_warm + num_cold))
+    for start in range(0, num_cold, block):
+        weights = ridge.weights(cold[start : start + block])  # [c, I]
+        places = num_warm + start + np.arange(len(weights))
+        into = (counted @ weights.T, np.broadcast_to(places, (num_warm, len(places))))
+        of_warm = of_warm.joined(_Similar(into[1], into[0])).best(added)
+        out = (counted.T @ weights.T).T  # [c, I]
+        among = ridge.predict(cold, out.T).T  # [c, C]
+        both = np.concatenate([out, among], axis=1)
+        every = np.broadcast_to(np.arange(num_warm + num_cold), both.shape)
+        of_cold.append(_Similar(every, both).best(size + added))
+    warm = _Similar(item, similarity).joined(of_warm)
+    return _Similar(*(np.concatenate(parts) for parts in zip(warm, *of_cold, strict=True)))
