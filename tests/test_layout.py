@@ -29,6 +29,7 @@ LEVELS = {
     "emorec.inference": 6,
     "emorec.building": 7,
     "emorec.training": 7,
+    "emorec.fitted": 8,
     "emorec.recommender": 8,
     "emorec.comparison": 9,
     "emorec.experiment": 9,
