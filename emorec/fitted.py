@@ -18,6 +18,7 @@ from emorec.data.readers import read_interactions
 from emorec.data.requests import first_times, newest_time, requests_at
 from emorec.data.rules import NoRuleMatches
 from emorec.data.splits import Split
+from emorec.data.stores import is_store, read_store
 from emorec.data.tables import as_frame
 from emorec.data.titles import Titles
 from emorec.data.vocabulary import Vocabulary
@@ -420,7 +421,7 @@ class FittedRecommender:
                 stacklevel=3,
             )
         history = known = split.history if before_test else split.log
-        later = None if events is None else self._later(events)
+        later = None if events is None else self.read_events(events)
         if later is not None:
             known = history.followed_by(later)  # of users, too, that the model has no vector of
             takes_all = self._takes_users_of(later, history)
@@ -509,8 +510,8 @@ class FittedRecommender:
         """Adds the titles of a column of items, if the model has titles."""
         return frame if self._titles is None else self._titles.add_to(frame, item, title)
 
-    def _later(self, events: Any) -> Interactions | None:
-        """New events as interactions; None if there are none."""
+    def read_events(self, events: Any) -> Interactions | None:
+        """New events as interactions, read by the rules of the log; None if there are none."""
         frame = as_frame(events)
         if frame is not None:
             events = frame
@@ -535,6 +536,8 @@ class FittedRecommender:
                 "a log is a DataFrame with a row per event, Interactions, or the name of a file; "
                 f"got {kind.__module__}.{kind.__qualname__}"
             )
+        if is_store(data):
+            return read_store(str(data))[0]
         options = self.config.data
         own = DATASETS[options.dataset].rules if options.dataset in DATASETS else ""
         rules = options.rules or own

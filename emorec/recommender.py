@@ -208,7 +208,7 @@ class EmoRec(FittedRecommender):
         Raises:
             ValueError: If there are no new events, or too few to judge a model by.
         """
-        later = self._later(events)
+        later = self.read_events(events)
         log = self.split.log
         both = log if later is None else log.followed_by(later, new_items=True)
         if len(both) == len(log):

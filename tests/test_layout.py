@@ -34,6 +34,7 @@ LEVELS = {
     "emorec.comparison": 9,
     "emorec.experiment": 9,
     "emorec.updating": 9,
+    "emorec.service": 9,
     "emorec.exporting": 9,
     "emorec.study": 9,
     "emorec.run_report": 9,
