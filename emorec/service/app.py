@@ -38,7 +38,7 @@ from emorec.service.schemas import (
     HistoryEventOut,
     ItemOut,
     ListOut,
-    ModelIn,
+    RunIn,
     ModelOut,
     Problem,
     ReasonOut,
@@ -442,7 +442,7 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
         return _model_out(service, current)
 
     @app.post("/model", tags=["model"])
-    async def switch(given: ModelIn) -> ModelOut:
+    async def switch(given: RunIn) -> ModelOut:
         """Serves another run; requests that are under way keep the model that they began with."""
         if given.name in (".", "..") or Path(given.name).name != given.name:
             raise HTTPException(422, f"name: {given.name!r} is not the name of a folder")

@@ -174,7 +174,7 @@ class ModelOut(BaseModel):
     previous: str | None = Field(description="what POST /model/rollback goes back to")
 
 
-class ModelIn(_Strict):
+class RunIn(_Strict):
     """A run to serve."""
 
     name: Id = Field(description="name of a run folder beside the one that was started with")
