@@ -11,6 +11,7 @@ from emorec.data.feedback import Feedback
 from emorec.data.files import DataError
 from emorec.data.interactions import Interactions
 from emorec.data.readers import ReadReport, read_interactions
+from emorec.storage.files import one_line
 
 __all__ = ["TABLE", "engine_of", "is_store", "read_store"]
 
@@ -68,14 +69,15 @@ def read_store(url: str) -> tuple[Interactions, ReadReport]:
     query = sa.text(f"select user_id, item_id, feedback, time_us from {TABLE} order by seq")
     try:
         with engine.connect() as connection:
-            frame = pd.read_sql(query, connection)
+            rows = connection.execute(query).all()
     except sa.exc.SQLAlchemyError as error:
-        cause = getattr(error, "orig", None) or error
+        cause = one_line(getattr(error, "orig", None) or error)
         raise DataError(f"{shown}: no store of events can be read there ({cause})") from error
     finally:
         engine.dispose()
-    if not len(frame):
+    if not rows:
         raise DataError(f"{shown}: the store holds no event yet")
+    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "feedback", "time_us"])
     names = {int(kind): kind.label for kind in Feedback}
     frame = frame.assign(
         user_id=_as_given(frame["user_id"]),

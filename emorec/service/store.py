@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from emorec.data.stores import TABLE, engine_of
+from emorec.storage.files import one_line
 
 __all__ = ["Event", "Store", "StoreError", "StoredHistory"]
 
@@ -211,7 +212,7 @@ class Store:
         try:
             yield
         except SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
+            cause = one_line(getattr(error, "orig", None) or error)
             raise StoreError(f"the store {self.url} cannot be used: {cause}") from error
 
 
