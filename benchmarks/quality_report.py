@@ -234,7 +234,7 @@ def passed_at(
     yield "| | " + " | ".join(columns) + " |"
     yield "| --- |" + " ---: |" * 5
     for name, mean in means.items():
-        if name.startswith("emorec"):
+        if name.startswith("emorec") or name == "Random":
             continue
         likes, dislikes = mean["ndcg_likes"], mean["recall_dislikes"]
         ahead = [

@@ -8,9 +8,10 @@ import json
 import os
 import time
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -21,7 +22,9 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy import make_url
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from emorec import __version__
 from emorec.data.feedback import Feedback
@@ -29,7 +32,7 @@ from emorec.recommender import EmoRec
 from emorec.service.batching import Batcher
 from emorec.service.histories import Histories
 from emorec.service.metrics import Metrics
-from emorec.service.ranker import Ask, History, Listed, Ranker
+from emorec.service.ranker import NOTHING, Ask, History, Listed, Ranker
 from emorec.service.schemas import (
     MOST_ITEMS,
     EventIn,
@@ -37,7 +40,6 @@ from emorec.service.schemas import (
     EventsOut,
     ExplanationOut,
     HistoryEventOut,
-    ItemOut,
     ListOut,
     ModelOut,
     Problem,
@@ -59,6 +61,7 @@ _POLICY = (  # the page has all it needs, and nobody may frame it
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
+_OPEN = ("/", "/healthz", "/readyz")  # without a key
 _ENVIRONMENT = "EMOREC_SERVICE"
 _LATE = 300_000_000  # microseconds that an event may lie in the future
 
@@ -91,6 +94,21 @@ class Settings:
         return {_ENVIRONMENT: json.dumps({**asdict(self), "run": str(self.run)})}
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A list that is asked for.
+
+    Attributes:
+        served: The model that makes it.
+        ask: What is asked; the history is filled in for a user.
+        user: Whose list it is; None: that of a history that belongs to no user.
+    """
+
+    served: _Served
+    ask: Ask
+    user: str | None
+
+
 @dataclass
 class _Served:
     """A model in service."""
@@ -98,6 +116,7 @@ class _Served:
     name: str
     ranker: Ranker
     histories: Histories
+    lists: OrderedDict[Any, Listed] = field(default_factory=OrderedDict)  # of the ranking thread
     loaded: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
@@ -111,9 +130,7 @@ class _Service:
         self.previous: _Served | None = None
         self.served = self.load(settings.run)
         self.metrics.serves(self.served.ranker)
-        self.lists: Batcher[tuple[_Served, Ask], Listed] = Batcher(
-            self._rank, _MOST_TOGETHER, "ranking"
-        )
+        self.lists: Batcher[_Asked, Listed] = Batcher(self._rank, _MOST_TOGETHER, "ranking")
         self.writer: Batcher[list[Event], int] = Batcher(self.store.add, _MOST_COMMITTED, "store")
         self.switching = asyncio.Lock()
 
@@ -150,14 +167,37 @@ class _Service:
                 found[int(user)] = int(kind)
         return found
 
-    def _rank(self, asks: Sequence[tuple[_Served, Ask]]) -> list[Listed]:
-        """Lists of several models at most: requests that came before a switch keep theirs."""
+    def _rank(self, asked: Sequence[_Asked]) -> list[Listed]:
+        """Lists that are asked for at once; those whose history is not new are remembered.
+
+        They are of several models if one was switched to just now: requests that came before keep
+        theirs.
+        """
         found: dict[int, Listed] = {}
-        for served in {id(one): one for one, _ in asks}.values():
-            places = [place for place, (one, _) in enumerate(asks) if one is served]
-            lists = served.ranker.rank([asks[place][1] for place in places])
-            found.update(zip(places, lists, strict=True))
-        return [found[place] for place in range(len(asks))]
+        for served in {id(each.served): each.served for each in asked}.values():
+            own = [place for place, each in enumerate(asked) if each.served is served]
+            users = [user for place in own if (user := asked[place].user) is not None]
+            histories = served.histories.of_many(users)
+            new: dict[int, Ask] = {}
+            keys: dict[int, Any] = {}
+            for place in own:
+                ask, user = asked[place].ask, asked[place].user
+                if user is not None:
+                    version, history = histories[user]
+                    keys[place] = user, version, ask.options
+                    if (known := served.lists.get(keys[place])) is not None:
+                        served.lists.move_to_end(keys[place])
+                        found[place] = known
+                        continue
+                    ask = replace(ask, history=history)
+                new[place] = ask
+            for place, listed in zip(new, served.ranker.rank(list(new.values())), strict=True):
+                found[place] = listed
+                if place in keys:
+                    served.lists[keys[place]] = listed
+            while len(served.lists) > self.settings.most_users:
+                served.lists.popitem(last=False)
+        return [found[place] for place in range(len(asked))]
 
     def close(self) -> None:
         self.lists.close()
@@ -200,7 +240,6 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.service = service
     _add_errors(app)
-    _add_middleware(app, service)
     _add_routes(app, service)
     if settings.origins:
         from fastapi.middleware.cors import CORSMiddleware
@@ -211,6 +250,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_methods=["*"],
             allow_headers=["authorization", "content-type"],
         )
+    app.add_middleware(_Guard, service=service)
     return app
 
 
@@ -256,42 +296,64 @@ def _add_errors(app: FastAPI) -> None:
         return _problem(503, str(error), {"retry-after": "1"})
 
 
-def _add_middleware(app: FastAPI, service: _Service) -> None:
-    """Keys, the size of bodies, and the times of answers."""
-    keys = [key.encode() for key in service.settings.api_keys]
-    open_paths = ("/", "/healthz", "/readyz")
+class _Guard:
+    """Keys, the size of bodies, and the times of answers, around the application."""
 
-    @app.middleware("http")
-    async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        started = time.perf_counter()
-        response = await _checked(request, answer)
-        route = request.scope.get("route")
-        path = getattr(route, "path", "unknown")
-        service.metrics.answered(
-            request.method, path, response.status_code, time.perf_counter() - started
-        )
-        return response
+    def __init__(self, app: ASGIApp, service: _Service) -> None:
+        self._app, self._metrics = app, service.metrics
+        self._keys = [key.encode() for key in service.settings.api_keys]
 
-    async def _checked(
-        request: Request, answer: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        if keys and request.url.path not in open_paths:
-            given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._checked(scope, receive, noted)
+        finally:
+            path = getattr(scope.get("route"), "path", "unknown")
+            seconds = time.perf_counter() - started
+            self._metrics.answered(scope["method"], path, status, seconds)
+
+    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        if self._keys and scope["path"] not in _OPEN:
+            given = headers.get("authorization", "").removeprefix("Bearer ").encode()
             # All keys are compared, whichever fits, so that the time tells nothing.
-            if not any([hmac.compare_digest(given, key) for key in keys]):
+            if not any([hmac.compare_digest(given, key) for key in self._keys]):
                 detail = "an API key is needed: the header Authorization: Bearer KEY"
-                return _problem(401, detail, {"www-authenticate": "Bearer"})
-        length = request.headers.get("content-length", "")
+                wanted = {"www-authenticate": "Bearer"}
+                await _problem(401, detail, wanted)(scope, receive, send)
+                return
+        length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > _MOST_BODY:
-            return _problem(413, f"the body has {length} bytes; at most {_MOST_BODY:,} are read")
-        if not length.isdecimal() and "transfer-encoding" in request.headers:
-            body = b""
-            async for chunk in request.stream():
-                body += chunk
+            detail = f"the body has {length} bytes; at most {_MOST_BODY:,} are read"
+            await _problem(413, detail)(scope, receive, send)
+            return
+        if not length.isdecimal() and "transfer-encoding" in headers:
+            body, more = b"", True
+            while more:
+                message = await receive()
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
                 if len(body) > _MOST_BODY:
-                    return _problem(413, f"the body is longer than {_MOST_BODY:,} bytes")
-            request._body = body
-        return await answer(request)
+                    detail = f"the body is longer than {_MOST_BODY:,} bytes"
+                    await _problem(413, detail)(scope, receive, send)
+                    return
+
+            async def whole() -> Message:
+                return {"type": "http.request", "body": body, "more_body": False}
+
+            await self._app(scope, whole, send)
+            return
+        await self._app(scope, receive, send)
 
 
 def _add_routes(app: FastAPI, service: _Service) -> None:
@@ -339,7 +401,7 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
             unknown_items=unknown,
         )
 
-    @app.get("/users/{user}/recommendations", tags=["lists"])
+    @app.get("/users/{user}/recommendations", response_model=ListOut, tags=["lists"])
     async def recommendations(
         user: str,
         current: Current,
@@ -348,14 +410,13 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
         candidates: Items = None,
         exclude: Items = None,
         allow_seen: bool | None = None,
-    ) -> ListOut:
+    ) -> Response:
         """The list of a user, with all events until now; unknown users get what is popular."""
-        history = await asyncio.to_thread(current.histories.of, user)
-        ask = _ask(current, history, k, aversion, candidates, exclude, allow_seen)
+        ask = _ask(current, NOTHING, k, aversion, candidates, exclude, allow_seen)
         return await _listed(service, current, ask, user)
 
-    @app.post("/recommendations", tags=["lists"])
-    async def recommendations_for(given: RecommendationsIn, current: Current) -> ListOut:
+    @app.post("/recommendations", response_model=ListOut, tags=["lists"])
+    async def recommendations_for(given: RecommendationsIn, current: Current) -> Response:
         """A list for a history that belongs to no user, such as an anonymous session."""
         now = time.time_ns() // 1000
         kinds = await _kinds(service, given.events)
@@ -529,19 +590,21 @@ def _ask(
 
 async def _listed(
     service: _Service, current: _Served, ask: Ask, user: str | None = None
-) -> ListOut:
-    found = await service.lists((current, ask))
+) -> Response:
+    """A list as JSON, which is not validated once more."""
+    found = await service.lists(_Asked(current, ask, user))
     rows = len(found.item)
     nothing: list[float | None] = [None] * rows
     scores: Sequence[float | None] = nothing if found.score is None else found.score
     liked: Sequence[float | None] = nothing if found.liked is None else found.liked
     items = [
-        ItemOut(**_named(current, item), score=score, liked=probability)
+        {**_named(current, item), "score": score, "liked": probability}
         for item, score, probability in zip(found.item, scores, liked, strict=True)
     ]
     if user is not None:
-        service.metrics.showed(user, [str(item.item) for item in items])
-    return ListOut(items=items, source=found.source, model=current.name)
+        service.metrics.showed(user, [str(item["item"]) for item in items])
+    body = {"items": items, "source": found.source, "model": current.name}
+    return Response(json.dumps(body, ensure_ascii=False), media_type="application/json")
 
 
 def _known(current: _Served, item: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from threading import Lock
 
 import numpy as np
@@ -10,7 +11,10 @@ import numpy as np
 from emorec.service.ranker import History, Ranker
 from emorec.service.store import Store
 
-__all__ = ["Histories"]
+__all__ = ["Histories", "Version"]
+
+Version = tuple[int, int]
+"""Changes when a user's events do, see `emorec.service.store.Store.versions`."""
 
 
 class Histories:
@@ -27,17 +31,25 @@ class Histories:
 
     def __init__(self, ranker: Ranker, store: Store, most: int = 100_000) -> None:
         self._ranker, self._store, self._most = ranker, store, most
-        self._kept: OrderedDict[str, tuple[tuple[int, int], History]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[Version, History]] = OrderedDict()
         self._lock = Lock()
 
     def of(self, user: str) -> History:
         """All events of a user with items that the model knows."""
-        version = self._store.version(user)
-        with self._lock:
-            kept = self._kept.get(user)
-            if kept is not None and kept[0] == version:
-                self._kept.move_to_end(user)
-                return kept[1]
+        return self.of_many([user])[user][1]
+
+    def of_many(self, users: Sequence[str]) -> dict[str, tuple[Version, History]]:
+        """The version and the events of each user; one question to the store if none is new."""
+        found = {}
+        for user, version in self._store.versions(users).items():
+            with self._lock:
+                kept = self._kept.get(user)
+                if kept is not None:
+                    self._kept.move_to_end(user)
+            found[user] = kept if kept is not None and kept[0] == version else self._read(user)
+        return found
+
+    def _read(self, user: str) -> tuple[Version, History]:
         stored = self._store.history(user)
         logged = self._ranker.history_in_log(user)
         if stored.is_forgotten:
@@ -54,4 +66,4 @@ class Histories:
             self._kept.move_to_end(user)
             while len(self._kept) > self._most:
                 self._kept.popitem(last=False)
-        return history
+        return stored.version, history

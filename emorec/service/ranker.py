@@ -20,7 +20,7 @@ from emorec.inference.similar import By, similar_items
 from emorec.nn.polarity import ItemPolarity
 from emorec.recommender import EmoRec
 
-__all__ = ["Ask", "History", "Listed", "Ranker"]
+__all__ = ["NOTHING", "Ask", "History", "Listed", "Ranker"]
 
 US_PER_DAY = TICKS_PER_DAY["us"]
 
@@ -53,6 +53,10 @@ class History:
         return len(self.item)
 
 
+NOTHING = History.of([], [], [])
+"""The history of somebody new."""
+
+
 @dataclass(frozen=True)
 class Ask:
     """What somebody asks for.
@@ -73,6 +77,14 @@ class Ask:
     candidates: np.ndarray | None = None
     exclude: np.ndarray | None = None
     allow_seen: bool | None = None
+
+    @property
+    def options(self) -> tuple[Any, ...]:
+        """What is asked apart from the history, to compare and to look up by."""
+        chosen = (
+            None if some is None else some.tobytes() for some in (self.candidates, self.exclude)
+        )
+        return (self.k, self.aversion, self.allow_seen, *chosen)
 
 
 @dataclass(frozen=True)

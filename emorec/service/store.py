@@ -145,14 +145,19 @@ class Store:
                 added.append(len(connection.execute(insert, rows).all()) if rows else 0)
         return added
 
-    def version(self, user: str) -> tuple[int, int]:
-        """Changes when the user's events do; cheap."""
-        newest = sa.select(sa.func.max(EVENTS.c.seq)).where(EVENTS.c.user_id == user)
-        forgotten = sa.select(FORGOTTEN.c.received_us).where(FORGOTTEN.c.user_id == user)
-        query = sa.select(newest.scalar_subquery(), forgotten.scalar_subquery())
+    def versions(self, users: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """A pair of numbers per user that changes when the user's events do; cheap."""
+        found = {user: (0, 0) for user in users}
+        newest = sa.select(EVENTS.c.user_id, sa.func.max(EVENTS.c.seq))
+        newest = newest.where(EVENTS.c.user_id.in_(found)).group_by(EVENTS.c.user_id)
+        forgotten = sa.select(FORGOTTEN.c.user_id, FORGOTTEN.c.received_us)
+        forgotten = forgotten.where(FORGOTTEN.c.user_id.in_(found))
         with self._errors(), self._engine.connect() as connection:
-            row = connection.execute(query).one()
-        return row[0] or 0, row[1] or 0
+            for user, seq in connection.execute(newest):
+                found[user] = seq, 0
+            for user, since in connection.execute(forgotten):
+                found[user] = found[user][0], since
+        return found
 
     def history(self, user: str) -> StoredHistory:
         """All events of a user."""
