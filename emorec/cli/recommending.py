@@ -87,7 +87,6 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @output_options
 @how_to_run
-@click.version_option(package_name="emorec")
 @user_errors
 def recommend(
     run: Path,
