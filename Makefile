@@ -6,9 +6,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 BUILT := $(VENV)/built
 BUILD := $(BIN)/python setup.py --quiet build_ext --inplace
+# DGL has no wheels for Python 3.12 and later; emorec-train says so where it is left to choose.
+BACKEND = $(shell $(BIN)/python -c 'from emorec.data.graph import import_dgl; import_dgl()' 2>/dev/null && echo dgl || echo auto)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build train test lint typecheck format bench clean
+.PHONY: help install build wheel train test matrix lint typecheck format bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,11 +34,17 @@ $(BUILT): $(STAMP) $(wildcard csrc/* csrc/*/*)
 build: $(STAMP) ## Compile the operators in place, where there is a compiler
 	$(BUILD)
 
+wheel: ## Build a wheel with compiled operators into dist, and try it in a bare environment
+	PYTHON="$(PYTHON)" .ci/wheel
+
 train: $(BUILT) ## Train the flagship on the embedded data set, e.g. ARGS="--dataset ml-1m"
-	$(BIN)/emorec-train --backend dgl $(ARGS)
+	$(BIN)/emorec-train --backend $(BACKEND) $(ARGS)
 
 test: $(BUILT) ## Run the tests, e.g. ARGS="--run-slow"
 	$(BIN)/python -m pytest $(ARGS)
+
+matrix: ## Run the tests with each Python from 3.11 to 3.14 that is here
+	"$(PYTHON)" .ci/matrix $(ARGS)
 
 lint: $(STAMP) ## Check style and spelling
 	$(BIN)/ruff check .

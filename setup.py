@@ -42,6 +42,11 @@ def extension() -> dict:
     spec = importlib.util.spec_from_file_location("build", ROOT / "emorec" / "ops" / "build.py")
     build = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(build)
+    if (problem := build.too_old()) is not None:
+        if required:
+            sys.exit(f"EMOREC_BUILD_EXT=1: {problem}")
+        print(f"emorec: the compiled operators are left out: {problem}")
+        return {}
 
     class Build(BuildExtension):
         """Goes on without the library if it cannot be built and nobody insists."""

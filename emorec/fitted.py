@@ -530,7 +530,10 @@ class FittedRecommender:
         """Reads a log to train on or, if it is not new, events of a trained model."""
         if isinstance(data, Interactions):
             return data
-        if as_frame(data) is None and not isinstance(data, str | Path):
+        frame = as_frame(data)
+        if frame is not None:
+            data = frame  # a stream can be read once
+        elif not isinstance(data, str | Path):
             kind = type(data)
             raise TypeError(
                 "a log is a DataFrame with a row per event, Interactions, or the name of a file; "

@@ -36,7 +36,6 @@ __all__ = [
 
 
 @click.group()
-@click.version_option(package_name="emorec")
 def main() -> None:
     """EmoRec: recommendations for people who both like and dislike things."""
 
@@ -60,10 +59,20 @@ def doctor(build: bool) -> None:
 
 @main.command()
 @click.argument("preset", type=click.Choice(preset_names()), default="emorec")
+@user_errors
 def settings(preset: str) -> None:
     """Print all settings of PRESET with their meaning, as TOML for --config or --set."""
     click.echo(load_config(preset).to_toml(), nl=False)
 
 
+def _add_version(command: click.Command) -> None:
+    """Adds --version to a command and, if it is a group, to its commands."""
+    click.version_option(package_name="emorec")(command)
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _add_version(each)
+
+
 for _each in (train, evaluate, recommend, score, similar, explain, tune, export, serve, data):
     main.add_command(_each)
+_add_version(main)

@@ -79,7 +79,10 @@ def with_cold(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def user_errors(function: Callable[..., None]) -> Callable[..., None]:
-    """Shows errors that the user can fix as one message, and warnings as one line each."""
+    """Shows errors that the user can fix as one message, and warnings as one line each.
+
+    A command that is interrupted ends with 130, as shells have it for Ctrl-C.
+    """
 
     @wraps(function)
     def run(**options: Any) -> None:
@@ -89,6 +92,9 @@ def user_errors(function: Callable[..., None]) -> Callable[..., None]:
                 function(**options)
             except BrokenPipeError:  # nobody reads the output any more; click ends quietly
                 raise
+            except KeyboardInterrupt:  # click would end with 1
+                click.echo("\nInterrupted.", err=True)
+                raise SystemExit(130) from None
             except (ValueError, ImportError, OSError) as error:
                 raise click.ClickException(str(error)) from error
             except (MemoryError, RuntimeError) as error:

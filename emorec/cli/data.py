@@ -1,4 +1,4 @@
-"""emorec data: describes logs, lists and downloads public data sets, writes a generated log."""
+"""emorec data: describes and converts logs, gets public data sets, writes a generated log."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from emorec.cli.common import quick_imports, user_errors
+from emorec.cli.converting import convert, split
 from emorec.data.registry import DATASETS
 
 __all__ = ["data"]
@@ -17,7 +18,11 @@ _STARS = [5, 4, 3, 2]  # per kind of feedback, as the default rules read them
 
 @click.group()
 def data() -> None:
-    """Describe logs, and get public data sets."""
+    """Describe, convert and split logs, and get public data sets."""
+
+
+data.add_command(convert)
+data.add_command(split)
 
 
 @data.command(context_settings={"max_content_width": 100})
@@ -65,6 +70,7 @@ def describe(file: Path, settings: tuple[str, ...], output: Path | None) -> None
 
 
 @data.command(name="list")
+@user_errors
 def list_() -> None:
     """List the public data sets, with the largest size of their download, citation and terms."""
     for dataset in DATASETS.values():

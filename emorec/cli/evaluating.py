@@ -38,7 +38,6 @@ __all__ = ["evaluate"]
     help="Print all metrics as JSON, by model. For several runs: metrics under models, the name of "
     "the first run under ours, its differences from the others under differences.",
 )
-@click.version_option(package_name="emorec")
 @user_errors
 def evaluate(
     runs: tuple[Path, ...],

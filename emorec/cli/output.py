@@ -215,7 +215,8 @@ def _write_parquet(
     types = {
         **{name: arrow.string() if name in texts else arrow.int64() for name in ids},
         **dict.fromkeys(_TITLES, arrow.string()),
-        "rank": arrow.int64(),
+        **dict.fromkeys(("rank", "timestamp"), arrow.int64()),
+        "feedback": arrow.string(),
         "source": arrow.string(),
     }
     writer = None

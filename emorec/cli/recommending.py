@@ -88,7 +88,6 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @with_cold
 @output_options
 @how_to_run
-@click.version_option(package_name="emorec")
 @user_errors
 def recommend(
     run: Path,

@@ -113,7 +113,6 @@ __all__ = ["train"]
     "emorec[tensorboard].",
 )
 @click.option("--quiet", is_flag=True, help="Show no progress bars.")
-@click.version_option(package_name="emorec")
 @user_errors
 def train(
     preset: str | None,

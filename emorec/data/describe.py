@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-import io
 import re
 import tomllib
 import warnings
@@ -18,12 +16,13 @@ import tomli_w
 
 from emorec.config import Config, ConfigError, parse_setting
 from emorec.data.feedback import Feedback
-from emorec.data.files import open_bytes, readable
+from emorec.data.files import readable
+from emorec.data.guessed_rules import guess_rules, words_of
 from emorec.data.interactions import TICKS_PER_DAY, Interactions
 from emorec.data.readers import ReadReport, load_rules, read_interactions
 from emorec.data.rules import FeedbackRules, shipped_rules
-from emorec.data.scales import require_stars, suggested_rules
-from emorec.data.tables import DELIMITERS, DataError, Table, as_frame, read_table, to_numbers
+from emorec.data.sniffing import encoding_of, first_line, has_commas, is_text, is_value
+from emorec.data.tables import DataError, Table, as_frame, read_table
 from emorec.data.times import Times, parse_times
 from emorec.data.usual_names import (
     COUNTS,
@@ -33,7 +32,6 @@ from emorec.data.usual_names import (
     RATINGS,
     TIMES,
     USERS,
-    WORDS,
 )
 from emorec.storage.files import write_text
 from emorec.texts import count, shortened
@@ -207,8 +205,8 @@ class _Guesser:
         if suffixes[-1] in (".parquet", ".pq") or not path.is_file():
             return read_table(path)  # what is no file is refused there
         with readable(str(path), self.given.get("encoding", "utf-8")):
-            encoding = self.given.get("encoding") or _encoding(path)
-            delimiter, cells = _first_line(path, encoding)
+            encoding = self.given.get("encoding") or encoding_of(path)
+            delimiter, cells = first_line(path, encoding)
         if encoding != "utf-8":
             self._set("encoding", encoding, "as the file is not UTF-8")
         if suffixes[-1] in (".json", ".jsonl", ".ndjson"):
@@ -216,7 +214,7 @@ class _Guesser:
         columns = None
         if names := self.given.get("names"):
             columns = [name.strip() for name in names.split(",")]
-        elif any(map(_is_value, cells)):
+        elif any(map(is_value, cells)):
             columns = [f"column_{place}" for place in range(1, len(cells) + 1)]
             self.settings["names"] = ",".join(columns)
             self.guesses.append(
@@ -226,7 +224,7 @@ class _Guesser:
         table = read_table(
             path, names=columns, delimiter=delimiter, encoding=encoding, decimal=decimal
         )
-        commas = [name for name in table.frame.columns if _has_commas(table.frame[name])]
+        commas = [name for name in table.frame.columns if has_commas(table.frame[name])]
         if commas and "decimal" not in self.given:
             self._set("decimal", ",", f"as in column {commas[0]!r}")
             table = read_table(
@@ -362,16 +360,16 @@ class _Guesser:
 
     def _is_rating(self, name: str) -> bool:
         values = self.frame[name]
-        if _is_text(values):
-            return 0 < self.distinct[name] <= _MOST_WORDS and bool(_words_of(values))
+        if is_text(values):
+            return 0 < self.distinct[name] <= _MOST_WORDS and bool(words_of(values))
         return pd.api.types.is_numeric_dtype(values) and bool(values.notna().any())
 
     def _rating_by_content(self) -> str | None:
         most = min(_MOST_RATINGS, len(self.frame) // 2)
         for name in self._free():
-            is_text = _is_text(self.frame[name])
-            if self._is_rating(name) and (is_text or 2 <= self.distinct[name] <= most):
-                what = "words for likes or plays" if is_text else "few distinct numbers"
+            are_words = is_text(self.frame[name])
+            if self._is_rating(name) and (are_words or 2 <= self.distinct[name] <= most):
+                what = "words for likes or plays" if are_words else "few distinct numbers"
                 self._set("rating_column", name, f"the first free column of {what}")
                 return name
         return None
@@ -385,59 +383,15 @@ class _Guesser:
             return
         if rating not in self.frame.columns:
             return  # reported with the other columns
-        values = self.frame[rating]
-        numbers = to_numbers(values).to_numpy(dtype=np.float64, na_value=np.nan)
-        given = numbers[np.isfinite(numbers)]
-        if len(given) < values.notna().sum() or not len(given):
-            self._rules_of_words(rating, values)
-            return
-        distinct = count(len(np.unique(given)), "value")
-        span = f"ratings from {given.min():g} to {given.max():g}, {distinct}"
-        if _plain(rating) in COUNTS:
-            self.rules = 'implicit_positive = "rating > 0"'
-            if set(given) == {0.0, 1.0}:
-                self.rules += '\nimplicit_negative = "rating == 0"'
-            self.guesses.append(f"rules: for counts of events, by the column's name; {span}")
-            return
-        try:
-            require_stars(given, self.table.source, is_certain=False)
-        except DataError:
-            self.rules = suggested_rules(given)
-            may_be_stars = given.min() >= 0 and 1 < given.max() <= 5
-            sure = "; for stars from 1 to 5 set data.rules=ratings" if may_be_stars else ""
-            self.guesses.append(f"rules: by the scale, more is better; {span}{sure}")
+        are_counts = _plain(rating) in COUNTS
+        found = guess_rules(rating, self.frame[rating], self.table.source, are_counts)
+        self.rules = found.rules
+        if found.shipped:
+            self._set("rules", found.shipped, found.why)
+        elif found.rules:
+            self.guesses.append(f"rules: {found.why}")
         else:
-            self._set(
-                "rules", "ratings", f"as these look like stars from 1 to 5, 5 the best; {span}"
-            )
-
-    def _rules_of_words(self, column: str, values: pd.Series) -> None:
-        words = _words_of(values) if _is_text(values) else {}
-        if not words:
-            texts = values.dropna().astype(str)
-            example = shortened(texts.iloc[0]) if len(texts) else ""
-            fix = "write rules such as explicit_positive = \"rating == '...'\" and give --set "
-            fix += "data.rules=FILE"
-            if len(texts) and texts.str.fullmatch(r"[\d.,]+ ?%").all():
-                fix = "write percentages without the sign"
-            self.problems.append(
-                f"rules: column {column!r} is neither numbers nor known words, such as "
-                f"{example!r}; {fix}, or give another column, --set data.rating_column=NAME"
-            )
-            return
-        lines = []
-        for kind in Feedback:
-            if own := [word for word, of in words.items() if of is kind]:
-                conditions = ", ".join(f"\"rating == '{word}'\"" for word in own)
-                lines.append(f"{kind.label} = [{conditions}]")
-        self.rules = "\n".join(lines)
-        known = ", ".join(f"{word!r} is {kind.label}" for word, kind in words.items())
-        unknown = values[values.notna() & ~values.isin(list(words))]
-        rest = ""
-        if len(unknown):
-            names = ", ".join(repr(shortened(word)) for word in unknown.unique()[:5])
-            rest = f"; no rule matches {count(len(unknown), 'row')}, such as {names}"
-        self.guesses.append(f"rules: by the words of column {column!r}: {known}{rest}")
+            self.problems.append(f"rules: {found.why}")
 
     # Names, figures
 
@@ -538,72 +492,8 @@ def _distinct(values: pd.Series) -> int:
         return 0
 
 
-def _is_text(values: pd.Series) -> bool:
-    return pd.api.types.is_object_dtype(values) or pd.api.types.is_string_dtype(values)
-
-
-def _words_of(values: pd.Series) -> dict[str, Feedback]:
-    """The kinds of feedback of those words of a column that are known."""
-    kinds = {word: kind for kind, words in WORDS.items() for word in words}
-    unique = values.dropna().unique()
-    return {
-        word: kinds[key]
-        for word in map(str, unique[:100])
-        if (key := re.sub(r"[^a-z]+", "_", word.lower()).strip("_")) in kinds
-        and not re.search(r"['\"\\\n\r]", word)  # these would end the text in a rule
-    }
-
-
 def _is_plausible(times: Times) -> bool:
     first, last = (
         int(t) // TICKS_PER_DAY[times.unit] for t in (times.values.min(), times.values.max())
     )
     return _PLAUSIBLE_DAYS[0] <= first and last <= _PLAUSIBLE_DAYS[1]
-
-
-def _is_value(cell: str) -> bool:
-    """Whether a cell of the first line is a number or a date, which no column is called."""
-    return bool(re.fullmatch(r"[-+]?[\d.,:/ T-]*\d[\d.,:/ TZ-]*", cell.strip()))
-
-
-def _has_commas(values: pd.Series) -> bool:
-    """Whether these are numbers with decimal commas."""
-    if not _is_text(values):
-        return False
-    texts = values.dropna().astype(str).str.strip()
-    is_number = texts.str.fullmatch(r"-?\d+(,\d+)?")
-    return bool(len(texts) and is_number.all() and texts.str.contains(",").any())
-
-
-def _first_line(path: Path, encoding: str) -> tuple[str, list[str]]:
-    """The delimiter and the cells of a file's first line; names in a header may hold blanks."""
-    with (
-        open_bytes(path, None) as stream,
-        io.TextIOWrapper(stream, encoding=encoding) as text,
-    ):
-        line = next((line.strip("\ufeff\r\n") for line in text if line.strip()), "")
-    delimiter = max(DELIMITERS, key=lambda each: len(line.split(each)))
-    cells = [cell.strip('"') for cell in line.split(delimiter)]
-    if delimiter == " " and not any(map(_is_value, cells)):
-        other = max(DELIMITERS[:-1], key=lambda each: len(line.split(each)))
-        if other in line:
-            delimiter, cells = other, line.split(other)
-    return delimiter, cells
-
-
-def _encoding(path: Path) -> str:
-    """UTF-8 if the whole file can be decoded, else what a byte order mark says, else cp1252."""
-    with open_bytes(path, None) as stream:
-        if stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            return "utf-16"
-    for encoding in ("utf-8", "cp1252"):
-        decoder = codecs.getincrementaldecoder(encoding)()
-        try:
-            with open_bytes(path, None) as stream:
-                while chunk := stream.read(1 << 20):
-                    decoder.decode(chunk)
-                decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            continue
-        return encoding
-    return "latin-1"

@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 import torch
+from torch.torch_version import TorchVersion
 
 __all__ = [
     "LIBRARIES",
@@ -25,13 +26,25 @@ __all__ = [
     "nvcc_flags",
     "prepare_cuda",
     "source_folder",
+    "too_old",
 ]
 
 LIBRARIES = {"cpu": "_C", "cuda": "_C_cuda"}
 """The module of each kind of device, in the order of loading."""
 
-OLDEST_TORCH = "0x020a000000000000"
-"""The stable ABI of PyTorch 2.10: what is built with one later version runs with another."""
+OLDEST_TORCH = "2.10"
+"""The first PyTorch with the stable ABI that is used: what one later version builds runs with
+another, so a wheel serves all of them."""
+
+
+def too_old() -> str | None:
+    """Why the libraries can neither be built nor loaded with this PyTorch; None if they can."""
+    if TorchVersion(torch.__version__) >= OLDEST_TORCH:
+        return None
+    return (
+        f"the compiled operators need PyTorch {OLDEST_TORCH} or later, this is "
+        f"{torch.__version__}; pip install 'torch>={OLDEST_TORCH}'"
+    )
 
 
 def source_folder() -> Path | None:
@@ -50,12 +63,13 @@ def cpp_sources(folder: Path) -> list[Path]:
 
 def cpp_flags() -> list[str]:
     """Compiler flags; wider vectors are chosen at run time, so there is no -march."""
+    major, minor = map(int, OLDEST_TORCH.split("."))
     return [
         "-O3",
         "-std=c++20",
         "-fvisibility=hidden",
         "-fno-math-errno",
-        f"-DTORCH_TARGET_VERSION={OLDEST_TORCH}",
+        f"-DTORCH_TARGET_VERSION=0x{major:02x}{minor:02x}000000000000",
     ]
 
 
@@ -131,10 +145,12 @@ def build_in_cache(verbose: bool = False) -> Path:
 
     Raises:
         FileNotFoundError: If the sources were not installed.
-        RuntimeError: If compiling fails.
+        RuntimeError: If PyTorch is too old, or compiling fails.
     """
     from torch.utils import cpp_extension
 
+    if (problem := too_old()) is not None:
+        raise RuntimeError(problem)
     if (sources := source_folder()) is None:
         raise FileNotFoundError("csrc, the C++ sources, is neither beside nor inside the package")
     folder = cache_folder()

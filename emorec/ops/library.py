@@ -42,6 +42,8 @@ def load() -> dict[str, str]:
             problems[device] = "this PyTorch has no CUDA"
         elif "cpu" in problems:  # holds the schemas
             problems[device] = problems["cpu"]
+        elif (old := build.too_old()) is not None:
+            problems[device] = old
         elif (path := find(name)) is None:
             problems[device] = f"the compiled operators for {device} are not built; {REMEDY}"
         else:
