@@ -337,6 +337,7 @@ def _with_options(config: Config, flags: dict[str, Any], settings: tuple[str, ..
     return config.with_options(options)
 
 
+_SHOWN_OF_GRAPH = 10  # every so many of the graph's epochs has a line
 _SECTIONS = {"backend": "model", "embedding_size": "model", "items": "data"}
 
 
@@ -382,6 +383,8 @@ def _print_epoch(records: list[EpochRecord]) -> None:
     scores = "  ".join(f"{name} {value:.4f}" for name, value in record.valid.items())
     phase = "refit" if is_refit(record, records) else "epoch"
     if record.part == "graph":
+        if record.epoch % _SHOWN_OF_GRAPH:  # they take a second or less
+            return
         phase = f"graph {phase}"
     click.echo(
         f"{phase} {record.epoch:>3}  {record.seconds:6.1f} s  loss {record.loss:.4f}  {scores}"
