@@ -70,7 +70,7 @@ class EmoRec:
     Raises:
         ValueError: If both a preset and a configuration are given, or a setting is wrong.
 
-    Example:
+    Examples:
         >>> from emorec import EmoRec
         >>> from emorec.data.datasets import load_dataset
         >>> log = load_dataset("synthetic")
@@ -660,7 +660,7 @@ class EmoRec:
             ValueError: If the user has no events, an item is unknown, or the scores of the model
                 depend on more than the user's own events.
 
-        Example:
+        Examples:
             >>> for explanation in recommender.explain("user-0001", k=2):  # doctest: +SKIP
             ...     print(explanation)
         """
