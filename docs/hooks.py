@@ -115,7 +115,8 @@ def on_page_content(content: str, **_: Any) -> str:
     def converted(match: re.Match[str]) -> str:
         is_block = match[1] == "div"
         latex = html.unescape(match[2])
-        return latex2mathml.converter.convert(latex, display="block" if is_block else "inline")
+        mathml = latex2mathml.converter.convert(latex, display="block" if is_block else "inline")
+        return f"<p>{mathml}</p>" if is_block else mathml
 
     formula = r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>'
     return re.sub(formula, converted, content, flags=re.DOTALL)
@@ -132,7 +133,7 @@ def page_of_commands() -> str:
 
 def helps(name: str, command: click.Command, parent: click.Context | None) -> Iterator[str]:
     """A heading and the help of a command and those below it, without those told elsewhere."""
-    context = click.Context(command, parent, name, max_content_width=88, terminal_width=88)
+    context = click.Context(command, parent, name, max_content_width=78, terminal_width=78)
     path = context.command_path
     yield f"## {path}\n\n```text\n{context.get_help()}\n```"
     for each, below in getattr(command, "commands", {}).items():
