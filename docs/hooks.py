@@ -17,6 +17,7 @@ import latex2mathml.converter
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from emorec import ops
 from emorec.cli import evaluate, main, recommend, train
 from emorec.config import load_config
 
@@ -32,28 +33,27 @@ LINK = re.compile(r"\[([^\]]*)\]\(([^)#\s:]+)(#[^)\s]*)?\)")
 SOURCES = {".py": "python", ".toml": "toml", "": "text"}
 """Files that a link shows as a page of their own, with the language of their code."""
 
-API = {
-    "emorec": ["emorec.EmoRec"],
-    "emorec.ops": [
-        "emorec.ops.hawkes_attention.hawkes_attention",
-        "emorec.ops.hawkes_attention.hawkes_attention_dense",
-        "emorec.ops.graph_attention.graph_attention",
-        "emorec.ops.node_update.node_update",
-        "emorec.ops.softmax_loss.softmax_loss",
-    ],
-    "emorec.data": ["emorec.data.datasets"],
-    "emorec.evaluation": [
-        f"emorec.evaluation.{name}"
-        for name in ("top_k", "metrics", "dislikes", "predictions", "significance")
-    ],
-    "emorec.baselines": [f"emorec.baselines.{name}" for name in ("simple", "item_models", "tuned")],
-    "emorec.comparison": ["emorec.comparison"],
-    "emorec.updating": ["emorec.updating"],
-    "emorec.study": ["emorec.study"],
-    "emorec.exporting": ["emorec.exporting"],
-    "emorec.config": ["emorec.config"],
-}
-"""The sections of the page on Python: modules, or classes and functions."""
+API = (
+    "emorec.recommender",
+    "emorec.ops.hawkes_attention",
+    "emorec.ops.graph_attention",
+    "emorec.ops.node_update",
+    "emorec.ops.softmax_loss",
+    "emorec.data.datasets",
+    "emorec.baselines.simple",
+    "emorec.baselines.tuned",
+    "emorec.evaluation.top_k",
+    "emorec.evaluation.metrics",
+    "emorec.evaluation.dislikes",
+    "emorec.evaluation.predictions",
+    "emorec.evaluation.significance",
+    "emorec.comparison",
+    "emorec.updating",
+    "emorec.study",
+    "emorec.exporting",
+    "emorec.config",
+)
+"""The modules of the page on Python."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -154,18 +154,12 @@ def page_of_settings() -> str:
 def page_of_api() -> str:
     """The public classes and functions, from their docstrings."""
     blocks = ["# Python", "The public classes and functions, by module."]
-    for section, names in API.items():
-        blocks.append(f"## {section}")
-        for name in names:
-            is_module = name.rpartition(".")[2].islower() and (ROOT / path_of(name)).is_file()
-            hide = "\n    options: {show_root_heading: false, show_root_toc_entry: false}"
-            blocks.append(f"::: {name}" + (hide if is_module else ""))
+    for name in API:
+        options = "show_root_heading: false, show_root_toc_entry: false"
+        if name.startswith("emorec.ops."):  # without references, which share the docstring
+            options += f", members: {ops.__all__}"
+        blocks.append(f"## {name}\n\n::: {name}\n    options: {{{options}}}")
     return "\n\n".join(blocks)
-
-
-def path_of(module: str) -> str:
-    """The file that a module would have."""
-    return module.replace(".", "/") + ".py"
 
 
 def page_of_notebook(path: Path) -> str:

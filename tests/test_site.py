@@ -67,7 +67,7 @@ def test_commands_settings_and_classes_are_listed(site: Path):
     python = read(reference / "python.html")
     public = [name for name in vars(EmoRec) if not name.startswith("_")]
     for name in public:
-        assert f'id="emorec.EmoRec.{name}"' in python, name
+        assert f'id="emorec.recommender.EmoRec.{name}"' in python, name
     for name in ("ops.softmax_loss.softmax_loss", "study.Study", "config.Config"):
         assert f'id="emorec.{name}"' in python, name
 
