@@ -17,6 +17,7 @@ from emorec.data.interactions import Interactions, k_core, require_choice
 from emorec.data.items import Items, read_items, require_items
 from emorec.data.readers import ReadReport, read_interactions
 from emorec.data.splits import Split, split_interactions
+from emorec.data.stores import is_store, read_store
 from emorec.data.tables import Table
 from emorec.data.vocabulary import Vocabulary
 from emorec.memory import peak_memory_gib
@@ -50,6 +51,8 @@ def load_data(
     rules = options.rules or None
     if options.dataset in DATASETS:
         log, report = read_dataset(options.dataset, data_dir, rules=rules, progress=progress)
+    elif is_store(options.dataset):
+        log, report = read_store(options.dataset)
     elif Path(options.dataset).exists():
         log, report = read_interactions(options.dataset, **options.reading, rules=rules)
     else:

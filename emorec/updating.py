@@ -27,12 +27,12 @@ BEFORE = "before the update"
 """Name of the earlier recommender among the results."""
 
 
-def prepare_update(trained: EmoRec, events: Path, config: Config, folder: Path) -> Split:
+def prepare_update(trained: EmoRec, events: str | Path, config: Config, folder: Path) -> Split:
     """Adds new events to the log of a recommender, and writes what a killed run needs to resume.
 
     Args:
         trained: The recommender that training starts from; a copy is kept in the new folder.
-        events: File of the new events, with the columns of the log.
+        events: File of the new events, with the columns of the log; or the URL of a store.
         config: The run, with the model of the trained one.
         folder: The run folder of the update.
 

@@ -65,7 +65,7 @@ def test_commands_settings_and_classes_are_listed(site: Path):
     assert "--aversion" in commands
     assert "weight of log P(liked)" in read(reference / "settings.html")
     python = read(reference / "python.html")
-    public = [name for name in vars(EmoRec) if not name.startswith("_")]
+    public = [name for name in dir(EmoRec) if not name.startswith("_")]
     for name in public:
         assert f'id="emorec.recommender.EmoRec.{name}"' in python, name
     for name in ("ops.softmax_loss.softmax_loss", "study.Study", "config.Config"):

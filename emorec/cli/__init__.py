@@ -16,11 +16,23 @@ from emorec.cli.explaining import explain
 from emorec.cli.exporting import export
 from emorec.cli.recommending import recommend
 from emorec.cli.scoring import score
+from emorec.cli.serving import serve
 from emorec.cli.training import train
 from emorec.cli.tuning import tune
 from emorec.config import load_config, preset_names
 
-__all__ = ["data", "evaluate", "export", "main", "recommend", "score", "similar", "train", "tune"]
+__all__ = [
+    "data",
+    "evaluate",
+    "export",
+    "main",
+    "recommend",
+    "score",
+    "serve",
+    "similar",
+    "train",
+    "tune",
+]
 
 
 @click.group()
@@ -53,5 +65,5 @@ def settings(preset: str) -> None:
     click.echo(load_config(preset).to_toml(), nl=False)
 
 
-for _each in (train, evaluate, recommend, score, similar, explain, tune, export, data):
+for _each in (train, evaluate, recommend, score, similar, explain, tune, export, serve, data):
     main.add_command(_each)

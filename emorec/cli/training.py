@@ -37,8 +37,8 @@ __all__ = ["train"]
 )
 @click.option(
     "--dataset",
-    help=f"Name of a data set ({', '.join(DATASETS)}) or a file (csv, tsv, "
-    "jsonl, parquet; may be .gz).  [default: synthetic]",
+    help=f"Name of a data set ({', '.join(DATASETS)}), a file (csv, tsv, jsonl, parquet; may be "
+    ".gz) or the URL of a service's store (sqlite:///events.db).  [default: synthetic]",
 )
 @click.option(
     "--items",
@@ -102,8 +102,8 @@ __all__ = ["train"]
 )
 @click.option(
     "--events",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File of new events for --continue, with the columns of the run's log.",
+    help="New events for --continue: a file with the columns of the run's log, or the URL of a "
+    "store, such as sqlite:///events.db.",
 )
 @click.option(
     "--tensorboard",
@@ -124,7 +124,7 @@ def train(
     run_dir: Path | None,
     resume: Path | None,
     trained: Path | None,
-    events: Path | None,
+    events: str | None,
     tensorboard: Path | None,
     quiet: bool,
     **flags: Any,
@@ -214,7 +214,7 @@ def _run_folder(config: Config, run_dir: Path | None) -> Iterator[Path]:
 
 def _continue(
     trained: Path,
-    events: Path,
+    events: str,
     run_dir: Path | None,
     flags: dict[str, Any],
     progress: bool,

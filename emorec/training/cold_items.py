@@ -30,13 +30,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
+from emorec.baselines.item_models import largest_of_rows
 from emorec.building import build_model
 from emorec.config import Config
 from emorec.data.features import ItemFeatures
@@ -62,7 +63,8 @@ _TABLES = (
     "polarity.prior",
 )
 """What a model has per item, apart from its paths; no model has all of them."""
-_CELLS = 20_000_000  # of a dense block
+_CELLS = 20_000_000  # of a block
+_WEIGHTS = 20  # largest weights of known items that count for the similarities of a cold one
 _STRETCHES = np.arange(1.0, 4.01, 0.25)
 _SHARE = 0.5  # of the places that trained items have
 _MOVED = ("next_item", "graph")  # the terms that are stretched
@@ -173,9 +175,9 @@ def _predicted(
             found[name] = torch.from_numpy(rows.reshape(shape)).to(state[name].dtype)
     if _ITEM in state:
         item, similarity = state[_ITEM].numpy(), state[_SIMILARITY].numpy()
-        best = _similar(ridge, cold, item.astype(np.int64), similarity)
-        found[_ITEM] = torch.from_numpy(best.item.astype(item.dtype))
-        found[_SIMILARITY] = torch.from_numpy(best.similarity.astype(similarity.dtype))
+        items, similarities = _similar(ridge, cold, item.astype(np.int64), similarity)
+        found[_ITEM] = torch.from_numpy(items.astype(item.dtype))
+        found[_SIMILARITY] = torch.from_numpy(similarities.astype(similarity.dtype))
     return found
 
 
@@ -259,50 +261,69 @@ def _places(scores: np.ndarray, items: np.ndarray) -> int:
     return int(is_listed.sum())
 
 
-class _Similar(NamedTuple):
-    """Similar items of each item, ``[I, N]``, largest first; similarity 0 where there is none."""
-
-    item: np.ndarray
-    similarity: np.ndarray
-
-    def joined(self, other: _Similar) -> _Similar:
-        """The items of both side by side."""
-        pairs = zip(self, other, strict=True)
-        return _Similar(*(np.concatenate(pair, axis=1) for pair in pairs))
-
-    def best(self, size: int) -> _Similar:
-        """The ``size`` most similar ones, largest first."""
-        item, similarity = self
-        if size < similarity.shape[1]:
-            largest = np.argpartition(-similarity, size, axis=1)[:, :size]
-            item, similarity = (np.take_along_axis(each, largest, axis=1) for each in self)
-        order = np.argsort(-similarity, axis=1, kind="stable")
-        item, similarity = (np.take_along_axis(each, order, axis=1) for each in (item, similarity))
-        return _Similar(np.where(similarity > 0, item, 0), np.maximum(similarity, 0))
-
-
 def _similar(
     ridge: ItemRidge, cold: sparse.csr_matrix, item: np.ndarray, similarity: np.ndarray
-) -> _Similar:
-    """``S'``: the items of the log keep their rows, and get as many cold items beside them."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """``S'``: the items of the log keep their rows, and get as many cold items beside them.
+
+    Of each row of ``W`` the largest weights alone count: with all of them, the products would be
+    dense.
+
+    Returns:
+        Similar items of each item, and their similarities, at least 0, ``[I + C, N]``.
+    """
     (num_warm, size), num_cold = item.shape, cold.shape[0]
     added = min(size, num_cold)
     row = np.repeat(np.arange(num_warm), size)
     cells = similarity.astype(np.float64).ravel(), (row, item.ravel())
     counted = sparse.csr_matrix(cells, shape=(num_warm, num_warm))
     counted.eliminate_zeros()
-    of_warm = _Similar(np.zeros((num_warm, 0), np.int64), np.zeros((num_warm, 0)))
+    weights = sparse.vstack(
+        [_largest(ridge.weights(cold[block]), _WEIGHTS) for block in _blocks(num_cold, num_warm)],
+        format="csr",
+    )
+    to_cold = [
+        largest_of_rows((counted[block] @ weights.T).maximum(0).tocsr(), added)
+        for block in _blocks(num_warm, min(num_cold, size * _WEIGHTS * num_cold // num_warm))
+    ]
     of_cold = []
-    block = max(1, _CELLS // (num_warm + num_cold))
-    for start in range(0, num_cold, block):
-        weights = ridge.weights(cold[start : start + block])  # [c, I]
-        places = num_warm + start + np.arange(len(weights))
-        into = (counted @ weights.T, np.broadcast_to(places, (num_warm, len(places))))
-        of_warm = of_warm.joined(_Similar(into[1], into[0])).best(added)
-        out = (counted.T @ weights.T).T  # [c, I]
-        among = ridge.predict(cold, out.T).T  # [c, C]
-        both = np.concatenate([out, among], axis=1)
-        every = np.broadcast_to(np.arange(num_warm + num_cold), both.shape)
-        of_cold.append(_Similar(every, both).best(size + added))
-    warm = _Similar(item, similarity).joined(of_warm)
-    return _Similar(*(np.concatenate(parts) for parts in zip(warm, *of_cold, strict=True)))
+    for block in _blocks(num_cold, min(num_warm, size * _WEIGHTS)):
+        known = weights[block] @ counted
+        both = sparse.hstack([known, known @ weights.T], format="csr")
+        of_cold.append(largest_of_rows(both.maximum(0).tocsr(), size + added))
+    found = [
+        _padded(sparse.vstack(rows, format="csr"), size)
+        for rows, size in (
+            (to_cold, added),
+            (of_cold, size + added),
+        )
+    ]
+    (cold_item, cold_similarity), (items, similarities) = found
+    cold_item[cold_similarity > 0] += num_warm
+    warm = np.concatenate([item, cold_item], 1), np.concatenate([similarity, cold_similarity], 1)
+    return np.concatenate([warm[0], items]), np.concatenate([warm[1], similarities])
+
+
+def _largest(matrix: np.ndarray, number: int) -> sparse.csr_matrix:
+    """The entries of largest size in each row of a dense matrix."""
+    number = min(number, matrix.shape[1])
+    column = np.argpartition(-np.abs(matrix), number - 1, axis=1)[:, :number]
+    value = np.take_along_axis(matrix, column, axis=1)
+    row = np.repeat(np.arange(len(matrix)), number)
+    return sparse.csr_matrix((value.ravel(), (row, column.ravel())), shape=matrix.shape)
+
+
+def _blocks(number: int, cells: int) -> list[slice]:
+    """Rows in blocks that have at most `_CELLS` cells, with so many in a row."""
+    size = max(1, _CELLS // max(1, cells))
+    return [slice(start, start + size) for start in range(0, number, size)]
+
+
+def _padded(matrix: sparse.csr_matrix, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and values of rows of at most ``size`` entries; 0 where there is none."""
+    counts = np.diff(matrix.indptr)
+    row = np.repeat(np.arange(len(counts)), counts)
+    place = np.arange(len(row)) - matrix.indptr[row]
+    column, value = np.zeros((len(counts), size), np.int64), np.zeros((len(counts), size))
+    column[row, place], value[row, place] = matrix.indices, matrix.data
+    return column, value

@@ -167,15 +167,15 @@ class TestSimilarities:
         ridge = ItemRidge(features, np.ones(4))
         item = np.array([[0, 1, 2], [1, 0, 3], [2, 3, 0], [3, 2, 1]])
         similarity = np.array([[1, 0.8, 0.2], [1, 0.6, 0], [1, 0.5, 0.1], [1, 0.5, 0.1]])
-        found = _similar(ridge, features[[0]], item, similarity)
-        assert found.item.shape == (5, 4)
-        assert (found.item[:4, :3] == item).all()
+        items, similarities = _similar(ridge, features[[0]], item, similarity)
+        assert items.shape == (5, 4)
+        assert (items[:4, :3] == item).all()
         # W = (1/2, 1/2, 0, 0): row j of S W^T
-        assert found.item[:4, 3].tolist() == [4, 4, 4, 4]
-        assert found.similarity[:4, 3] == pytest.approx([0.9, 0.8, 0.05, 0.05], abs=1e-3)
+        assert items[:4, 3].tolist() == [4, 4, 4, 4]
+        assert similarities[:4, 3] == pytest.approx([0.9, 0.8, 0.05, 0.05], abs=1e-3)
         # W S = (0.8, 0.9, 0.1, 0), and itself W S W^T = 0.85
-        assert found.item[4, :3].tolist() == [1, 4, 0]
-        assert found.similarity[4] == pytest.approx([0.9, 0.85, 0.8, 0.1], abs=1e-3)
+        assert items[4, :3].tolist() == [1, 4, 0]
+        assert similarities[4] == pytest.approx([0.9, 0.85, 0.8, 0.1], abs=1e-3)
 
 
 def test_features_of_an_item_of_the_log_need_not_be_there():

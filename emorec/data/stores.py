@@ -1,0 +1,97 @@
+"""Stores of events as logs: what the service has taken, read from its database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from emorec.data.feedback import Feedback
+from emorec.data.files import DataError
+from emorec.data.interactions import Interactions
+from emorec.data.readers import ReadReport, read_interactions
+from emorec.storage.files import one_line
+
+__all__ = ["TABLE", "engine_of", "is_store", "read_store"]
+
+TABLE = "emorec_events"
+_PREFIXES = ("sqlite:", "postgresql:", "postgresql+")
+
+
+def is_store(source: Any) -> bool:
+    """Whether a text is the URL of a database, such as ``sqlite:///events.db``."""
+    return isinstance(source, str) and source.startswith(_PREFIXES)
+
+
+def engine_of(url: str) -> Any:
+    """SQLAlchemy's engine of a URL; that of PostgreSQL takes psycopg.
+
+    Raises:
+        DataError: If the URL cannot be understood, or its driver is not installed.
+    """
+    try:
+        import sqlalchemy as sa
+    except ImportError as error:
+        raise DataError(
+            f'{url}: a database needs SQLAlchemy: pip install "emorec[serve]"'
+        ) from error
+    try:
+        parsed = sa.make_url(url)
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        return sa.create_engine(parsed, pool_pre_ping=True)
+    except (sa.exc.ArgumentError, ImportError) as error:
+        raise DataError(
+            f"the URL of the database cannot be used ({error}); give one such as "
+            "sqlite:///events.db or postgresql://user@host/name"
+        ) from error
+
+
+def read_store(url: str) -> tuple[Interactions, ReadReport]:
+    """Reads all events of a store, in the order of their arrival.
+
+    Args:
+        url: Of the database, as SQLAlchemy has it.
+
+    Returns:
+        The log, its times in microseconds; ids are numbers where all are. And what was read.
+
+    Raises:
+        DataError: If the database cannot be read, holds no store or no event.
+    """
+    import sqlalchemy as sa
+
+    engine = engine_of(url)
+    shown = engine.url.render_as_string(hide_password=True)
+    if engine.dialect.name == "sqlite" and not _exists(engine.url.database):
+        raise DataError(f"{shown}: there is no such database")
+    query = sa.text(f"select user_id, item_id, feedback, time_us from {TABLE} order by seq")
+    try:
+        with engine.connect() as connection:
+            rows = connection.execute(query).all()
+    except sa.exc.SQLAlchemyError as error:
+        cause = one_line(getattr(error, "orig", None) or error)
+        raise DataError(f"{shown}: no store of events can be read there ({cause})") from error
+    finally:
+        engine.dispose()
+    if not rows:
+        raise DataError(f"{shown}: the store holds no event yet")
+    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "feedback", "time_us"])
+    names = {int(kind): kind.label for kind in Feedback}
+    frame = frame.assign(
+        user_id=_as_given(frame["user_id"]),
+        item_id=_as_given(frame["item_id"]),
+        feedback=frame["feedback"].map(names),
+    )
+    return read_interactions(frame, time="time_us", feedback="feedback", time_unit="us")
+
+
+def _exists(database: str | None) -> bool:
+    return database in (None, "", ":memory:") or Path(str(database)).is_file()
+
+
+def _as_given(ids: pd.Series) -> pd.Series:
+    """Ids as numbers if all of them are whole numbers written plainly, else as text."""
+    plainly = ids.str.fullmatch(r"0|-?[1-9][0-9]{0,17}")
+    return ids.astype("int64") if bool(plainly.all()) else ids

@@ -1,0 +1,1 @@
+"""The recommender as a service; `emorec.service.app` has its routes."""

@@ -1,0 +1,57 @@
+"""Histories of users: what a run's log and the store know of each."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from threading import Lock
+
+import numpy as np
+
+from emorec.service.ranker import History, Ranker
+from emorec.service.store import Store
+
+__all__ = ["Histories"]
+
+
+class Histories:
+    """The events of users, the newest included.
+
+    Each answer asks the store for the version of the user's events, so that several processes may
+    share it; events are read only if the version is new.
+
+    Args:
+        ranker: Knows the run's log and the items of the model.
+        store: Holds newer events.
+        most: Users whose events are kept in memory.
+    """
+
+    def __init__(self, ranker: Ranker, store: Store, most: int = 100_000) -> None:
+        self._ranker, self._store, self._most = ranker, store, most
+        self._kept: OrderedDict[str, tuple[tuple[int, int], History]] = OrderedDict()
+        self._lock = Lock()
+
+    def of(self, user: str) -> History:
+        """All events of a user with items that the model knows."""
+        version = self._store.version(user)
+        with self._lock:
+            kept = self._kept.get(user)
+            if kept is not None and kept[0] == version:
+                self._kept.move_to_end(user)
+                return kept[1]
+        stored = self._store.history(user)
+        logged = self._ranker.history_in_log(user)
+        if stored.is_forgotten:
+            logged = History.of([], [], [])
+        item = self._ranker.index_of(stored.item)
+        known = item >= 0
+        history = History.of(
+            np.concatenate([logged.item, item[known]]),
+            np.concatenate([logged.feedback, stored.feedback[known]]),
+            np.concatenate([logged.time_us, stored.time_us[known]]),
+        )
+        with self._lock:
+            self._kept[user] = stored.version, history
+            self._kept.move_to_end(user)
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return history

@@ -1,0 +1,229 @@
+"""The store of events: a database that keeps what users did, and whom to forget.
+
+SQLite by default, in WAL mode and with every commit on disk before it is answered; PostgreSQL by
+its URL. All SQL is SQLAlchemy's, so that both are one code.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from emorec.data.stores import TABLE, engine_of
+from emorec.storage.files import one_line
+
+__all__ = ["Event", "Store", "StoreError", "StoredHistory"]
+
+_METADATA = sa.MetaData()
+_SEQUENCE = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts integers alone
+EVENTS = sa.Table(
+    TABLE,
+    _METADATA,
+    sa.Column("seq", _SEQUENCE, primary_key=True, autoincrement=True),
+    sa.Column("key", sa.Text, nullable=True, unique=True),
+    sa.Column("user_id", sa.Text, nullable=False),
+    sa.Column("item_id", sa.Text, nullable=False),
+    sa.Column("feedback", sa.SmallInteger, nullable=False),
+    sa.Column("time_us", sa.BigInteger, nullable=False),
+    sa.Column("received_us", sa.BigInteger, nullable=False),
+    sa.Index("emorec_events_of_user", "user_id", "seq"),
+    sqlite_autoincrement=True,  # a number is never given twice, even after events were forgotten
+)
+FORGOTTEN = sa.Table(
+    "emorec_forgotten",
+    _METADATA,
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("received_us", sa.BigInteger, nullable=False),
+)
+_VERSION = sa.Table("emorec_schema", _METADATA, sa.Column("version", sa.Integer, primary_key=True))
+_SCHEMA = 1
+_BUSY_MS = 10_000  # that a writer waits for another one, of SQLite
+
+
+class StoreError(RuntimeError):
+    """The database cannot be used now."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a user did.
+
+    Attributes:
+        user: The user's id, as text.
+        item: The item's id, as text.
+        feedback: A kind of `Feedback`.
+        time_us: When, in microseconds since 1970 in UTC.
+        key: The caller's own id of the event; an event whose key is there is not added again.
+    """
+
+    user: str
+    item: str
+    feedback: int
+    time_us: int
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class StoredHistory:
+    """A user's events in the store, oldest first; equal times in the order of arrival.
+
+    Attributes:
+        item: Ids of the items.
+        feedback: Kinds of feedback, int8 ``[N]``.
+        time_us: Times, int64 ``[N]``.
+        version: Changes when the user's events do.
+        is_forgotten: Whether the user asked to be forgotten: events of a run's log are not the
+            user's any more.
+    """
+
+    item: list[str]
+    feedback: np.ndarray
+    time_us: np.ndarray
+    version: tuple[int, int]
+    is_forgotten: bool
+
+
+class Store:
+    """Events in a database.
+
+    Args:
+        url: Of SQLAlchemy, such as ``sqlite:///events.db`` or
+            ``postgresql+psycopg://user@host/name``.
+
+    Raises:
+        StoreError: If the database cannot be opened, or another version of EmoRec made its tables.
+        DataError: If the URL cannot be understood, or its driver is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = engine_of(url)
+        self.url = self._engine.url.render_as_string(hide_password=True)
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _durable)
+        with self._errors():
+            _METADATA.create_all(self._engine)
+            with self._engine.begin() as connection:
+                versions = connection.execute(sa.select(_VERSION.c.version)).scalars().all()
+                if not versions:
+                    connection.execute(_VERSION.insert().values(version=_SCHEMA))
+        if versions and versions != [_SCHEMA]:
+            raise StoreError(
+                f"{self.url} has tables of version {versions[0]}, and this version of EmoRec knows "
+                f"{_SCHEMA}"
+            )
+
+    def add(self, groups: Sequence[Sequence[Event]]) -> list[int]:
+        """Adds groups of events in one transaction, which is on disk when this returns.
+
+        Returns:
+            How many of each group were added: those whose key was there already are not.
+        """
+        now = _now()
+        insert = self._insert(EVENTS).on_conflict_do_nothing(index_elements=["key"])
+        insert = insert.returning(EVENTS.c.seq)
+        added = []
+        with self._errors(), self._engine.begin() as connection:
+            for events in groups:
+                rows: list[dict[str, Any]] = [
+                    {
+                        "key": event.key,
+                        "user_id": event.user,
+                        "item_id": event.item,
+                        "feedback": event.feedback,
+                        "time_us": event.time_us,
+                        "received_us": now,
+                    }
+                    for event in events
+                ]
+                added.append(len(connection.execute(insert, rows).all()) if rows else 0)
+        return added
+
+    def version(self, user: str) -> tuple[int, int]:
+        """Changes when the user's events do; cheap."""
+        newest = sa.select(sa.func.max(EVENTS.c.seq)).where(EVENTS.c.user_id == user)
+        forgotten = sa.select(FORGOTTEN.c.received_us).where(FORGOTTEN.c.user_id == user)
+        query = sa.select(newest.scalar_subquery(), forgotten.scalar_subquery())
+        with self._errors(), self._engine.connect() as connection:
+            row = connection.execute(query).one()
+        return row[0] or 0, row[1] or 0
+
+    def history(self, user: str) -> StoredHistory:
+        """All events of a user."""
+        query = (
+            sa.select(EVENTS.c.item_id, EVENTS.c.feedback, EVENTS.c.time_us, EVENTS.c.seq)
+            .where(EVENTS.c.user_id == user)
+            .order_by(EVENTS.c.time_us, EVENTS.c.seq)
+        )
+        forgotten = sa.select(FORGOTTEN.c.received_us).where(FORGOTTEN.c.user_id == user)
+        with self._errors(), self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+            since = connection.execute(forgotten).scalar_one_or_none() or 0
+        return StoredHistory(
+            [row[0] for row in rows],
+            np.array([row[1] for row in rows], dtype=np.int8),
+            np.array([row[2] for row in rows], dtype=np.int64),
+            (max((row[3] for row in rows), default=0), since),
+            since > 0,
+        )
+
+    def forget(self, user: str) -> int:
+        """Deletes a user's events, and notes that those of a run's log are not to be used.
+
+        Returns:
+            How many events were deleted.
+        """
+        note = self._insert(FORGOTTEN).values(user_id=user, received_us=_now())
+        note = note.on_conflict_do_update(
+            index_elements=["user_id"], set_={"received_us": note.excluded.received_us}
+        )
+        with self._errors(), self._engine.begin() as connection:
+            deleted = connection.execute(EVENTS.delete().where(EVENTS.c.user_id == user)).rowcount
+            connection.execute(note)
+        return int(deleted)
+
+    def check(self) -> None:
+        """Asks the database for nothing.
+
+        Raises:
+            StoreError: If it does not answer.
+        """
+        with self._errors(), self._engine.connect() as connection:
+            connection.execute(sa.select(1))
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._engine.dispose()
+
+    def _insert(self, table: sa.Table) -> Any:
+        from sqlalchemy.dialects import postgresql, sqlite
+
+        dialect = sqlite if self._engine.dialect.name == "sqlite" else postgresql
+        return dialect.insert(table)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            cause = one_line(getattr(error, "orig", None) or error)
+            raise StoreError(f"the store {self.url} cannot be used: {cause}") from error
+
+
+def _durable(connection: Any, _: Any) -> None:
+    """Readers beside a writer, and a commit that is on disk when it returns."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+    cursor.close()
+
+
+def _now() -> int:
+    return time.time_ns() // 1000

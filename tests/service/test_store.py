@@ -1,0 +1,227 @@
+"""The store of events, in SQLite and in PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sqlalchemy", reason="needs SQLAlchemy, the extra serve")
+from emorec import EmoRec, cli  # noqa: E402
+from emorec.data.files import DataError  # noqa: E402
+from emorec.data.stores import read_store  # noqa: E402
+from emorec.experiment import load_data  # noqa: E402
+from emorec.service.store import Event, Store, StoreError  # noqa: E402
+from tests.cli.commands import TINY, assert_fails, call  # noqa: E402
+from tests.small import small_config  # noqa: E402
+
+
+def _server_programs() -> Path | None:
+    """The folder of PostgreSQL's own programs."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    named = shutil.which("initdb")
+    return Path(named).parent if named else found[-1].parent if found else None
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory):
+    """URL of a database of a server that runs for the tests."""
+    pytest.importorskip("psycopg", reason="needs psycopg, for PostgreSQL")
+    programs = _server_programs()
+    if programs is None:
+        pytest.skip("needs the programs of a PostgreSQL server")
+    folder = tmp_path_factory.mktemp("postgresql")
+    user: dict[str, object] = {}
+    if os.geteuid() == 0:  # the server refuses to run as root
+        try:
+            shutil.chown(folder, "postgres")
+        except LookupError:
+            pytest.skip("needs a user postgres, since PostgreSQL does not run as root")
+        for parent in (folder, *folder.parents):
+            if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
+                parent.chmod(0o755)
+        user = {"user": "postgres", "cwd": folder}
+    data = folder / "data"
+
+    def run(*command):
+        subprocess.run(list(map(str, command)), check=True, capture_output=True, **user)
+
+    run(programs / "initdb", "-D", data, "-A", "trust", "-U", "emorec", "--no-sync")
+    options = f"-c listen_addresses='' -k {folder} -c fsync=off"
+    run(programs / "pg_ctl", "-D", data, "-o", options, "-w", "-l", folder / "log", "start")
+    yield f"postgresql://emorec@/postgres?host={folder}"
+    run(programs / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'events.db'}"
+    url = request.getfixturevalue("postgresql")
+    import sqlalchemy as sa
+
+    store = Store(url)
+    with store._engine.begin() as connection:
+        connection.execute(sa.text("truncate emorec_events, emorec_forgotten"))
+    store.close()
+    return url
+
+
+class TestStore:
+    def test_events_come_back_in_order_of_time(self, url):
+        store = Store(url)
+        rows = [Event("u", "b", 3, 20), Event("u", "a", 0, 10), Event("v", "a", 1, 5)]
+        assert store.add([rows, [Event("u", "c", 2, 20)]]) == [3, 1]
+        found = store.history("u")
+        assert found.item == ["a", "b", "c"]  # of equal times the first to arrive comes first
+        assert found.feedback.tolist() == [0, 3, 2]
+        assert found.time_us.tolist() == [10, 20, 20]
+        assert not found.is_forgotten
+        assert store.history("nobody").item == []
+        store.close()
+
+    def test_a_key_is_added_once(self, url):
+        store = Store(url)
+        assert store.add([[Event("u", "a", 0, 1, "k"), Event("u", "a", 0, 1, "k")]]) == [1]
+        assert store.add([[Event("u", "a", 0, 1, "k")], [Event("u", "b", 0, 1, "l")]]) == [0, 1]
+        assert len(store.history("u").item) == 2
+        store.close()
+
+    def test_the_version_follows_the_users_events(self, url):
+        store = Store(url)
+        versions = [store.version("u")]
+        store.add([[Event("u", "a", 0, 1)]])
+        versions.append(store.version("u"))
+        store.add([[Event("v", "a", 0, 1)]])
+        assert store.version("u") == versions[-1] == store.history("u").version
+        store.forget("u")
+        versions.append(store.version("u"))
+        store.add([[Event("u", "a", 0, 1)]])
+        versions.append(store.version("u"))
+        assert len(set(versions)) == 4
+        store.close()
+
+    def test_forgetting(self, url):
+        store = Store(url)
+        store.add([[Event("u", "a", 0, 1), Event("u", "b", 0, 2), Event("v", "a", 0, 1)]])
+        assert store.forget("u") == 2
+        assert store.forget("u") == 0
+        assert store.history("u").is_forgotten and store.history("u").item == []
+        assert store.history("v").item == ["a"]
+        store.close()
+
+    def test_writers_at_once_lose_nothing(self, url):
+        store = Store(url)
+
+        def write(writer):
+            for number in range(20):
+                store.add([[Event("u", f"{writer}-{number}", 0, number, f"{writer}-{number}")]])
+
+        threads = [Thread(target=write, args=(writer,)) for writer in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(set(store.history("u").item)) == 80
+        store.close()
+
+
+class TestAsALog:
+    def test_ids_are_numbers_where_all_are(self, url):
+        store = Store(url)
+        store.add([[Event("7", "a", 0, 10), Event("12", "b", 3, 20), Event("7", "b", 2, 30)]])
+        store.close()
+        log, _ = read_store(url)
+        assert log.users.ids == [7, 12] and log.items.ids == ["a", "b"]
+        assert log.feedback.tolist() == [0, 3, 2]
+        assert log.time.tolist() == [10, 20, 30] and log.time_unit == "us"
+
+    def test_training_and_learning_on(self, url, tmp_path):
+        rng = np.random.default_rng(0)
+
+        def fill(first, last):
+            rows = [
+                Event(f"u{user}", f"i{rng.integers(12)}", int(rng.integers(4)), 10**9 * step)
+                for step in range(first, last)
+                for user in range(8)
+            ]
+            store.add([rows])
+
+        store = Store(url)
+        fill(0, 12)
+        run = tmp_path / "run"
+        options = ("--preset", "emo-sage-thp", "--epochs", 1, "--run-dir", run, *TINY)
+        assert call(cli.train, "--dataset", url, *options).exit_code == 0
+        fill(12, 20)
+        store.close()
+        more = ("--continue", run, "--events", url, "--run-dir", tmp_path / "next")
+        result = call(cli.train, *more)
+        assert result.exit_code == 0, result.output
+        assert len(EmoRec.load(tmp_path / "next").split.log) > len(EmoRec.load(run).split.log)
+
+    def test_nothing_to_read(self, url, tmp_path):
+        Store(url).close()
+        with pytest.raises(DataError, match="the store holds no event yet"):
+            read_store(url)
+        with pytest.raises(DataError, match="there is no such database"):
+            read_store(f"sqlite:///{tmp_path / 'nowhere.db'}")
+        (tmp_path / "other.db").write_text("no database")
+        with pytest.raises(DataError, match="no store of events can be read there"):
+            read_store(f"sqlite:///{tmp_path / 'other.db'}")
+        with pytest.raises(DataError, match="the URL of the database cannot be used"):
+            load_data(small_config("data.dataset=postgresql://a:b:c:d").data, None)
+        message = "there is no such database"
+        assert_fails(cli.train, "--dataset", "sqlite:///nowhere.db", message=message)
+
+
+def test_a_store_of_another_version_is_refused(tmp_path):
+    import sqlalchemy as sa
+
+    url = f"sqlite:///{tmp_path / 'events.db'}"
+    store = Store(url)
+    with store._engine.begin() as connection:
+        connection.execute(sa.text("update emorec_schema set version = 99"))
+    store.close()
+    with pytest.raises(StoreError, match="has tables of version 99"):
+        Store(url)
+
+
+def test_a_database_that_is_gone_is_named(tmp_path):
+    with pytest.raises(StoreError, match="cannot be used"):
+        Store(f"sqlite:///{tmp_path / 'no' / 'folder' / 'events.db'}")
+
+
+def test_what_was_answered_outlives_kill_9(tmp_path):
+    """A writer prints each key after it was added, until it is killed."""
+    url = f"sqlite:///{tmp_path / 'events.db'}"
+    program = (
+        "import itertools, sys\n"
+        "from emorec.service.store import Event, Store\n"
+        "store = Store(sys.argv[1])\n"
+        "for number in itertools.count():\n"
+        "    store.add([[Event('u', 'i', 0, number, str(number))]])\n"
+        "    print(number, flush=True)\n"
+    )
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, url], stdout=subprocess.PIPE, encoding="utf-8"
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+        answered = process.stdout.read().split()
+        process.wait()
+        store = Store(url)
+        kept = set(store.history("u").time_us.tolist())
+        assert {int(number) for number in answered} <= kept
+        store.forget("u")
+        store.close()
