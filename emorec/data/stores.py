@@ -41,7 +41,7 @@ def engine_of(url: str) -> Any:
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
         return sa.create_engine(parsed, pool_pre_ping=True)
-    except (sa.exc.ArgumentError, ImportError) as error:
+    except (sa.exc.ArgumentError, ImportError, ValueError) as error:
         raise DataError(
             f"the URL of the database cannot be used ({error}); give one such as "
             "sqlite:///events.db or postgresql://user@host/name"

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,11 +39,11 @@ from emorec.service.schemas import (
     HistoryEventOut,
     ItemOut,
     ListOut,
-    RunIn,
     ModelOut,
     Problem,
     ReasonOut,
     RecommendationsIn,
+    RunIn,
     SimilarOut,
 )
 from emorec.service.store import Event, Store, StoreError
@@ -54,6 +55,10 @@ __all__ = ["Settings", "app_of_environment", "create_app"]
 _MOST_BODY = 1_000_000  # bytes
 _MOST_TOGETHER = 64  # lists that are computed together
 _MOST_COMMITTED = 256  # requests whose events are one transaction
+_POLICY = (  # the page has all it needs, and nobody may frame it
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
 _ENVIRONMENT = "EMOREC_SERVICE"
 _LATE = 300_000_000  # microseconds that an event may lie in the future
 
@@ -254,7 +259,7 @@ def _add_errors(app: FastAPI) -> None:
 def _add_middleware(app: FastAPI, service: _Service) -> None:
     """Keys, the size of bodies, and the times of answers."""
     keys = [key.encode() for key in service.settings.api_keys]
-    open_paths = ("/healthz", "/readyz")
+    open_paths = ("/", "/healthz", "/readyz")
 
     @app.middleware("http")
     async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -290,6 +295,13 @@ def _add_middleware(app: FastAPI, service: _Service) -> None:
 
 
 def _add_routes(app: FastAPI, service: _Service) -> None:
+    page = (resources.files("emorec.service") / "page.html").read_text(encoding="utf-8")
+
+    @app.get("/", include_in_schema=False)
+    async def start() -> Response:
+        """A page to try the service with."""
+        return Response(page, media_type="text/html", headers={"content-security-policy": _POLICY})
+
     @app.get("/healthz", tags=["operation"])
     async def healthz() -> dict[str, str]:
         """Whether the process lives."""
