@@ -10,7 +10,7 @@ BUILD := $(BIN)/python setup.py --quiet build_ext --inplace
 BACKEND = $(shell $(BIN)/python -c 'from emorec.data.graph import import_dgl; import_dgl()' 2>/dev/null && echo dgl || echo auto)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build wheel train test matrix lint typecheck format bench clean
+.PHONY: help install build wheel train test matrix lint typecheck format docs bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ typecheck: $(STAMP) ## Check types
 format: $(STAMP) ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix --select I .
 	$(BIN)/ruff format .
+
+docs: $(STAMP) ## Write the documentation to build/site; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "The documentation is in build/site; for the search, serve it: $(BIN)/python -m http.server -d build/site"
 
 bench: $(BUILT) ## Run the benchmarks
 	@set -e; for bench in $(sort $(wildcard benchmarks/*_bench.py)); do echo "== $$bench"; $(BIN)/python $$bench $(ARGS); done

@@ -466,7 +466,7 @@ class FittedRecommender:
             ValueError: If the user has no events, an item is unknown, or the scores of the model
                 depend on more than the user's own events.
 
-        Example:
+        Examples:
             >>> for explanation in recommender.explain("user-0001", k=2):  # doctest: +SKIP
             ...     print(explanation)
         """

@@ -52,7 +52,7 @@ class EmoRec(FittedRecommender):
     Raises:
         ValueError: If both a preset and a configuration are given, or a setting is wrong.
 
-    Example:
+    Examples:
         >>> from emorec import EmoRec
         >>> from emorec.data.datasets import load_dataset
         >>> log = load_dataset("synthetic")

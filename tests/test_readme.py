@@ -19,6 +19,7 @@ from tests.small import small_config
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+ATTENTION = ROOT / "docs" / "attention.md"
 DOCUMENTS = sorted(
     [
         *ROOT.glob("*.md"),
@@ -75,9 +76,29 @@ def test_the_code_of_the_usage_page_runs(tmp_path: Path, monkeypatch):
     assert len(found["items"]) == len(found["users"]) == 10
 
 
+def test_the_code_of_the_page_on_extending_runs(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    for snippet in python_of(ROOT / "docs" / "extending.md"):
+        exec(snippet, found)
+    assert len(found["lists"]) == 3
+    assert found["recommender"].config.graph.size == 32
+    likes = found["split"].history.is_positive.sum()
+    assert found["scorers"]["NetLikes"].net.sum() == 2 * likes - len(found["split"].history)
+    assert found["plays"].feedback.tolist() == [0, 2, 3, 1]  # thumbs decide before seconds
+
+
+def test_the_rules_of_the_questions_are_rules():
+    text = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
+    rules = re.findall(r"`((?:ex|im)plicit_\w+ = [^`]+)`", text)
+    assert len(rules) == 3
+    for rule in rules:
+        assert len(FeedbackRules.from_dict(tomllib.loads(rule)).rules) == 1
+
+
 @pytest.mark.parametrize("decay", ["additive", "multiplicative"])
-def test_the_attention_is_what_the_readme_says(decay):
-    _, snippet = python_of(README)
+def test_the_attention_is_what_its_page_says(decay):
+    (snippet,) = python_of(ATTENTION)
     if decay == "multiplicative":
         line = re.search(r'^scores = scores - .*  # decay="multiplicative": (.*)$', snippet, re.M)
         assert line is not None
@@ -89,8 +110,18 @@ def test_the_attention_is_what_the_readme_says(decay):
     torch.testing.assert_close(found["output"], found["expected"])
 
 
-def test_the_signature_in_the_readme_is_that_of_the_operator():
-    (written,) = re.findall(r"^hawkes_attention\((.*?)\)$", README.read_text(), re.M | re.DOTALL)
+def test_the_call_in_the_readme_runs():
+    _, call = python_of(README)
+    (snippet,) = python_of(ATTENTION)
+    found: dict = {}
+    exec(snippet.partition("output =")[0], found)
+    exec(call, found)
+    assert found["output"].shape == found["value"].shape
+
+
+def test_the_written_signature_is_that_of_the_operator():
+    text = ATTENTION.read_text(encoding="utf-8")
+    (written,) = re.findall(r"^hawkes_attention\((.*?)\)$", text, re.M | re.DOTALL)
     parameters = inspect.signature(hawkes_attention).parameters.values()
     expected: list[str] = []
     for each in parameters:
@@ -134,10 +165,14 @@ def test_settings_in_the_documents_exist(page: Path):
     config = Config()
     sections = "|".join(name for name in vars(config) if name != "preset")
     pattern = rf"(?<![\w./])({sections})\.([a-z_]+)(?![\w/])"
-    found = set(re.findall(pattern, page.read_text(encoding="utf-8")))
+    text = re.sub(
+        r"^```python.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.M
+    )
+    text += "".join(re.findall(r'"[^"\n]*"', "".join(python_of(page))))  # settings that code gives
+    found = set(re.findall(pattern, text))
     for section, key in found:
         assert key in ("py", "md") or hasattr(getattr(config, section), key), f"{section}.{key}"
-    assert found or page.name in ("glossary.md", "metrics.md", "service.md")
+    assert found or page.name not in ("README.md", "data.md", "models.md", "usage.md")
 
 
 def test_every_module_is_listed():

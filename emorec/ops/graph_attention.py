@@ -47,7 +47,7 @@ def graph_attention(
     sums are never scattered, and results do not depend on the number of threads. The compiled
     operator is for a CPU, in float32 and float64; "auto" runs the reference for all else.
 
-    Equivalent to, where ``target_of`` are the targets of the edges sorted by target::
+    Equivalent to, where ``target_of`` are the targets of the edges sorted by target:
 
         target_of = torch.repeat_interleave(offsets.diff())
         weight = F.leaky_relu(left[source] + right[target_of], 0.2).exp()  # [E, H]

@@ -63,7 +63,7 @@ def hawkes_attention(
     inputs and outputs only, the reference for every pair of tokens. Its results do not depend on
     the number of threads.
 
-    Equivalent to, for one sequence, multiplicative decay and ``causal``::
+    Equivalent to, for one sequence, multiplicative decay and ``causal``:
 
         elapsed = (time[:, None] - time).clamp(min=0)  # [T, T]
         distance = (position[:, None] - position).abs()

@@ -19,7 +19,7 @@ __all__ = ["kind_product"]
 def kind_product(x: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:
     """Products of vectors with the matrix of their kind, see the module's formula.
 
-    Equivalent to::
+    Equivalent to:
 
         torch.cat([rows @ w.T for rows, w in zip(x.split(sizes), weight)])
 

@@ -47,7 +47,7 @@ def node_update(
     The compiled operator is for a CPU, in float32 and float64, and for a size that is a multiple of
     16; "auto" runs the reference for all else. Results do not depend on the number of threads.
 
-    Equivalent to, for nodes of one kind::
+    Equivalent to, for nodes of one kind:
 
         z = scale[..., None] * others[index]  # [V, J, D]; zeros where index is -1
         h = bias + own @ own_weight[0].T + torch.einsum("vjd,jed->ve", z, others_weight[0])

@@ -34,7 +34,7 @@ def softmax_loss(
     Results do not depend on the number of threads. The compiled operator is for a CPU, in float32
     and float64; "auto" runs the reference for all else.
 
-    Equivalent to::
+    Equivalent to:
 
         row = wanted.nonzero()[:, 0]
         F.cross_entropy((state @ items.T)[row], target[wanted])
