@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,36 @@ import torch
 from emorec.comparison import Comparison, compare_runs
 from emorec.config import Config
 from emorec.data.splits import Split
+from emorec.evaluation.significance import paired_test
 from emorec.evaluation.top_k import TopK, evaluate
 from emorec.experiment import begin_run
 from emorec.recommender import EmoRec
 from emorec.run_folder import START
+from emorec.texts import count
 
-__all__ = ["BEFORE", "evaluate_run", "judge_update", "prepare_update"]
+__all__ = ["BEFORE", "Verdict", "evaluate_run", "judge_update", "prepare_update", "verdict_of"]
 
 BEFORE = "before the update"
 """Name of the earlier recommender among the results."""
+_LEVEL = 0.05  # of the tests
+_JUDGED = {"ndcg_likes": ("NDCG of likes", 1), "recall_dislikes": ("recall of dislikes", -1)}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an update should take the place of the recommender before it.
+
+    Attributes:
+        is_offered: Whether it is not worse.
+        reasons: A line for each figure that it is judged by.
+    """
+
+    is_offered: bool
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        word = "not worse, and offered" if self.is_offered else "worse, and not offered"
+        return "\n".join([f"The update is {word}:", *(f"  {reason}" for reason in self.reasons)])
 
 
 def prepare_update(trained: EmoRec, events: str | Path, config: Config, folder: Path) -> Split:
@@ -89,3 +110,27 @@ def judge_update(updated: EmoRec, before: EmoRec, k: int = 10, progress: bool = 
     topk = TopK(torch.from_numpy(items), torch.zeros(items.shape))
     rows = {name: comparison.results[name], BEFORE: evaluate(topk, users, split.test, k)}
     return replace(comparison, results=rows | comparison.results)
+
+
+def verdict_of(comparison: Comparison) -> Verdict:
+    """Whether an update is not worse than the recommender that it started from.
+
+    It is worse if NDCG of likes is lower, or the recall of dislikes higher, with p below 0.05 in
+    the paired t-test over users. Users who have no such event in the test split do not count; with
+    fewer than two that do, the figure decides nothing.
+
+    Args:
+        comparison: What `judge_update` returned.
+    """
+    updated = next(name for name in comparison.results if name != BEFORE)
+    new, old = (comparison.results[name].per_user for name in (updated, BEFORE))
+    is_offered, reasons = True, []
+    for column, (name, sign) in _JUDGED.items():
+        test = paired_test(new[column], old[column])
+        is_worse = sign * test.difference < 0 and test.p_t < _LEVEL
+        is_offered &= not is_worse
+        reasons.append(
+            f"{name} {new[column].mean():.4f}, before {old[column].mean():.4f}: p {test.p_t:.3f} "
+            f"over {count(test.num_users, 'user')}{' (worse)' if is_worse else ''}"
+        )
+    return Verdict(is_offered, tuple(reasons))

@@ -15,6 +15,7 @@ from emorec.cli.evaluating import evaluate
 from emorec.cli.explaining import explain
 from emorec.cli.exporting import export
 from emorec.cli.recommending import recommend
+from emorec.cli.retraining import retrain
 from emorec.cli.scoring import score
 from emorec.cli.serving import serve
 from emorec.cli.training import train
@@ -27,6 +28,7 @@ __all__ = [
     "export",
     "main",
     "recommend",
+    "retrain",
     "score",
     "serve",
     "similar",
@@ -73,6 +75,18 @@ def _add_version(command: click.Command) -> None:
             _add_version(each)
 
 
-for _each in (train, evaluate, recommend, score, similar, explain, tune, export, serve, data):
+for _each in (
+    train,
+    evaluate,
+    recommend,
+    score,
+    similar,
+    explain,
+    tune,
+    export,
+    serve,
+    retrain,
+    data,
+):
     main.add_command(_each)
 _add_version(main)

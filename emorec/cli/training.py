@@ -21,10 +21,11 @@ from emorec.storage.folders import is_unused, only_writer
 from emorec.texts import count
 
 if TYPE_CHECKING:
+    from emorec.comparison import Comparison
     from emorec.data.splits import Split
     from emorec.training.checkpoint import EpochRecord
 
-__all__ = ["train"]
+__all__ = ["learn_on", "train"]
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -153,7 +154,7 @@ def train(
                 "--threads, --device and --tensorboard may be given with it"
             )
         _require_tensorboard(tensorboard)
-        _continue(trained, events, run_dir, flags, progress, tensorboard)
+        learn_on(trained, events, run_dir, flags, quiet, tensorboard)
         return
     if resume is not None:
         others = preset, dataset, data_dir, settings, config_file, run_dir
@@ -211,15 +212,16 @@ def _run_folder(config: Config, run_dir: Path | None) -> Iterator[Path]:
             folder.rmdir()  # there is nothing to resume
 
 
-def _continue(
+def learn_on(
     trained: Path,
     events: str,
     run_dir: Path | None,
     flags: dict[str, Any],
-    progress: bool,
-    tensorboard: Path | None,
-) -> None:
-    """Learns on from a run, in a run folder of its own."""
+    quiet: bool = False,
+    tensorboard: Path | None = None,
+) -> tuple[Path, Comparison]:
+    """Learns on from a run; the new run folder, and both models on the newest events."""
+    progress = not quiet and sys.stderr.isatty()
     with quick_imports():
         from emorec.recommender import EmoRec
         from emorec.updating import prepare_update
@@ -237,7 +239,7 @@ def _continue(
             f"{len(split.valid):,} are the validation split and the newest {len(split.test):,} "
             f"the test split{cold if split.dropped else ''}.\n"
         )
-        _train_or_stop(config, split, folder, progress, tensorboard)
+        return folder, _train_or_stop(config, split, folder, progress, tensorboard)
 
 
 def _require_tensorboard(folder: Path | None) -> None:
@@ -250,7 +252,7 @@ def _require_tensorboard(folder: Path | None) -> None:
 
 def _train_or_stop(
     config: Config, split: Split, folder: Path, progress: bool, tensorboard: Path | None
-) -> None:
+) -> Comparison:
     from emorec.building import backend_for
 
     if config.graph.conv != "none" and config.model.backend == "auto":
@@ -260,7 +262,7 @@ def _train_or_stop(
         }
         click.echo(f"Sums over the graph's edges: {names[backend_for(config)]}\n")
     try:
-        _train_and_evaluate(config, split, folder, progress, tensorboard)
+        return _train_and_evaluate(config, split, folder, progress, tensorboard)
     except (KeyboardInterrupt, BrokenPipeError) as stop:
         click.echo(
             f"\nStopped. All finished epochs are saved; resume with\n"
@@ -274,7 +276,7 @@ def _train_or_stop(
 
 def _train_and_evaluate(
     config: Config, split: Split, folder: Path, progress: bool, tensorboard: Path | None
-) -> None:
+) -> Comparison:
     from emorec.experiment import train_run, write_results
     from emorec.run_report import name_of_path
     from emorec.training.tensorboard import TensorBoard
@@ -316,6 +318,7 @@ def _train_and_evaluate(
         f"  recommend emorec-recommend {run} --user {user}\n"
         f"  evaluate  emorec-evaluate {run}"
     )
+    return comparison
 
 
 def _limit_that_decided(config: Config, records: list[EpochRecord]) -> int:

@@ -1,0 +1,109 @@
+"""From a service's store to a new model that it serves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("fastapi", reason="needs FastAPI, the extra serve")
+pytest.importorskip("uvicorn", reason="needs uvicorn, the extra serve")
+from emorec import EmoRec, cli  # noqa: E402
+from emorec.comparison import Comparison  # noqa: E402
+from emorec.data.synthetic import generate  # noqa: E402
+from emorec.evaluation.top_k import Evaluation  # noqa: E402
+from emorec.service.app import Settings, create_app  # noqa: E402
+from emorec.service.store import Event, Store  # noqa: E402
+from emorec.updating import BEFORE, Verdict, verdict_of  # noqa: E402
+from tests.cli.commands import assert_fails, call  # noqa: E402
+from tests.service.test_page import served  # noqa: E402
+from tests.small import small_config  # noqa: E402
+
+LOG = generate(num_users=30, num_items=60, num_topics=8, events_per_user=12).interactions
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run whose service has stored ten events of each user since."""
+    config = small_config("training.epochs=1", preset="emorec")
+    EmoRec(config=config).fit(LOG, progress=False).save(tmp_path / "run")
+    store, rng = Store(f"sqlite:///{tmp_path / 'events.db'}"), np.random.default_rng(0)
+    rows = [
+        Event(user, LOG.items.ids[rng.integers(40)], int(rng.integers(4)), 2 * 10**15 + number)
+        for number in range(10)
+        for user in LOG.users.ids
+    ]
+    store.add([rows])
+    store.close()
+    return tmp_path / "run"
+
+
+def compared(new, old):
+    """A comparison of models by NDCG of likes and recall of dislikes, by user."""
+    frames = {
+        name: pd.DataFrame(values, columns=["ndcg_likes", "recall_dislikes"])
+        for name, values in (("emorec", new), (BEFORE, old))
+    }
+    results = {name: Evaluation(10, frame) for name, frame in frames.items()}
+    return Comparison(results, {}, {}, [], [], {}, {}, {})
+
+
+RNG = np.random.default_rng(0)
+BASE = RNG.random((200, 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "is_offered"),
+    [
+        ((0.0, 0.0), True),
+        ((0.1, 0.0), True),
+        ((0.0, -0.1), True),
+        ((-0.1, 0.0), False),  # fewer likes
+        ((0.0, 0.1), False),  # more dislikes
+        ((0.5, 0.1), False),
+    ],
+)
+def test_worse_is_what_is_beyond_noise(change, is_offered):
+    noise = RNG.normal(0, 0.01, BASE.shape)
+    verdict = verdict_of(compared(BASE + change + noise, BASE))
+    assert verdict.is_offered == is_offered
+    assert len(verdict.reasons) == 2 and "over 200 users" in verdict.reasons[0]
+    assert ("not offered" in str(verdict)) == (not is_offered)
+
+
+def test_noise_does_not_decide():
+    worse = BASE - RNG.normal(0.01, 1.0, BASE.shape)
+    assert verdict_of(compared(worse, BASE)).is_offered
+    few = np.full((3, 2), np.nan)
+    assert verdict_of(compared(few, few)).is_offered
+
+
+def test_the_service_switches_to_what_is_not_worse(run, tmp_path):
+    app = create_app(Settings(run, f"sqlite:///{tmp_path / 'events.db'}", api_keys=("key",)))
+    with served(app) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("emorec.updating.verdict_of", lambda _: Verdict(True, ("because",)))
+        options = (run, "--service", url, "--run-dir", tmp_path / "next")
+        assert_fails(cli.main, "retrain", *options, message="refuses next: an API key is needed")
+        patch.setenv("EMOREC_API_KEY", "key")
+        options = (run, "--service", url, "--run-dir", tmp_path / "again")
+        result = call(cli.main, "retrain", *options)
+        assert result.exit_code == 0, result.output
+        assert "not worse, and offered" in result.stdout and "serves again" in result.stdout
+        assert app.state.service.served.name == "again"
+        assert app.state.service.previous.name == "run"
+
+
+def test_what_is_worse_is_not_served(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("emorec.updating.verdict_of", lambda _: Verdict(False, ("because",)))
+    message = "is worse than .*run, which should serve on"
+    assert_fails(cli.main, "retrain", run, message=message)
+    (new,) = tmp_path.glob("run-2*")  # beside the run, where a service would find it
+    assert EmoRec.load(new).config.preset == "emorec"
+
+
+def test_wrong_options(run, tmp_path):
+    assert_fails(cli.main, "retrain", run, "--service", "host", message="such as http://host:8000")
+    elsewhere = ("--service", "http://127.0.0.1:1", "--run-dir", tmp_path / "a" / "b")
+    assert_fails(cli.main, "retrain", run, *elsewhere, message="beside .* only")
+    nowhere = ("--store", f"sqlite:///{tmp_path / 'no.db'}")
+    assert_fails(cli.main, "retrain", run, *nowhere, message="there is no such database")
