@@ -449,7 +449,7 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
         rows = range(len(found) - 1, max(-1, len(found) - 1 - limit), -1)
         return [
             HistoryEventOut(
-                **_named(current, int(found.item[row])),
+                **current.ranker.named[found.item[row]],
                 feedback=Feedback(int(found.feedback[row])).label,
                 time=datetime.fromtimestamp(int(found.time_us[row]) / 1_000_000, UTC),
             )
@@ -471,7 +471,7 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
         )
         events = why.events.head(limit).to_dict("records")
         return ExplanationOut(
-            **_named(current, place),
+            **current.ranker.named[place],
             score=why.score,
             liked=why.liked,
             terms=why.terms,
@@ -505,7 +505,7 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
         except ValueError as error:
             raise HTTPException(422, str(error)) from error
         return [
-            SimilarOut(**_named(current, other), similarity=value)
+            SimilarOut(**current.ranker.named[other], similarity=value)
             for other, value in zip(items, values, strict=True)
         ]
 
@@ -598,7 +598,7 @@ async def _listed(
     scores: Sequence[float | None] = nothing if found.score is None else found.score
     liked: Sequence[float | None] = nothing if found.liked is None else found.liked
     items = [
-        {**_named(current, item), "score": score, "liked": probability}
+        {**current.ranker.named[item], "score": score, "liked": probability}
         for item, score, probability in zip(found.item, scores, liked, strict=True)
     ]
     if user is not None:
@@ -612,11 +612,6 @@ def _known(current: _Served, item: str) -> int:
     if place < 0:
         raise HTTPException(404, f"item {item!r} is not in the catalogue of the model")
     return place
-
-
-def _named(current: _Served, item: int) -> dict[str, Any]:
-    own = plain(current.ranker.items.ids[item])
-    return {"item": own, "title": current.ranker.titles.get(own)}
 
 
 def _model_out(service: _Service, current: _Served) -> ModelOut:

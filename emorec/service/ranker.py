@@ -19,6 +19,7 @@ from emorec.inference.ranking import ModelScorer
 from emorec.inference.similar import By, similar_items
 from emorec.nn.polarity import ItemPolarity
 from emorec.recommender import EmoRec
+from emorec.texts import plain
 
 __all__ = ["NOTHING", "Ask", "History", "Listed", "Ranker"]
 
@@ -110,6 +111,10 @@ class Ranker:
     Args:
         recommender: A fitted recommender whose scores depend on the user's own events alone.
 
+    Attributes:
+        items: The items, by index.
+        named: The own id and the title of each item, by index.
+
     Raises:
         ValueError: If the scores depend on more.
     """
@@ -123,7 +128,11 @@ class Ranker:
                 "graph.conv 'sum' or 'none' can be"
             )
         log = recommender.split.log
-        self.items, self.titles = log.items, recommender.titles
+        self.items = log.items
+        titles = recommender.titles
+        self.named = [
+            {"item": each, "title": titles.get(each)} for each in map(plain, log.items.ids)
+        ]
         self._index = {str(each): place for place, each in enumerate(log.items.ids)}
         self._aversion = self.model.aversion
         self._seen = recommender.config.evaluation.seen == "include"
