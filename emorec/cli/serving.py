@@ -80,10 +80,12 @@ def serve(
     settings = Settings(
         run.resolve(), store or f"sqlite:///{run.resolve().parent / 'events.db'}", keys, origins
     )
+    app = create_app(settings)  # fails here, not in a worker, if the run cannot be served
     click.echo(f"Serving {run} at http://{host}:{port}; events are kept in {settings.shown_store}")
     if workers == 1:
-        uvicorn.run(create_app(settings), host=host, port=port, log_level="warning")
+        uvicorn.run(app, host=host, port=port, log_level="warning")
         return
+    app.state.service.close()
     os.environ.update(settings.as_environment())
     uvicorn.run(
         "emorec.service.app:app_of_environment",

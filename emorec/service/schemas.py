@@ -53,7 +53,7 @@ class EventIn(_Strict):
         """The time in microseconds since 1970.
 
         Raises:
-            ValueError: If it is no time that can be stored.
+            ValueError: If it is out of range.
         """
         if self.time is None:
             return now_us
