@@ -196,7 +196,7 @@ def measured(config: Config, split: Split, shuffled: bool) -> dict[str, float]:
     epochs = chosen_epochs(config, records)
     return {
         **{key: round(value, 5) for key, value in figures.items()},
-        "epoch": list(epochs.values())[-1],
+        "epoch": list(epochs.values())[-1] if epochs else 0,  # counted paths alone train nothing
         "most_epochs": config.training.epochs,
         "seconds": round(time.perf_counter() - started, 1),
     }
