@@ -165,9 +165,11 @@ class Study:
         self._base = base.updated({"training": {"refit": 0.0}}, "refit")
         self._space = Space.parse(space, source, self._base)
         folder.mkdir(parents=True, exist_ok=True)
-        self._require_same("base.toml", base.to_toml(), "settings")
-        self._require_same("space.toml", space, "space")
-        self._require_same("goal.txt", f"{self.goal.kind} {self.goal.most_disliked:g}\n", "goal")
+        self._require_same("base.toml", base.to_toml(), "other settings")
+        self._require_same("space.toml", space, "another space")
+        self._require_same(
+            "goal.txt", f"{self.goal.kind} {self.goal.most_disliked:g}\n", "another goal"
+        )
         front = self.goal.kind == "front"
         self._study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(folder / "study.jsonl"))),
@@ -347,7 +349,7 @@ class Study:
             write_text(path, text)
         elif read_text(path) != text:
             raise ConfigError(
-                f"{self.folder}: the study there has another {what} ({path}); give another folder "
+                f"{self.folder}: the study there has {what} ({path}); give another folder "
                 "for a new study"
             )
 

@@ -165,7 +165,7 @@ def test_the_default_space_suits_the_flagship():
 def test_another_study_in_the_folder_is_refused(done, tmp_path):
     folder = shutil.copytree(done.folder, tmp_path / "study")
     other = CONFIG.updated({"training": {"seed": 3}}, "")
-    with pytest.raises(ConfigError, match="the study there has another settings"):
+    with pytest.raises(ConfigError, match="the study there has other settings"):
         study(folder, config=other)
     with pytest.raises(ConfigError, match="has another space"):
         study(folder, "[loss]\nhorizon = [1, 2]\n")
@@ -205,6 +205,11 @@ class TestCommand:
     def test_the_default_space_can_be_shown(self, tmp_path):
         result = call(cli.main, "tune", "--study", tmp_path / "x", "--show-space")
         assert result.stdout == DEFAULT_SPACE and not (tmp_path / "x").exists()
+
+    def test_a_log_that_is_not_there_leaves_no_study(self, tmp_path):
+        options = ("--study", tmp_path / "study", "--dataset", tmp_path / "nothing.csv")
+        assert_fails(cli.main, "tune", *options, message="neither a file here nor a data set")
+        assert not (tmp_path / "study").exists()
 
     def test_a_wrong_space(self, tmp_path):
         (tmp_path / "space.toml").write_text("[loss]\nhorizon = 3\n")

@@ -103,6 +103,8 @@ def tune(
         return
     config = _config(preset, config_file, dataset, settings)
     ready_machine(config)
+    progress = not quiet and sys.stderr.isatty()
+    split = _split_of(config, data_dir, progress)  # fails before there is a folder
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="optuna")  # of interfaces that are new in it
         study = Study(
@@ -112,7 +114,7 @@ def tune(
             Goal("front" if goal == "front" else "likes", most_disliked),
             source="the space" if space is None else str(space),
         )
-        _run(study, config, data_dir, trials, not quiet and sys.stderr.isatty())
+        _run(study, split, trials, progress)
     _show(study, config)
 
 
@@ -129,12 +131,15 @@ def _config(
     return config.with_options([(f"--set {each}", parse_setting(each)) for each in settings])
 
 
-def _run(study: Any, config: Config, data_dir: Path | None, trials: int, progress: bool) -> None:
+def _split_of(config: Config, data_dir: Path | None, progress: bool) -> Any:
     from emorec.data.splits import split_interactions
     from emorec.experiment import load_data
 
     log, _ = load_data(config.data, data_dir, progress)
-    split = split_interactions(log, **config.split.rule)
+    return split_interactions(log, **config.split.rule)
+
+
+def _run(study: Any, split: Any, trials: int, progress: bool) -> None:
     there = len(study.trials())
     if there:
         click.echo(f"{study.folder}: {there} of {trials} trials are there already")

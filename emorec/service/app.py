@@ -525,7 +525,8 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
                     service.load, service.settings.run.parent / given.name
                 )
             except (FileError, ValueError) as error:
-                raise HTTPException(409, f"{error}; {service.served.name} still serves") from error
+                why = str(error).replace(f"{service.settings.run.parent}/", "")
+                raise HTTPException(409, f"{why}; {service.served.name} still serves") from error
             service.previous, service.served = service.served, new
             service.metrics.serves(new.ranker)
         return _model_out(service, service.served)
