@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,7 @@ from scipy import sparse
 
 from emorec.data.features import EVERY, ItemFeatures, chosen_columns, features_of
 from emorec.data.files import DataError
-from emorec.data.tables import Table, as_frame, read_table
-from emorec.data.titles import Titles, read_titles
+from emorec.data.titles import Titles, read_titles, table_of_items
 from emorec.data.vocabulary import Vocabulary
 from emorec.suggestions import suggestion
 from emorec.texts import count, plain, shortened
@@ -86,7 +84,8 @@ def read_items(
             of which none can be used.
         TypeError: If the source is something else.
     """
-    table = _table(source, item, title, encoding, decimal, features)
+    text = tuple(name for name in (item, title) if name)
+    table = table_of_items(source, text, None if features else text, encoding, decimal)
     if not features:
         if not title:
             return Items(), []
@@ -152,27 +151,6 @@ def require_items(features: str) -> None:
             f"data.item_features is {features!r}, but there is no table of items; give it as "
             "data.items (--items)"
         )
-
-
-def _table(source: Any, item: str, title: str, encoding: str, decimal: str, features: str) -> Table:
-    if isinstance(source, Table):
-        return source
-    frame = as_frame(source)
-    if frame is not None:
-        if not len(frame):
-            raise DataError("the DataFrame of items has no rows; one row per item is expected")
-        return Table.of_frame(frame, "the DataFrame of items")
-    if not isinstance(source, str | Path):
-        kind = type(source)
-        raise TypeError(
-            "items must be a DataFrame with a row per item, or the name of a file; "
-            f"got {kind.__module__}.{kind.__qualname__}"
-        )
-    text = tuple(name for name in (item, title) if name)
-    columns = None if features else text
-    return read_table(
-        source, text_columns=text, columns=columns, encoding=encoding, decimal=decimal
-    )
 
 
 def _like(items: Vocabulary, ids: pd.Series) -> list[Any]:

@@ -16,7 +16,7 @@ from emorec.data.vocabulary import Vocabulary
 from emorec.suggestions import suggestion
 from emorec.texts import count, plain, shortened
 
-__all__ = ["Titles", "read_titles"]
+__all__ = ["Titles", "read_titles", "table_of_items"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ def read_titles(
             item has two different titles, no id is one of the log, or none of these has a title.
         TypeError: If the source is something else.
     """
-    table = _table(source, item, title, encoding)
+    table = table_of_items(source, (item, title), (item, title), encoding)
     for name, setting in ((item, "data.item_column"), (title, "data.title_column")):
         if name not in table.names:
             raise DataError(
@@ -116,7 +116,14 @@ def read_titles(
     return Titles(found, items), _note(table.source, found, items, ids[has_title & (index < 0)])
 
 
-def _table(source: Any, item: str, title: str, encoding: str) -> Table:
+def table_of_items(
+    source: Any,
+    text_columns: tuple[str, ...],
+    columns: tuple[str, ...] | None,
+    encoding: str,
+    decimal: str = ".",
+) -> Table:
+    """A table of items from a file, a DataFrame or a `Table`; see `read_titles`."""
     if isinstance(source, Table):
         return source
     frame = as_frame(source)
@@ -130,8 +137,9 @@ def _table(source: Any, item: str, title: str, encoding: str) -> Table:
             "items must be a DataFrame with a row per item, or the name of a file; "
             f"got {kind.__module__}.{kind.__qualname__}"
         )
-    columns = (item, title)
-    return read_table(source, text_columns=columns, columns=columns, encoding=encoding)
+    return read_table(
+        source, text_columns=text_columns, columns=columns, encoding=encoding, decimal=decimal
+    )
 
 
 def _refuse_broken(table: Table, title: str, texts: np.ndarray) -> None:

@@ -131,7 +131,9 @@ class _Service:
         self.served = self.load(settings.run)
         self.metrics.serves(self.served.ranker)
         self.lists: Batcher[_Asked, Listed] = Batcher(self._rank, _MOST_TOGETHER, "ranking")
-        self.writer: Batcher[list[Event], int] = Batcher(self.store.add, _MOST_COMMITTED, "store")
+        self.writer: Batcher[list[Event], list[Event]] = Batcher(
+            self.store.add, _MOST_COMMITTED, "store"
+        )
         self.switching = asyncio.Lock()
 
     def load(self, run: Path) -> _Served:
@@ -385,18 +387,18 @@ def _add_routes(app: FastAPI, service: _Service) -> None:
         """Adds events. Those of an answer with status 201 are on disk."""
         now = time.time_ns() // 1000
         kinds = await _kinds(service, given.events)
-        events, unknown = [], 0
+        events = []
         for one, kind in zip(given.events, kinds, strict=True):
             if kind is None:
                 continue
             events.append(Event(one.user, one.item, kind, _time_of(one, now), one.id))
         unknown = int((service.served.ranker.index_of([e.item for e in events]) < 0).sum())
-        added = await service.writer(events) if events else 0
-        for event in events[:added]:
+        added = await service.writer(events) if events else []
+        for event in added:
             service.metrics.took(event)
         return EventsOut(
-            added=added,
-            duplicates=len(events) - added,
+            added=len(added),
+            duplicates=len(events) - len(added),
             dropped=len(given.events) - len(events),
             unknown_items=unknown,
         )

@@ -119,15 +119,15 @@ class Store:
                 f"{_SCHEMA}"
             )
 
-    def add(self, groups: Sequence[Sequence[Event]]) -> list[int]:
+    def add(self, groups: Sequence[Sequence[Event]]) -> list[list[Event]]:
         """Adds groups of events in one transaction, which is on disk when this returns.
 
         Returns:
-            How many of each group were added: those whose key was there already are not.
+            The events of each group that were added: those whose key was there already are not.
         """
         now = _now()
         insert = self._insert(EVENTS).on_conflict_do_nothing(index_elements=["key"])
-        insert = insert.returning(EVENTS.c.seq)
+        insert = insert.returning(EVENTS.c.key)
         added = []
         with self._errors(), self._engine.begin() as connection:
             for events in groups:
@@ -142,7 +142,13 @@ class Store:
                     }
                     for event in events
                 ]
-                added.append(len(connection.execute(insert, rows).all()) if rows else 0)
+                new = set(connection.execute(insert, rows).scalars()) if rows else set()
+                own = []
+                for event in events:
+                    if event.key is None or event.key in new:
+                        own.append(event)
+                        new.discard(event.key)  # of events with one key the first is added
+                added.append(own)
         return added
 
     def versions(self, users: Sequence[str]) -> dict[str, tuple[int, int]]:

@@ -143,7 +143,11 @@ class TestEvents:
         first = post(client, event(ITEMS[0], id="a"), event(ITEMS[1], id="b"))
         again = post(client, event(ITEMS[0], id="a"), event(ITEMS[2], id="c"))
         assert (first["added"], again["added"], again["duplicates"]) == (2, 1, 1)
-        assert len(client.get("/users/new/history").json()) == 3
+        disliked = post(client, event(ITEMS[0], id="a"), event(ITEMS[3], "explicit_negative"))
+        assert disliked["added"] == 1  # and only that one is in the figures
+        assert 'emorec_events_total{kind="explicit_negative"} 1.0' in client.get("/metrics").text
+        assert 'emorec_events_total{kind="explicit_positive"} 3.0' in client.get("/metrics").text
+        assert len(client.get("/users/new/history").json()) == 4
 
     def test_order_of_arrival_does_not_matter(self, client):
         rng = np.random.default_rng(0)

@@ -79,7 +79,8 @@ class TestStore:
     def test_events_come_back_in_order_of_time(self, url):
         store = Store(url)
         rows = [Event("u", "b", 3, 20), Event("u", "a", 0, 10), Event("v", "a", 1, 5)]
-        assert store.add([rows, [Event("u", "c", 2, 20)]]) == [3, 1]
+        one = [Event("u", "c", 2, 20)]
+        assert store.add([rows, one]) == [rows, one]
         found = store.history("u")
         assert found.item == ["a", "b", "c"]  # of equal times the first to arrive comes first
         assert found.feedback.tolist() == [0, 3, 2]
@@ -90,8 +91,9 @@ class TestStore:
 
     def test_a_key_is_added_once(self, url):
         store = Store(url)
-        assert store.add([[Event("u", "a", 0, 1, "k"), Event("u", "a", 0, 1, "k")]]) == [1]
-        assert store.add([[Event("u", "a", 0, 1, "k")], [Event("u", "b", 0, 1, "l")]]) == [0, 1]
+        first, other = Event("u", "a", 0, 1, "k"), Event("u", "b", 0, 1, "l")
+        assert store.add([[first, first]]) == [[first]]
+        assert store.add([[first], [first, other]]) == [[], [other]]
         assert len(store.history("u").item) == 2
         store.close()
 
