@@ -10,10 +10,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
 from emorec.data.stores import TABLE, engine_of
@@ -21,29 +27,13 @@ from emorec.storage.files import one_line
 
 __all__ = ["Event", "Store", "StoreError", "StoredHistory"]
 
-_METADATA = sa.MetaData()
-_SEQUENCE = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts integers alone
-EVENTS = sa.Table(
+EVENTS = sa.table(
     TABLE,
-    _METADATA,
-    sa.Column("seq", _SEQUENCE, primary_key=True, autoincrement=True),
-    sa.Column("key", sa.Text, nullable=True, unique=True),
-    sa.Column("user_id", sa.Text, nullable=False),
-    sa.Column("item_id", sa.Text, nullable=False),
-    sa.Column("feedback", sa.SmallInteger, nullable=False),
-    sa.Column("time_us", sa.BigInteger, nullable=False),
-    sa.Column("received_us", sa.BigInteger, nullable=False),
-    sa.Index("emorec_events_of_user", "user_id", "seq"),
-    sqlite_autoincrement=True,  # a number is never given twice, even after events were forgotten
+    *map(sa.column, ("seq", "key", "user_id", "item_id", "feedback", "time_us", "received_us")),
 )
-FORGOTTEN = sa.Table(
-    "emorec_forgotten",
-    _METADATA,
-    sa.Column("user_id", sa.Text, primary_key=True),
-    sa.Column("received_us", sa.BigInteger, nullable=False),
-)
-_VERSION = sa.Table("emorec_schema", _METADATA, sa.Column("version", sa.Integer, primary_key=True))
-_SCHEMA = 1
+FORGOTTEN = sa.table("emorec_forgotten", sa.column("user_id"), sa.column("received_us"))
+VERSION_TABLE = "emorec_version"
+_ONE_AT_A_TIME = Lock()  # alembic works in one thread
 _BUSY_MS = 10_000  # that a writer waits for another one, of SQLite
 
 
@@ -108,16 +98,7 @@ class Store:
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _durable)
         with self._errors():
-            _METADATA.create_all(self._engine)
-            with self._engine.begin() as connection:
-                versions = connection.execute(sa.select(_VERSION.c.version)).scalars().all()
-                if not versions:
-                    connection.execute(_VERSION.insert().values(version=_SCHEMA))
-        if versions and versions != [_SCHEMA]:
-            raise StoreError(
-                f"{self.url} has tables of version {versions[0]}, and this version of EmoRec knows "
-                f"{_SCHEMA}"
-            )
+            self._migrate()
 
     def add(self, groups: Sequence[Sequence[Event]]) -> list[list[Event]]:
         """Adds groups of events in one transaction, which is on disk when this returns.
@@ -212,7 +193,36 @@ class Store:
         """Closes all connections."""
         self._engine.dispose()
 
-    def _insert(self, table: sa.Table) -> Any:
+    def _migrate(self) -> None:
+        """Gives the tables the form that this version of EmoRec knows."""
+        config = Config()
+        config.set_main_option("script_location", "emorec.service:migrations")
+        newest = ScriptDirectory.from_config(config).get_current_head()
+        for is_last in (False, True):
+            version = self._version()
+            if version == newest:
+                return
+            try:
+                with _ONE_AT_A_TIME, self._engine.begin() as connection:
+                    if self._engine.dialect.name == "sqlite":
+                        connection.exec_driver_sql("BEGIN IMMEDIATE")  # one process alone
+                    config.attributes["connection"] = connection
+                    command.upgrade(config, "head")
+            except CommandError as error:
+                raise StoreError(
+                    f"{self.url} has tables of version {version}, and this "
+                    f"version of EmoRec knows those up to {newest}"
+                ) from error
+            except SQLAlchemyError:
+                if is_last:  # else another process may have done it in between
+                    raise
+
+    def _version(self) -> str | None:
+        with self._engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+            return context.get_current_revision()
+
+    def _insert(self, table: sa.TableClause) -> Any:
         from sqlalchemy.dialects import postgresql, sqlite
 
         dialect = sqlite if self._engine.dialect.name == "sqlite" else postgresql

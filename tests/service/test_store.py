@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from threading import Thread
 
@@ -184,16 +186,56 @@ class TestAsALog:
         assert_fails(cli.train, "--dataset", "sqlite:///nowhere.db", message=message)
 
 
-def test_a_store_of_another_version_is_refused(tmp_path):
+def test_a_store_of_another_version_is_refused(url):
+    import sqlalchemy as sa
+
+    store = Store(url)
+    set_version = sa.text("update emorec_version set version_num = :version")
+    with store._engine.begin() as connection:
+        connection.execute(set_version, {"version": "99"})
+    with pytest.raises(StoreError, match="has tables of version 99, and this .* up to 1"):
+        Store(url)
+    with store._engine.begin() as connection:
+        connection.execute(set_version, {"version": "1"})
+    store.close()
+
+
+def test_a_store_of_the_first_services_keeps_its_events(tmp_path):
+    """Their version was in a table of their own."""
     import sqlalchemy as sa
 
     url = f"sqlite:///{tmp_path / 'events.db'}"
     store = Store(url)
+    store.add([[Event("u", "i", 0, 1)]])
     with store._engine.begin() as connection:
-        connection.execute(sa.text("update emorec_schema set version = 99"))
+        connection.execute(sa.text("drop table emorec_version"))
+        connection.execute(sa.text("create table emorec_schema (version integer)"))
     store.close()
-    with pytest.raises(StoreError, match="has tables of version 99"):
-        Store(url)
+    store = Store(url)
+    assert store.history("u").item == ["i"]
+    assert not sa.inspect(store._engine).has_table("emorec_schema")
+    store.close()
+
+
+def _add_one(url: str, number: int) -> None:
+    store = Store(url)
+    store.add([[Event("u", f"{number}", 0, number)]])
+    store.close()
+
+
+def test_stores_that_are_opened_at_once_create_the_tables_once(url):
+    import sqlalchemy as sa
+
+    store = Store(url)
+    names = ("emorec_version", "emorec_events", "emorec_forgotten")
+    with ProcessPoolExecutor(3, get_context("spawn")) as processes:
+        for _ in range(3):
+            with store._engine.begin() as connection:
+                for name in names:
+                    connection.execute(sa.text(f"drop table {name}"))
+            list(processes.map(_add_one, [url] * 3, range(3)))
+            assert sorted(store.history("u").item) == ["0", "1", "2"]
+    store.close()
 
 
 def test_a_database_that_is_gone_is_named(tmp_path):

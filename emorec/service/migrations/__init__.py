@@ -1,0 +1,1 @@
+"""Changes of the store's tables from version to version; alembic applies them."""
