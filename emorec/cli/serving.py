@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,6 +14,8 @@ from emorec.cli.common import RUN, user_errors
 __all__ = ["serve"]
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_WAITING_CONNECTIONS = 8_192  # the system may allow fewer
+_SECONDS_TO_END = 30  # that answers under way get
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -43,6 +47,11 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
     multiple=True,
     help="Origin of pages that browsers may call the service from; repeatable.  [default: none]",
 )
+@click.option(
+    "--rate",
+    help="Most requests of each client (its key, or without keys its address), such as "
+    "100/second; each worker counts those that it gets.  [default: no limit]",
+)
 @user_errors
 def serve(
     run: Path,
@@ -52,6 +61,7 @@ def serve(
     workers: int,
     api_keys: tuple[str, ...],
     origins: tuple[str, ...],
+    rate: str | None,
 ) -> None:
     """Serve a trained RUN over HTTP: an event changes the very next list.
 
@@ -74,24 +84,35 @@ def serve(
     try:
         import uvicorn
 
-        from emorec.service.app import Settings, create_app
+        from emorec.service.app import create_app
+        from emorec.service.metrics import SHARED_FOLDER
+        from emorec.service.settings import Settings
     except ImportError as error:
         raise ImportError(f'{error}; the service needs: pip install "emorec[serve]"') from error
-    settings = Settings(
-        run.resolve(), store or f"sqlite:///{run.resolve().parent / 'events.db'}", keys, origins
-    )
-    app = create_app(settings)  # fails here, not in a worker, if the run cannot be served
-    click.echo(f"Serving {run} at http://{host}:{port}; events are kept in {settings.shown_store}")
-    if workers == 1:
-        uvicorn.run(app, host=host, port=port, log_level="warning")
+    store = store or f"sqlite:///{run.resolve().parent / 'events.db'}"
+    with tempfile.TemporaryDirectory(prefix="emorec-") as shared:
+        settings = Settings(run.resolve(), store, keys, origins, rate, Path(shared))
+        app = create_app(settings)  # fails here, not in a worker, if the run cannot be served
+        click.echo(
+            f"Serving {run} at http://{host}:{port}; events are kept in {settings.shown_store}"
+        )
+        how: dict[str, Any] = {"host": host, "port": port, "log_level": "warning"}
+        how |= {"backlog": _WAITING_CONNECTIONS, "timeout_graceful_shutdown": _SECONDS_TO_END}
+        _allow_many_connections()
+        if workers == 1:
+            uvicorn.run(app, **how)
+            return
+        app.state.serving.close()
+        os.environ.update(settings.as_environment())
+        os.environ[SHARED_FOLDER] = shared
+        uvicorn.run("emorec.service.app:app_of_environment", factory=True, workers=workers, **how)
+
+
+def _allow_many_connections() -> None:
+    """Raises the limit of open files, of which each connection is one, as far as it may be."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
         return
-    app.state.service.close()
-    os.environ.update(settings.as_environment())
-    uvicorn.run(
-        "emorec.service.app:app_of_environment",
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        log_level="warning",
-    )
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

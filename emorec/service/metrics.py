@@ -1,20 +1,27 @@
-"""Figures of the service, for Prometheus."""
+"""Figures of the service, for Prometheus; those of all workers together."""
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from threading import Lock
 
+import numpy as np
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from emorec.data.feedback import Feedback
 from emorec.service.ranker import Ranker
 from emorec.service.store import Event
 
-__all__ = ["Metrics"]
+__all__ = ["SHARED_FOLDER", "Metrics"]
+
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Variable of the folder in which workers share their figures; set before the first import."""
 
 _MOST_SHOWN = 10_000  # users whose last list is remembered
+_REMEMBERED = 1_000  # events that the drift is about
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -44,10 +51,20 @@ class Metrics:
         )
         self._share = Gauge(
             "emorec_log_share",
-            "Share of each kind in the log of the model: that of emorec_events drifts from it.",
+            "Share of each kind in the log of the model.",
             ("kind",),
             registry=self._registry,
+            multiprocess_mode="mostrecent",
         )
+        self._drift = Gauge(
+            "emorec_kind_drift",
+            f"Distance of the kinds of the newest {_REMEMBERED:,} or so events from those in the "
+            "log of the model: 0 if their shares are equal, 1 if they have no kind in common.",
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
+        self._logged = np.full(len(Feedback), 1 / len(Feedback))
+        self._recent = self._logged
         self._shown: OrderedDict[str, set[str]] = OrderedDict()
         self._lock = Lock()
 
@@ -61,12 +78,20 @@ class Metrics:
         total = max(1, sum(counts.values()))
         for kind, number in counts.items():
             self._share.labels(kind.label).set(number / total)
+        with self._lock:
+            self._logged = np.array([counts[kind] / total for kind in Feedback])
+            self._recent = self._logged
+            self._drift.set(0)
 
     def took(self, event: Event) -> None:
         """Notes an event."""
         kind = Feedback(event.feedback).label
         self._events.labels(kind).inc()
         with self._lock:
+            # A moving average, total variation distance.
+            new = np.arange(len(Feedback)) == event.feedback
+            self._recent = self._recent + (new - self._recent) / _REMEMBERED
+            self._drift.set(float(abs(self._recent - self._logged).sum()) / 2)
             if event.item in self._shown.get(event.user, ()):
                 self._judged.labels(kind).inc()
 
@@ -85,4 +110,13 @@ class Metrics:
 
     def text(self) -> bytes:
         """All figures, in Prometheus's format."""
-        return generate_latest(self._registry)
+        if SHARED_FOLDER not in os.environ:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)
+        return generate_latest(together)
+
+    def close(self) -> None:
+        """Ends this worker's share in what is live."""
+        if SHARED_FOLDER in os.environ:
+            mark_process_dead(os.getpid())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,6 +115,8 @@ class Ranker:
     Attributes:
         items: The items, by index.
         named: The own id and the title of each item, by index.
+        is_timeless: Whether lists depend on the order and times of events alone, and not on the
+            time of the request.
 
     Raises:
         ValueError: If the scores depend on more.
@@ -140,6 +143,8 @@ class Ranker:
         self._prior = ItemPrior().fit(log).mean
         self._has_liked = isinstance(self.model.polarity, ItemPolarity)
         self._log = EventSequences.build(log)
+        encoder = self.model.sequence_encoder
+        self.is_timeless = not (encoder is not None and recommender.config.sequence.request_time)
         self._users = {str(each): place for place, each in enumerate(log.users.ids)}
 
     def index_of(self, items: Sequence[str]) -> np.ndarray:
@@ -158,6 +163,13 @@ class Ranker:
         else:
             time_us = self._log.time[rows] * scale
         return History(self._log.item[rows], self._log.feedback[rows], time_us)
+
+    def most_recent_users(self, most: int) -> list[str]:
+        """The users of the run's log with the newest events, the newest first."""
+        some = np.flatnonzero(np.diff(self._log.offsets))
+        newest = self._log.time[self._log.offsets[some + 1] - 1]
+        order = some[np.argsort(-newest, kind="stable")][:most]
+        return [str(each) for each in self.recommender.split.log.users.lookup(order)]
 
     def rank(self, asks: Sequence[Ask]) -> list[Listed]:
         """The lists, in the order asked for; those of one aversion are computed together."""
@@ -198,7 +210,8 @@ class Ranker:
         log = self._interactions([ask.history for ask in asks])
         self.model.aversion = aversion
         try:
-            scorer = ModelScorer(self.model, log, self.recommender.config.training.device)
+            device = self.recommender.config.training.device
+            scorer = ModelScorer(self.model, log, device, requests=self._requests(asks))
             users = torch.arange(len(asks))
             terms = scorer.terms(users)
             liked = None
@@ -213,6 +226,13 @@ class Ranker:
             self._listed(ask, total[row], None if liked is None else liked[row], "model")
             for row, ask in enumerate(asks)
         ]
+
+    def _requests(self, asks: list[Ask]) -> np.ndarray | None:
+        """The time of the lists, which is now, for a model that depends on it."""
+        if self.is_timeless:
+            return None
+        last = np.array([ask.history.time_us[-1] for ask in asks])
+        return np.maximum(last, time.time_ns() // 1000)
 
     def _most_popular(self, ask: Ask) -> Listed:
         prior = self._prior if self._has_liked else None

@@ -89,8 +89,8 @@ def test_the_service_switches_to_what_is_not_worse(run, tmp_path):
         result = call(cli.main, "retrain", *options)
         assert result.exit_code == 0, result.output
         assert "not worse, and offered" in result.stdout and "serves again" in result.stdout
-        assert app.state.service.served.name == "again"
-        assert app.state.service.previous.name == "run"
+        assert app.state.serving.served.name == "again"
+        assert app.state.serving.chosen.previous == "run"
 
 
 def test_what_is_worse_is_not_served(run, tmp_path, monkeypatch):

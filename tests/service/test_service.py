@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import time
 
@@ -13,6 +14,7 @@ pytest.importorskip("httpx2", reason="needs httpx2, of the extra dev")
 from fastapi.testclient import TestClient  # noqa: E402
 
 from emorec import EmoRec  # noqa: E402
+from emorec.data.feedback import Feedback  # noqa: E402
 from emorec.data.stores import read_store  # noqa: E402
 from emorec.data.synthetic import generate  # noqa: E402
 from emorec.service.app import Settings, create_app  # noqa: E402
@@ -238,6 +240,35 @@ class TestModel:
         assert client.post("/model/rollback").json()["name"] == "one"
         assert items(client.get(f"/users/{USER}/recommendations")) == before
 
+    def test_all_workers_serve_what_one_was_told_to(self, runs, url, tmp_path):
+        settings = Settings(runs / "one", url, shared=tmp_path)
+
+        def wait_for(client, name):
+            until = time.monotonic() + 30
+            while client.get("/model").json()["name"] != name:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+
+        with TestClient(create_app(settings)) as one, TestClient(create_app(settings)) as two:
+            assert one.post("/model", json={"name": "two"}).json()["name"] == "two"
+            wait_for(two, "two")
+            with TestClient(create_app(settings)) as late:  # such as one that was started again
+                assert late.get("/model").json()["name"] == "two"
+            assert two.post("/model/rollback").json()["name"] == "one"
+            wait_for(one, "one")
+            assert one.get("/model").json()["previous"] == "two"
+            # A run that one worker could load, and another one cannot.
+            gone = shutil.copytree(runs / "two", runs / "gone")
+            one.app.state.serving._choice.choose("gone")
+            shutil.rmtree(gone)
+            until = time.monotonic() + 30
+            while two.get("/readyz").status_code == 200:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            problem(two.get("/readyz"), 503, "one serves, but should not")
+            assert two.post("/model", json={"name": "two"}).json()["name"] == "two"
+            assert two.get("/readyz").status_code == 200
+
     def test_a_damaged_run_does_not_serve(self, client, runs):
         broken = shutil.copytree(runs / "two", runs / "broken", dirs_exist_ok=True)
         (broken / "model.safetensors").write_bytes(b"not a model")
@@ -274,6 +305,78 @@ class TestOperation:
                 headers = {"authorization": f"Bearer {key}"}
                 assert client.get("/model", headers=headers).status_code == 200
             assert client.get("/healthz").status_code == 200
+
+    def test_rates(self, runs, url):
+        settings = Settings(runs / "one", url, api_keys=("a", "b"), rate="5/minute")
+        with TestClient(create_app(settings)) as client:
+            for _ in range(5):
+                assert client.get("/model", headers={"authorization": "Bearer a"}).is_success
+            refused = client.get("/model", headers={"authorization": "Bearer a"})
+            problem(refused, 429, "more than 5 per 1 minute requests; wait")
+            assert 1 <= int(refused.headers["retry-after"]) <= 120
+            assert client.get("/model", headers={"authorization": "Bearer b"}).is_success
+            for _ in range(9):  # who has no key learns nothing of the others' rates
+                assert client.get("/model").status_code == 401
+                assert client.get("/healthz").is_success
+        with pytest.raises(ValueError, match="the rate 'often' is not understood"):
+            create_app(Settings(runs / "one", url, rate="often"))
+
+    def test_drift_of_kinds(self, client):
+        def drift():
+            (line,) = [
+                line
+                for line in client.get("/metrics").text.splitlines()
+                if line.startswith("emorec_kind_drift")
+            ]
+            return float(line.split()[1])
+
+        assert drift() == 0
+        for number in range(3):
+            post(client, *(event(ITEMS[0], "explicit_negative") for _ in range(1000)))
+            share = LOG.feedback_counts()[Feedback.EXPLICIT_NEGATIVE] / len(LOG)
+            assert drift() == pytest.approx((1 - share) * (1 - 0.999 ** (1000 * (number + 1))))
+        client.post("/model", json={"name": "two"})
+        assert drift() == 0
+
+    def test_lists_are_computed_in_advance(self, client):
+        lists = client.app.state.serving.served.lists
+        until = time.monotonic() + 30
+        while len(lists) < LOG.num_users:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        known = dict(lists)
+        client.get(f"/users/{USER}/recommendations")
+        assert dict(lists) == known
+        post(client, event(ITEMS[0], user=USER))
+        client.get(f"/users/{USER}/recommendations")
+        assert len(lists) == LOG.num_users + 1
+
+    def test_bodies_that_do_not_come_are_given_up(self, runs, url, monkeypatch):
+        monkeypatch.setattr("emorec.service.guard._SECONDS_FOR_BODY", 0.2)
+
+        async def ask(app):
+            sent = []
+
+            async def receive():
+                if not sent_part:
+                    sent_part.append(True)
+                    return {"type": "http.request", "body": b'{"events"', "more_body": True}
+                await asyncio.sleep(60)
+
+            async def send(message):
+                sent.append(message)
+
+            sent_part = []
+            scope = {
+                "type": "http", "method": "POST", "path": "/events", "headers": [],
+                "query_string": b"", "client": ("1.2.3.4", 5),
+            }  # fmt: skip
+            await app(scope, receive, send)
+            return sent
+
+        with TestClient(create_app(Settings(runs / "one", url))) as client:
+            start, body = asyncio.run(ask(client.app))
+            assert start["status"] == 408 and b"within 0.2 s" in body["body"]
 
     def test_large_bodies_are_refused(self, client):
         problem(client.post("/events", content=b"x" * 1_000_001), 413, "at most 1,000,000")
