@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +13,7 @@ from emorec.config import Config, SplitConfig, load_config
 from emorec.data.interactions import Interactions, k_core, require_choice
 from emorec.data.items import Items, read_items, require_items
 from emorec.data.splits import Split, hold_out_validation, split_newest
+from emorec.data.stores import forgotten_users, is_store
 from emorec.data.titles import Titles
 from emorec.data.vocabulary import Vocabulary
 from emorec.fitted import FittedRecommender, NotFittedError
@@ -181,6 +182,8 @@ class EmoRec(FittedRecommender):
 
         Args:
             events: New events, in any form that `fit` takes except a split, with the same columns.
+                If they are the URL of a service's store, nothing is learned from users who asked
+                the service to be forgotten, but what they did since.
             items: Titles and features of the items, as in `fit`; None: those of this recommender.
             progress: Whether to show a progress bar.
 
@@ -191,10 +194,11 @@ class EmoRec(FittedRecommender):
             ValueError: If there are no new events, or too few to judge a model by.
             NotFittedError: Before `fit`.
         """
-        split = self.split_with(events)
+        start = self.without_forgotten(events)
+        split = start.split_with(events)
         new = EmoRec(config=self.config_of_update())
         known = self.items_for(split.train.items) if items is None else items
-        new.fit(split, items=known, progress=progress, start=self)
+        new.fit(split, items=known, progress=progress, start=start)
         new._was_given_test = self._was_given_test
         return new
 
@@ -216,6 +220,34 @@ class EmoRec(FittedRecommender):
                 "there are no new events: the log of the model has all that were given"
             )
         return split_newest(both, len(both) - len(log), self.config.split.method)
+
+    def without_forgotten(self, events: Any) -> EmoRec:
+        """This recommender without the users who asked a service to be forgotten.
+
+        Args:
+            events: The URL of the service's store; with anything else nobody is left out.
+        """
+        gone = forgotten_users(events) if is_store(events) else []
+        return self.without_users(gone) if (self.split.log.users.indices(gone) >= 0).any() else self
+
+    def without_users(self, users: Iterable[Any]) -> EmoRec:
+        """A copy whose log holds neither rows nor ids of some users.
+
+        Its parameters, which were learned from their events too, are the same.
+
+        Raises:
+            NotFittedError: Before `fit`.
+        """
+        split = self.split.without_users(users)
+        copy = EmoRec(config=self.config)
+        model = build_model(self.config, split.train.num_users, split.train.num_items)
+        self._start_of(split.train)(model)
+        copy._model, copy._split, copy._items = model.eval(), split, self._items
+        copy._was_given_test = self._was_given_test
+        if self._cold is not None and self._items.features is not None:
+            rows = self._cold.rows
+            copy._cold = ColdItems.with_rows(model, self.config, split, self._items.features, rows)
+        return copy
 
     def config_of_update(self) -> Config:
         """The configuration with what this recommender's validation split chose."""

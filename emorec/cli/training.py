@@ -226,7 +226,10 @@ def learn_on(
         from emorec.recommender import EmoRec
         from emorec.updating import prepare_update
 
-    before = EmoRec.load(trained)
+    whole = EmoRec.load(trained)
+    before = whole.without_forgotten(events)
+    if gone := whole.split.log.num_users - before.split.log.num_users:
+        click.echo(f"{count(gone, 'user')} asked to be forgotten, and will not be in the new run.")
     config = _with_options(before.config_of_update(), flags)
     ready_machine(config)
     with _run_folder(config, run_dir) as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -116,6 +117,15 @@ class Interactions:
         wanted = np.zeros(self.num_users, dtype=bool)
         wanted[users] = True
         return self.select(wanted[self.user])
+
+    def without_users(self, ids: Iterable[Any]) -> Interactions:
+        """The log without the rows and the ids of some users, by external ids."""
+        gone = self.users.indices(ids)
+        is_kept = np.ones(self.num_users, dtype=bool)
+        is_kept[gone[gone >= 0]] = False
+        rows = self.select(is_kept[self.user])
+        users = self.users.subset(np.flatnonzero(is_kept))
+        return replace(rows, user=(np.cumsum(is_kept) - 1)[rows.user], users=users)
 
     def joined_with(self, *others: Interactions) -> Interactions:
         """The rows of this log, then those of others that share its vocabularies."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +58,14 @@ class Split:
     def log(self) -> Interactions:
         """All events: train, valid, then test."""
         return self.train.joined_with(self.valid, self.test)
+
+    def without_users(self, ids: Iterable[Any]) -> Split:
+        """The split without the rows and the ids of some users, by external ids."""
+        gone = list(ids)
+        train, valid, test = (
+            part.without_users(gone) for part in (self.train, self.valid, self.test)
+        )
+        return Split(train, valid, test, self.dropped)
 
     @property
     def valid_targets(self) -> Interactions:

@@ -13,9 +13,9 @@ from emorec.data.interactions import Interactions
 from emorec.data.readers import ReadReport, read_interactions
 from emorec.storage.files import one_line
 
-__all__ = ["TABLE", "engine_of", "is_store", "read_store"]
+__all__ = ["FORGOTTEN", "TABLE", "engine_of", "forgotten_users", "is_store", "read_store"]
 
-TABLE = "emorec_events"
+TABLE, FORGOTTEN = "emorec_events", "emorec_forgotten"
 _PREFIXES = ("sqlite:", "postgresql:", "postgresql+")
 
 
@@ -60,23 +60,9 @@ def read_store(url: str) -> tuple[Interactions, ReadReport]:
     Raises:
         DataError: If the database cannot be read, holds no store or no event.
     """
-    import sqlalchemy as sa
-
-    engine = engine_of(url)
-    shown = engine.url.render_as_string(hide_password=True)
-    if engine.dialect.name == "sqlite" and not _exists(engine.url.database):
-        raise DataError(f"{shown}: there is no such database")
-    query = sa.text(f"select user_id, item_id, feedback, time_us from {TABLE} order by seq")
-    try:
-        with engine.connect() as connection:
-            rows = connection.execute(query).all()
-    except sa.exc.SQLAlchemyError as error:
-        cause = one_line(getattr(error, "orig", None) or error)
-        raise DataError(f"{shown}: no store of events can be read there ({cause})") from error
-    finally:
-        engine.dispose()
+    rows = _rows(url, f"select user_id, item_id, feedback, time_us from {TABLE} order by seq")
     if not rows:
-        raise DataError(f"{shown}: the store holds no event yet")
+        raise DataError(f"{engine_of(url).url.render_as_string()}: the store holds no event yet")
     frame = pd.DataFrame(rows, columns=["user_id", "item_id", "feedback", "time_us"])
     names = {int(kind): kind.label for kind in Feedback}
     frame = frame.assign(
@@ -85,6 +71,32 @@ def read_store(url: str) -> tuple[Interactions, ReadReport]:
         feedback=frame["feedback"].map(names),
     )
     return read_interactions(frame, time="time_us", feedback="feedback", time_unit="us")
+
+
+def forgotten_users(url: str) -> list[str]:
+    """The users who asked to be forgotten: what a run's log has of them is not to be used.
+
+    Raises:
+        DataError: If the database cannot be read, or holds no store.
+    """
+    return [row[0] for row in _rows(url, f"select user_id from {FORGOTTEN} order by user_id")]
+
+
+def _rows(url: str, query: str) -> list[Any]:
+    import sqlalchemy as sa
+
+    engine = engine_of(url)
+    shown = engine.url.render_as_string(hide_password=True)
+    if engine.dialect.name == "sqlite" and not _exists(engine.url.database):
+        raise DataError(f"{shown}: there is no such database")
+    try:
+        with engine.connect() as connection:
+            return list(connection.execute(sa.text(query)).all())
+    except sa.exc.SQLAlchemyError as error:
+        cause = one_line(getattr(error, "orig", None) or error)
+        raise DataError(f"{shown}: no store of events can be read there ({cause})") from error
+    finally:
+        engine.dispose()
 
 
 def _exists(database: str | None) -> bool:

@@ -22,6 +22,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
+from emorec.data import stores
 from emorec.data.stores import TABLE, engine_of
 from emorec.storage.files import one_line
 
@@ -31,7 +32,7 @@ EVENTS = sa.table(
     TABLE,
     *map(sa.column, ("seq", "key", "user_id", "item_id", "feedback", "time_us", "received_us")),
 )
-FORGOTTEN = sa.table("emorec_forgotten", sa.column("user_id"), sa.column("received_us"))
+FORGOTTEN = sa.table(stores.FORGOTTEN, sa.column("user_id"), sa.column("received_us"))
 VERSION_TABLE = "emorec_version"
 _ONE_AT_A_TIME = Lock()  # alembic works in one thread
 _BUSY_MS = 10_000  # that a writer waits for another one, of SQLite

@@ -118,6 +118,17 @@ def test_rows_of_users() -> None:
     assert len(log.of_users(np.zeros(0, dtype=np.int64))) == 0
 
 
+def test_without_users_neither_their_rows_nor_their_ids_are_left() -> None:
+    log = Interactions.from_columns(
+        ["a", "b", "c", "b"], ["x", "y", "z", "x"], [0, 1, 2, 3], [1, 2, 3, 4]
+    )
+    left = log.without_users(["b", "nobody"])
+    assert left.users.ids == ["a", "c"] and left.items.ids == log.items.ids
+    assert left.user.tolist() == [0, 1] and left.item.tolist() == [0, 2]
+    assert left.feedback.tolist() == [0, 2] and left.time.tolist() == [1, 3]
+    assert len(log.without_users([])) == len(log)
+
+
 class TestFollowedBy:
     LOG = Interactions.from_columns([7, 7, 4], ["a", "b", "a"], [0, 3, 1], [10, 20, 30])
 

@@ -107,3 +107,38 @@ def test_wrong_options(run, tmp_path):
     assert_fails(cli.main, "retrain", run, *elsewhere, message="beside .* only")
     nowhere = ("--store", f"sqlite:///{tmp_path / 'no.db'}")
     assert_fails(cli.main, "retrain", run, *nowhere, message="there is no such database")
+
+
+def test_who_asked_to_be_forgotten_is_not_in_the_new_run(run, tmp_path):
+    url = f"sqlite:///{tmp_path / 'events.db'}"
+    gone, back = LOG.users.ids[3], LOG.users.ids[4]
+    store = Store(url)
+    for user in (gone, back, "who was never there"):
+        store.forget(user)
+    store.add([[Event(back, item, 0, 3 * 10**15) for item in LOG.items.ids[:5]]])
+    store.close()
+    result = call(cli.main, "retrain", run, "--run-dir", tmp_path / "next")
+    assert "2 users asked to be forgotten, and will not be in the new run." in result.stdout
+    for folder in (tmp_path / "next", tmp_path / "next" / "start"):
+        assert gone not in EmoRec.load(folder).split.log.users
+    text = b"".join(path.read_bytes() for path in (tmp_path / "next").rglob("*.*"))
+    assert gone.encode() not in text and LOG.users.ids[5].encode() in text
+    log = EmoRec.load(tmp_path / "next").split.log
+    rows = log.user == log.users.indices([back])[0]
+    assert sorted(log.items.lookup(log.item[rows])) == sorted(LOG.items.ids[:5])
+
+
+@pytest.mark.parametrize("preset", ["emorec", "diff-gat"])
+def test_a_copy_without_some_users_ranks_as_before_for_all_others(preset):
+    log = generate(num_users=12, num_items=60, num_topics=8, events_per_user=12).interactions
+    config = small_config("training.epochs=1", preset=preset)
+    recommender = EmoRec(config=config).fit(log, progress=False)
+    copy = recommender.without_users(log.users.ids[2:4])
+    assert copy.split.log.num_users == 10 and recommender.split.log.num_users == 12
+    others = [*log.users.ids[:2], *log.users.ids[4:]]
+    if preset == "emorec":  # of its user's events alone
+        pd.testing.assert_frame_equal(
+            copy.recommend(others, k=5), recommender.recommend(others, k=5), rtol=1e-4, atol=1e-4
+        )
+    else:
+        assert len(copy.recommend(others, k=5)) == 50
