@@ -36,7 +36,7 @@ from emorec.data.graph import FeedbackGraph
 from emorec.data.interactions import Interactions
 from emorec.data.requests import newest_time
 from emorec.data.sequences import EventSequences, SequenceBatch
-from emorec.nn.model import Recommender
+from emorec.nn.model import Recommender, States
 from emorec.nn.polarity import ItemPolarity
 
 __all__ = ["ModelScorer", "Terms", "UserStates", "dislike_weight"]
@@ -187,7 +187,7 @@ class ModelScorer:
         head = self._head()
         batch, graph, user_node = self._inputs(users, self._sequences(users))
         vector = self._model.graph_vector(batch, graph, user_node)
-        return head.taste(None, vector, batch)[batch.last]  # no state: half of the work is saved
+        return head.taste(None, vector, batch, batch.last)  # no state: half of the work is saved
 
     @torch.inference_mode()
     def graph_vectors(self, users: Tensor) -> Tensor:
@@ -204,18 +204,30 @@ class ModelScorer:
         return head
 
     def _states(self, users: Tensor, batch: SequenceBatch) -> UserStates:
-        found = self._model(*self._inputs(users, batch))
-        last = batch.last.to(self._device)
-        after = before = found.next[last]
-        dislikes = torch.from_numpy(self._num_before_dislikes < self._events.lengths)[users]
-        if self._model.aversion and dislikes.any() and self._model.sequence_encoder is not None:
-            # Not the state at an earlier token: newer events may have pushed others out.
-            some = users[dislikes]
+        encoder, last = self._model.sequence_encoder, batch.last
+        num_newer = torch.from_numpy(self._events.lengths - self._num_before_dislikes)[users]
+        if encoder is None or not self._model.aversion or not num_newer.any():
+            found = self._computed(users, batch, last)
+            return UserStates(found.next, found.next, found.taste)
+        # The states before the newest dislikes are those at an earlier token, unless the dislikes
+        # pushed older events out of the sequence, or tokens encode the time of the request.
+        has_dislikes = num_newer > 0
+        is_whole = torch.from_numpy(self._events.lengths)[users] < encoder.max_length
+        is_there = has_dislikes & is_whole & (encoder.until is None)
+        found = self._computed(users, batch, torch.cat([last, (last - num_newer)[is_there]]))
+        after = found.next[: len(users)]
+        before = after.clone()
+        before[is_there] = found.next[len(users) :]
+        if (is_other := has_dislikes & ~is_there).any():
+            some = users[is_other]
             earlier = self._sequences(some, self._num_before_dislikes[some.numpy()])
-            states = self._model(*self._inputs(some, earlier))
-            before = after.clone()
-            before[dislikes] = states.next[earlier.last.to(self._device)]
-        return UserStates(after, before, None if found.taste is None else found.taste[last])
+            before[is_other] = self._computed(some, earlier, earlier.last).next
+        return UserStates(after, before, None if found.taste is None else found.taste[: len(users)])
+
+    def _computed(self, users: Tensor, batch: SequenceBatch, tokens: Tensor) -> States:
+        """The model's states after some tokens."""
+        inputs = self._inputs(users, batch)
+        return self._model(*inputs, tokens=tokens.to(self._device))
 
     def _sequences(self, users: Tensor, stop: np.ndarray | None = None) -> SequenceBatch:
         encoder = self._model.sequence_encoder
@@ -226,15 +238,19 @@ class ModelScorer:
         self, users: Tensor, batch: SequenceBatch
     ) -> tuple[SequenceBatch, FeedbackGraph | None, Tensor]:
         """The model's, on its device: the sequences, the graph and each sequence's user node."""
-        self._model.eval()
+        self._evaluate()
         graph, user_node = self._full_graph, users
         if self._model.graph_encoder is not None and graph is None:
             graph, user_node = self._graph(users), torch.arange(len(users))
         return batch.to(self._device), graph, user_node.to(self._device)
 
+    def _evaluate(self) -> None:
+        if self._model.training:  # else setting it in every module takes a tenth of a list's time
+            self._model.eval()
+
     def _graph(self, users: Tensor) -> FeedbackGraph:
         """A graph of the users alone."""
-        self._model.eval()
+        self._evaluate()
         assert self._source is not None
         index = users.numpy()
         return self._source.graph(index, self._events.lengths[index]).to(self._device)

@@ -125,8 +125,9 @@ class Recommender(nn.Module):
         graph: FeedbackGraph | None = None,
         user_node: Tensor | None = None,
         sees_graph: Tensor | None = None,
+        tokens: Tensor | None = None,
     ) -> States:
-        """States of the user after each token.
+        """States of the user after each token, or after some.
 
         Args:
             batch: ``B`` sequences of ``T`` tokens in all.
@@ -134,19 +135,25 @@ class Recommender(nn.Module):
             user_node: The graph's user node of each sequence, int64 ``[B]``.
             sees_graph: Whether the graph is older than the event to come, bool ``[T]``; where it
                 is not, the graph vector is left out. None: everywhere.
+            tokens: Those whose states are needed, int64 ``[N]``; None: all.
 
         Returns:
-            The states after each token.
+            The states after each of them.
         """
         items = self.item_vectors
-        state = items.new_zeros(batch.item.shape[0], items.shape[1])
+        num_states = batch.item.shape[0] if tokens is None else len(tokens)
+        state = items.new_zeros(num_states, items.shape[1])
         if self.sequence_encoder is not None:
-            state = state + self.sequence_encoder(batch, items)
+            state = state + self.sequence_encoder(batch, items, tokens)
         vector = self.graph_vector(batch, graph, user_node)
         if vector is not None and sees_graph is not None:
             vector = vector * sees_graph[:, None]
-        informed = state if vector is None else state + vector
-        taste = None if self.polarity is None else self.polarity.taste(informed, vector, batch)
+        informed = state
+        if vector is not None:
+            informed = state + (vector if tokens is None else vector[tokens])
+        taste = None
+        if self.polarity is not None:
+            taste = self.polarity.taste(informed, vector, batch, tokens)
         return States(informed if self.graph_informs == "everything" else state, taste)
 
     def graph_vector(

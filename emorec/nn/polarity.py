@@ -30,7 +30,13 @@ class NextPolarity(nn.Module):
         super().__init__()
         self.project = nn.Linear(size, 1)
 
-    def taste(self, state: Tensor, vector: Tensor | None, batch: SequenceBatch) -> Tensor:
+    def taste(
+        self,
+        state: Tensor,
+        vector: Tensor | None,
+        batch: SequenceBatch,
+        tokens: Tensor | None = None,
+    ) -> Tensor:
         """The input of the head: the state itself."""
         return state
 
@@ -131,16 +137,23 @@ class ItemPolarity(nn.Module):
         """The parameters that need weight decay: one row per item or per dimension."""
         return [table.weight for table in (self.item, self.reaction, self.presence, self.project)]
 
-    def taste(self, state: Tensor | None, vector: Tensor | None, batch: SequenceBatch) -> Tensor:
-        """Mean feedback and taste vector of the user after each token.
+    def taste(
+        self,
+        state: Tensor | None,
+        vector: Tensor | None,
+        batch: SequenceBatch,
+        tokens: Tensor | None = None,
+    ) -> Tensor:
+        """Mean feedback and taste vector of the user after each token, or after some.
 
         Args:
             state: Not used.
             vector: The graph's vector of the user, ``[T, D]``, or None without a graph.
             batch: Their sequences.
+            tokens: Those that are needed, int64 ``[N]``; None: all.
 
         Returns:
-            ``c r`` and ``p``, ``[T, 1 + R]``.
+            ``c r`` and ``p``, ``[N, 1 + R]``.
         """
         is_event = batch.position > 0
         count = batch.position[:, None].to(self.weight.dtype)
@@ -152,7 +165,8 @@ class ItemPolarity(nn.Module):
         p = _sums_so_far(pull, batch) / (count + self.TASTE_SMOOTHING).sqrt()
         if vector is not None:
             p = p + self.project(F.normalize(vector, dim=1))
-        return torch.cat([self.mean_scale * mean, p], dim=1)
+        found = torch.cat([self.mean_scale * mean, p], dim=1)
+        return found if tokens is None else found[tokens]
 
     def logits(self, taste: Tensor, items: Tensor, feedback: Tensor | None = None) -> Tensor:
         """Log-odds that an event is at least as positive as each level, see `NextPolarity`.

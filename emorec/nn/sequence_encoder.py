@@ -104,15 +104,17 @@ class SequenceEncoder(nn.Module):
             if isinstance(module, Dropout):
                 module.set(p)
 
-    def forward(self, batch: SequenceBatch, items: Tensor) -> Tensor:
-        """States after each token.
+    def forward(self, batch: SequenceBatch, items: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """States after each token, or after some.
 
         Args:
             batch: Packed sequences of ``T`` tokens.
             items: Item embeddings, ``[I, D]``.
+            tokens: Those whose states are needed, int64 ``[N]``; None: all. The last layer computes
+                no others.
 
         Returns:
-            ``[T, D]``.
+            ``[N, D]``.
         """
         is_cls = (batch.position == 0)[:, None]
         item = F.embedding(batch.item.clamp(min=0), items) * items.shape[1] ** 0.5
@@ -125,9 +127,9 @@ class SequenceEncoder(nn.Module):
         if self.until is not None:
             x = x + torch.where(is_cls, 0.0, self.until(_interval(batch.days_to_next)))
         x = self.dropout(x)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x, batch)
-        return self.norm(x)
+        return self.norm(self.layers[-1](x, batch, tokens))
 
 
 def _interval(days: Tensor) -> Tensor:
@@ -198,12 +200,13 @@ class HawkesLayer(nn.Module):
         """Decay per day of each head, ``ln 2 / half-life``, ``[H]``."""
         return math.log(2.0) * torch.exp(-self.log_half_life)
 
-    def forward(self, x: Tensor, batch: SequenceBatch) -> Tensor:
-        """``[T, D]`` -> ``[T, D]``, sequence by sequence."""
-        x = x + self.dropout(self._attend(self.attention_norm(x), batch))
+    def forward(self, x: Tensor, batch: SequenceBatch, tokens: Tensor | None = None) -> Tensor:
+        """``[T, D]`` -> ``[T, D]``, sequence by sequence; ``[N, D]`` for ``N`` of the tokens."""
+        attended = self._attend(self.attention_norm(x), batch, tokens)
+        x = (x if tokens is None else x[tokens]) + self.dropout(attended)
         return x + self.feed_forward(x)
 
-    def _attend(self, x: Tensor, batch: SequenceBatch) -> Tensor:
+    def _attend(self, x: Tensor, batch: SequenceBatch, tokens: Tensor | None) -> Tensor:
         value = F.elu(self.value(x)).view(x.shape[0], self.num_heads, -1)
         query, key = x, None
         if self.query_key is not None:
@@ -224,4 +227,6 @@ class HawkesLayer(nn.Module):
             sum_heads=self.output is None,
             backend=self.attention,
         )  # [T, H, Dv], or [T, Dv] where heads are summed
+        if tokens is not None:
+            attended = attended[tokens]
         return attended if self.output is None else self.output(attended.flatten(1))

@@ -10,7 +10,6 @@ import time
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
-from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,6 +20,7 @@ __all__ = ["Guard", "RateLimit"]
 
 _MOST_BODY = 1_000_000  # bytes
 _SECONDS_FOR_BODY = 30
+_OF_BODIES = (b"content-length", b"transfer-encoding")  # headers of requests that have one
 _OPEN = ("/", "/healthz", "/readyz")  # without a key, and as often as anybody likes
 
 
@@ -84,36 +84,42 @@ class Guard:
             await send(message)
 
         try:
-            headers = Headers(scope=scope)
+            headers = dict(scope["headers"])
             refusal = self._refusal(scope, headers)
-            if refusal is None:
+            if refusal is None and not headers.keys().isdisjoint(_OF_BODIES):
                 body = await _whole_body(receive)
-                if isinstance(body, bytes):
-                    await self._app(scope, _receiver(body, receive), noted)
+                if body is None:
                     return
-                refusal = body
-            if refusal is not None:
+                if isinstance(body, bytes):
+                    receive = _receiver(body, receive)
+                else:
+                    refusal = body
+            if refusal is None:
+                await self._app(scope, receive, noted)
+            else:
                 await refusal(scope, receive, noted)
         finally:
             path = getattr(scope.get("route"), "path", "unknown")
             seconds = time.perf_counter() - started
             self._metrics.answered(scope["method"], path, status, seconds)
 
-    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
         if scope["path"] not in _OPEN:
-            given = headers.get("authorization", "").removeprefix("Bearer ").encode()
+            given = headers.get(b"authorization", b"").removeprefix(b"Bearer ")
             # All keys are compared, whichever fits, so that the time tells nothing.
             if self._keys and not any([hmac.compare_digest(given, key) for key in self._keys]):
                 detail = "an API key is needed: the header Authorization: Bearer KEY"
                 return problem(401, detail, {"www-authenticate": "Bearer"})
             if self._rate is not None:
-                client = given.decode() if self._keys else (scope.get("client") or ("",))[0]
+                address = (scope.get("client") or ("",))[0]
+                client = given.decode("latin-1") if self._keys else address
                 if wait := self._rate.seconds_to_wait(client):
                     detail = f"more than {self._rate} requests; wait {wait} s"
                     return problem(429, detail, {"retry-after": str(wait)})
-        length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > _MOST_BODY:
-            return problem(413, f"the body has {length} bytes; at most {_MOST_BODY:,} are read")
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > _MOST_BODY:
+            detail = f"the body has {length.decode()} bytes; at most {_MOST_BODY:,} are read"
+            return problem(413, detail)
         return None
 
 

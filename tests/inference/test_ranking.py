@@ -43,6 +43,20 @@ def test_scores_of_all_items_for_users_in_the_order_given(model):
         torch.testing.assert_close(scorer(user[None])[0], scores[row], rtol=1e-4, atol=1e-5)
 
 
+def test_states_of_some_tokens_are_those_of_all(model):
+    if model.item_embedding is None:
+        pytest.skip("this model has no states")
+    model.eval()
+    scorer, users = ModelScorer(model, LOG), torch.tensor([4, 0, 2])
+    inputs = scorer._inputs(users, scorer._sequences(users))
+    tokens = torch.tensor([2, 0, 2, 1])
+    every, some = model(*inputs), model(*inputs, tokens=tokens)
+    torch.testing.assert_close(some.next, every.next[tokens])
+    assert (some.taste is None) == (every.taste is None)
+    if every.taste is not None:
+        torch.testing.assert_close(some.taste, every.taste[tokens])
+
+
 def test_is_the_model_on_the_whole_history_without_dropout(model):
     if model.item_embedding is None:
         pytest.skip("this model has no states")
@@ -156,16 +170,24 @@ class TestTerms:
         expected[1, near] = -factor * math.exp(-1 / 25)
         torch.testing.assert_close(term, expected)
 
-    def test_one_pass_is_enough_without_aversion(self):
-        model = build_model(small_config("model.aversion=0", preset="emorec"), 1, 5)
+    @pytest.mark.parametrize(
+        ("aversion", "length", "setting", "passes"),
+        [
+            (0.0, 9, "false", 1),  # the state before the dislike is not needed
+            (1.0, 9, "false", 1),  # it is that at an earlier token
+            (1.0, 2, "false", 2),  # the dislike pushed another event out
+            (1.0, 9, "true", 2),  # tokens differ by the time of the request
+        ],
+    )
+    def test_one_pass_is_enough_where_it_can_be(self, aversion, length, setting, passes):
+        settings = (f"sequence.max_length={length}", f"sequence.request_time={setting}")
+        model = build_model(small_config(*settings, preset="emorec"), 1, 5)
+        model.aversion = aversion
         scorer = ModelScorer(model, small_log([(0, 1, 0, 1), (0, 2, 3, 2)], 1, 5))
-        passes = []
-        model.register_forward_hook(lambda *_: passes.append(1))
-        for aversion, number in ((0.0, 1), (0.5, 2)):
-            passes.clear()
-            model.aversion = aversion
-            scorer(torch.tensor([0]))
-            assert len(passes) == number
+        found = []
+        model.register_forward_hook(lambda *_: found.append(1))
+        scorer(torch.tensor([0]))
+        assert len(found) == passes
 
 
 class TestRecentDislikes:

@@ -368,8 +368,8 @@ class TestOperation:
 
             sent_part = []
             scope = {
-                "type": "http", "method": "POST", "path": "/events", "headers": [],
-                "query_string": b"", "client": ("1.2.3.4", 5),
+                "type": "http", "method": "POST", "path": "/events", "query_string": b"",
+                "headers": [(b"content-length", b"99")], "client": ("1.2.3.4", 5),
             }  # fmt: skip
             await app(scope, receive, send)
             return sent
