@@ -22,7 +22,8 @@ from emorec.data.interactions import TICKS_PER_DAY, Interactions
 from emorec.data.readers import ReadReport, load_rules, read_interactions
 from emorec.data.rules import FeedbackRules, shipped_rules
 from emorec.data.sniffing import encoding_of, first_line, has_commas, is_text, is_value
-from emorec.data.tables import DataError, Table, as_frame, read_table
+from emorec.data.table_files import read_table
+from emorec.data.tables import DataError, Table, as_frame
 from emorec.data.times import Times, parse_times
 from emorec.data.usual_names import (
     COUNTS,

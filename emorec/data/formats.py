@@ -16,7 +16,8 @@ from emorec.data.readers import (
     interactions_of_table,
     load_rules,
 )
-from emorec.data.tables import Table, concat_tables, read_table
+from emorec.data.table_files import read_table
+from emorec.data.tables import Table, concat_tables
 
 __all__ = [
     "read_amazon",

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from emorec.data.files import DataError, open_bytes, readable
-from emorec.data.tables import read_table
+from emorec.data.table_files import read_table
 
 __all__ = ["IdFiles"]
 

@@ -15,7 +15,8 @@ from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions, TimeUnit
 from emorec.data.rules import STARS, FeedbackRules, NoRuleMatches, RuleMatch
 from emorec.data.scales import require_stars
-from emorec.data.tables import DataError, FileFormat, Table, as_frame, read_table, to_numbers
+from emorec.data.table_files import FileFormat, read_table
+from emorec.data.tables import DataError, Table, as_frame, to_numbers
 from emorec.data.times import Order, TimeUnitOption, no_times, parse_times
 from emorec.data.vocabulary import IdError, Vocabulary
 from emorec.texts import count

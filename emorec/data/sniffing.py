@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from emorec.data.files import open_bytes
-from emorec.data.tables import DELIMITERS
+from emorec.data.table_files import DELIMITERS
 
 __all__ = ["encoding_of", "first_line", "has_commas", "is_text", "is_value"]
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from emorec.data.files import DataError
-from emorec.data.tables import Table, as_frame, read_table
+from emorec.data.table_files import read_table
+from emorec.data.tables import Table, as_frame
 from emorec.data.vocabulary import Vocabulary
 from emorec.suggestions import suggestion
 from emorec.texts import count, plain, shortened

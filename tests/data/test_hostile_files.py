@@ -17,7 +17,7 @@ from emorec.data import files
 from emorec.data.datasets import load_dataset
 from emorec.data.formats import read_kuairand, read_movielens
 from emorec.data.readers import DataError, read_interactions
-from emorec.data.tables import read_table
+from emorec.data.table_files import read_table
 
 HEADER = "user_id,item_id,rating,timestamp\n"
 ROWS = "".join(f"u{n % 3},i{n},{1 + n % 5},{1000 + n}\n" for n in range(9))
