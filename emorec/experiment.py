@@ -15,6 +15,7 @@ from emorec.data.datasets import DATASETS, read_dataset
 from emorec.data.datasets import load_items as load_data_set_items
 from emorec.data.interactions import Interactions, k_core, require_choice
 from emorec.data.items import Items, read_items, require_items
+from emorec.data.prepared import is_prepared, read_prepared
 from emorec.data.readers import ReadReport, read_interactions
 from emorec.data.splits import Split, split_interactions
 from emorec.data.stores import is_store, read_store
@@ -51,6 +52,8 @@ def load_data(
     rules = options.rules or None
     if options.dataset in DATASETS:
         log, report = read_dataset(options.dataset, data_dir, rules=rules, progress=progress)
+    elif is_prepared(options.dataset):
+        log, report = read_prepared(options.dataset)
     elif is_store(options.dataset):
         log, report = read_store(options.dataset)
     elif Path(options.dataset).exists():

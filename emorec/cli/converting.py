@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from emorec.data.interactions import Interactions
     from emorec.data.splits import Split
 
-__all__ = ["convert", "split"]
+__all__ = ["config_of_log", "convert", "split"]
 
 _FORMATS = ("csv", "jsonl", "parquet")
 _PARTS = ("train", "valid", "test")
@@ -98,7 +98,7 @@ def convert(
     if output.exists() and Path(file).exists() and output.samefile(file):
         raise click.UsageError(f"--output {output} is the log itself; choose another file")
     chosen = check_output(None, output)
-    log = _read(_config(file, config_file, settings, {"data"}), data_dir, quiet).log
+    log = _read(config_of_log(file, config_file, settings, {"data"}), data_dir, quiet).log
     _write(log, chosen, output)
     with quick_imports():
         from emorec.data.writing import settings_of
@@ -151,7 +151,7 @@ def split(
           --set split.method=time --set split.quantile=0.8
     """  # noqa: D301
     check_output(output_format, output)
-    config = _config(file, config_file, settings, {"data", "split"})
+    config = config_of_log(file, config_file, settings, {"data", "split"})
     if output.is_dir() and not (output / _SPLIT).exists() and any(output.iterdir()):
         raise click.UsageError(
             f"--output {output}: the folder is not empty and holds no earlier split; choose another"
@@ -175,7 +175,7 @@ def split(
     click.echo(output / _SPLIT)
 
 
-def _config(
+def config_of_log(
     file: str, config_file: Path | None, settings: tuple[str, ...], sections: set[str]
 ) -> Config:
     """The settings; only those of ``sections`` may be given one by one."""

@@ -9,6 +9,7 @@ import click
 
 from emorec.cli.common import quick_imports, user_errors
 from emorec.cli.converting import convert, split
+from emorec.cli.preparing import prepare
 from emorec.data.registry import DATASETS
 
 __all__ = ["data"]
@@ -18,11 +19,12 @@ _STARS = [5, 4, 3, 2]  # per kind of feedback, as the default rules read them
 
 @click.group()
 def data() -> None:
-    """Describe, convert and split logs, and get public data sets."""
+    """Describe, convert, split and prepare logs, and get public data sets."""
 
 
 data.add_command(convert)
 data.add_command(split)
+data.add_command(prepare)
 
 
 @data.command(context_settings={"max_content_width": 100})

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,11 +17,19 @@ from emorec.data.rules import STARS, FeedbackRules, NoRuleMatches, RuleMatch
 from emorec.data.scales import require_stars
 from emorec.data.table_files import FileFormat, read_table
 from emorec.data.tables import DataError, Table, as_frame, to_numbers
-from emorec.data.times import Order, TimeUnitOption, no_times, parse_times
+from emorec.data.times import Order, Times, TimeUnitOption, no_times, parse_times
 from emorec.data.vocabulary import IdError, Vocabulary
 from emorec.texts import count
 
-__all__ = ["DataError", "ReadReport", "interactions_of_table", "load_rules", "read_interactions"]
+__all__ = [
+    "DataError",
+    "EventRows",
+    "ReadReport",
+    "event_rows",
+    "interactions_of_table",
+    "load_rules",
+    "read_interactions",
+]
 
 RulesLike = FeedbackRules | Mapping[str, Any] | str | Path
 _ORDER_SEED = 0
@@ -201,31 +209,39 @@ def interactions_of_table(
         are_stars: Whether it is certain that ratings are stars from 1 to 5 where ``rules`` are the
             shipped ones for stars.
     """
-    user_ids = table.full_column(user, "user id")
-    item_ids = table.full_column(item, "item id")
-    if time:
-        times = parse_times(table, time, time_unit, time_format)
-    else:
-        times = no_times(len(table.frame), order)
-    if feedback is not None:
-        match = RuleMatch(_labels(table, feedback), ())
-        rated = np.ones(len(table.frame), dtype=bool)
-    elif rules is not None:
-        match, rated = _match(table, rating, rules, are_stars)
-    else:
-        raise ValueError("either rules or a column of feedback must be given")
-
+    rows = event_rows(
+        table,
+        user=user,
+        item=item,
+        time=time,
+        rating=rating,
+        feedback=feedback,
+        rules=rules,
+        time_unit=time_unit,
+        time_format=time_format,
+        order=order,
+    )
+    match, times, rated = rows.match, rows.times, rows.rated
+    if rules is not None and feedback is None:
+        if rows.stars is not None and rules.name == STARS:
+            require_stars(rows.stars, table.source, is_certain=are_stars, settable=table.settable)
+        if len(match.unused) == len(rules.rules):
+            number, unrated = len(table.frame), int((~rated).sum())
+            counts = f"{count(number, 'row')}, {unrated:,} of them not rated"
+            raise NoRuleMatches(f"{table.source} ({counts}): {rules.nothing_matches(rows.judged)}")
+        for rule in match.unused:
+            warnings.warn(f"{rules.name}: this rule matches no row: {rule}", stacklevel=2)
     matched = np.flatnonzero(match.feedback >= 0)
     if not time and order == "none":
         np.random.default_rng(_ORDER_SEED).shuffle(matched)
-    for name, ids in ((user, user_ids), (item, item_ids)):
+    for name, ids in ((user, rows.user), (item, rows.item)):
         _warn_of_missing_words(table, name, ids)
-    users, user_index = _fit(table, user, user_ids, matched)
-    items, item_index = _fit(table, item, item_ids, matched)
+    users, user_index = _fit(table, user, rows.user, matched)
+    items, item_index = _fit(table, item, rows.item, matched)
     kinds, ticks = match.feedback[matched], times.values[matched]
-    rows = pd.DataFrame({"user": user_index, "item": item_index, "time": ticks, "kind": kinds})
+    events = pd.DataFrame({"user": user_index, "item": item_index, "time": ticks, "kind": kinds})
     # Without times, two rows of the same words may be two events.
-    repeats = rows.duplicated().to_numpy() if time else np.zeros(len(rows), dtype=bool)
+    repeats = events.duplicated().to_numpy() if time else np.zeros(len(events), dtype=bool)
     interactions = Interactions(
         user_index, item_index, kinds, ticks, users, items, times.unit
     ).select(~repeats)
@@ -247,6 +263,64 @@ def interactions_of_table(
     return interactions, report
 
 
+class EventRows(NamedTuple):
+    """The rows of a table as events, before their ids are numbered.
+
+    Attributes:
+        user: Own ids of users, one per row.
+        item: Own ids of items, one per row.
+        times: The times.
+        match: Kinds of feedback, and the rules that matched no row.
+        rated: Whether each row is rated, bool ``[N]``.
+        stars: Ratings, if the rules need them as numbers, float64 ``[N]``; else None.
+        judged: What the rules were applied to.
+    """
+
+    user: pd.Series
+    item: pd.Series
+    times: Times
+    match: RuleMatch
+    rated: np.ndarray
+    stars: np.ndarray | None
+    judged: pd.DataFrame
+
+
+def event_rows(
+    table: Table,
+    *,
+    user: str,
+    item: str,
+    time: str,
+    rating: str,
+    feedback: str | None,
+    rules: FeedbackRules | None,
+    time_unit: TimeUnitOption = "auto",
+    time_format: str | None = None,
+    order: Order = "file",
+) -> EventRows:
+    """Kinds and times of a table's rows, or of a part of them; see `read_interactions`.
+
+    Whether the log as a whole makes sense (some rule matches, ratings are stars) is not judged.
+
+    Raises:
+        DataError: If a row cannot be read; names the row, the column and the value.
+        ValueError: If the rules do not fit the columns.
+    """
+    user_ids = table.full_column(user, "user id")
+    item_ids = table.full_column(item, "item id")
+    if time:
+        times = parse_times(table, time, time_unit, time_format)
+    else:
+        times = no_times(len(table.frame), order)
+    if feedback is not None:
+        match = RuleMatch(_labels(table, feedback), ())
+        rated = np.ones(len(table.frame), dtype=bool)
+        return EventRows(user_ids, item_ids, times, match, rated, None, table.frame)
+    if rules is None:
+        raise ValueError("either rules or a column of feedback must be given")
+    return EventRows(user_ids, item_ids, times, *_match(table, rating, rules))
+
+
 def load_rules(rules: RulesLike) -> FeedbackRules:
     """Loads rules from any of the accepted forms."""
     if isinstance(rules, FeedbackRules):
@@ -257,10 +331,10 @@ def load_rules(rules: RulesLike) -> FeedbackRules:
 
 
 def _match(
-    table: Table, rating: str, rules: FeedbackRules, are_stars: bool
-) -> tuple[RuleMatch, np.ndarray]:
-    """Feedback per row, and whether the row is rated (without a rating, or with 0, it is not)."""
-    frame = table.frame
+    table: Table, rating: str, rules: FeedbackRules
+) -> tuple[RuleMatch, np.ndarray, np.ndarray | None, pd.DataFrame]:
+    """The last four of `EventRows`; without a rating, or with 0, a row is not rated."""
+    frame, stars = table.frame, None
     rated = np.ones(len(frame), dtype=bool)
     for name in rules.columns:
         if name != "rating":
@@ -272,15 +346,9 @@ def _match(
     elif "rating" in rules.columns:
         stars = _checked_ratings(table, rating)
         rated = np.isfinite(stars) & (stars != 0)
-        if rules.name == STARS:
-            require_stars(stars, table.source, is_certain=are_stars, settable=table.settable)
         frame = frame.assign(rating=stars)
     try:
-        return rules.match(frame), rated
-    except NoRuleMatches as error:
-        number, unrated = len(frame), int((~rated).sum())
-        counts = f"{count(number, 'row')}, {unrated:,} of them not rated"
-        raise NoRuleMatches(f"{table.source} ({counts}): {error}") from error
+        return rules.decide(frame), rated, stars, frame
     except ValueError as error:
         raise DataError(f"{table.source}: {error}") from error
 

@@ -144,6 +144,19 @@ class FeedbackRules:
             NoRuleMatches: If no rule matches any row.
             ValueError: If a column is absent or of the wrong type.
         """
+        found = self.decide(frame)
+        if len(found.unused) == len(self.rules):
+            raise self.nothing_matches(frame)
+        for rule in found.unused:
+            warnings.warn(f"{self.name}: this rule matches no row: {rule}", stacklevel=2)
+        return found
+
+    def decide(self, frame: pd.DataFrame) -> RuleMatch:
+        """Applies the rules to a part of a table, which some or all of them may not match.
+
+        Raises:
+            ValueError: If a column is absent or of the wrong type.
+        """
         feedback = np.full(len(frame), -1, dtype=np.int8)
         unused = []
         for rule in self.rules:
@@ -154,16 +167,17 @@ class FeedbackRules:
             feedback[decided] = rule.kind
             if not decided.any():
                 unused.append(rule)
-        if len(unused) == len(self.rules):
-            rules = "\n".join(f"  {rule}" for rule in self.rules)
-            rows = frame.reindex(columns=list(self.columns)).head(3).to_string(index=False)
-            raise NoRuleMatches(
-                f"{self.name}: no rule matches any of the {len(frame):,} rows. The rules:\n"
-                f"{rules}\nThe first rows:\n{rows}"
-            )
-        for rule in unused:
-            warnings.warn(f"{self.name}: this rule matches no row: {rule}", stacklevel=2)
         return RuleMatch(feedback, tuple(unused))
+
+    def nothing_matches(self, frame: pd.DataFrame, rows: int | None = None) -> NoRuleMatches:
+        """The error about a table that no rule matches, of which ``frame`` is the start."""
+        rules = "\n".join(f"  {rule}" for rule in self.rules)
+        first = frame.reindex(columns=list(self.columns)).head(3).to_string(index=False)
+        number = len(frame) if rows is None else rows
+        return NoRuleMatches(
+            f"{self.name}: no rule matches any of the {number:,} rows. The rules:\n"
+            f"{rules}\nThe first rows:\n{first}"
+        )
 
 
 def shipped_rules() -> tuple[str, ...]:

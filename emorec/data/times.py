@@ -10,11 +10,12 @@ import pandas as pd
 from emorec.data.interactions import TICKS_PER_DAY, TimeUnit
 from emorec.data.tables import Table
 
-__all__ = ["Order", "TimeUnitOption", "Times", "no_times", "parse_times"]
+__all__ = ["UNIT_NAMES", "Order", "TimeUnitOption", "Times", "no_times", "parse_times"]
 
 TimeUnitOption = Literal["auto", "s", "ms", "us", "ns"]
 Order = Literal["file", "none"]
 _UNITS: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns")
+UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 # From here on, a number is read in the next finer unit: it would be the year 5138 in the coarser
 # unit and is March 1973 in the finer one.
 _FIRST_OF_FINER_UNIT = (10**11, 10**14, 10**17)
@@ -126,8 +127,8 @@ def _from_numbers(table: Table, column: str, raw: pd.Series, unit: TimeUnitOptio
     else:
         chosen, note = unit, "as given"
     values, kept = _whole_ticks(table, column, numbers, chosen)
-    note = f"times read as {_NAMES[chosen]} {note}"
-    return Times.of(values, kept, note if kept == chosen else f"{note}, kept as {_NAMES[kept]}")
+    note = f"times read as {UNIT_NAMES[chosen]} {note}"
+    return Times.of(values, kept, note if kept == chosen else f"{note}, kept as {UNIT_NAMES[kept]}")
 
 
 def _refuse_compact_dates(table: Table, column: str, numbers: np.ndarray) -> None:
@@ -151,8 +152,8 @@ def _unit_by_size(table: Table, column: str, numbers: np.ndarray) -> TimeUnit:
         table.refuse(
             differs,
             column,
-            f"looks like {_NAMES[_UNITS[place[differs.argmax()]]]}, {numbers[other]} at "
-            f"{table.place(other)} like {_NAMES[_UNITS[finest]]}; use one unit, or "
+            f"looks like {UNIT_NAMES[_UNITS[place[differs.argmax()]]]}, {numbers[other]} at "
+            f"{table.place(other)} like {UNIT_NAMES[_UNITS[finest]]}; use one unit, or "
             f"{table.remedy('time_unit', _UNITS[finest])} if that is the unit of all",
         )
     return _UNITS[finest]
@@ -173,7 +174,7 @@ def _whole_ticks(
         # What a fraction of so many digits may be off by, as floats hold it.
         if (np.abs(numbers * factor - ticks) <= np.spacing(numbers) * factor).all():
             break
-    table.refuse(ticks >= 2**63, column, f"is too large to be kept as {_NAMES[chosen]}")
+    table.refuse(ticks >= 2**63, column, f"is too large to be kept as {UNIT_NAMES[chosen]}")
     return ticks.astype(np.int64), chosen
 
 
@@ -189,7 +190,9 @@ def _from_dates(table: Table, column: str, dates: pd.Series, unit: TimeUnitOptio
         if TICKS_PER_DAY[chosen] >= TICKS_PER_DAY[own]:
             factor = TICKS_PER_DAY[chosen] // TICKS_PER_DAY[own]
             table.refuse(
-                ticks > (2**63 - 1) // factor, column, f"is too late to be kept as {_NAMES[chosen]}"
+                ticks > (2**63 - 1) // factor,
+                column,
+                f"is too late to be kept as {UNIT_NAMES[chosen]}",
             )
             ticks = ticks * factor
             break
@@ -197,16 +200,13 @@ def _from_dates(table: Table, column: str, dates: pd.Series, unit: TimeUnitOptio
         if (ticks % steps == 0).all():
             ticks = ticks // steps
             break
-    return Times.of(ticks, chosen, f"times are dates, kept as {_NAMES[chosen]}")
+    return Times.of(ticks, chosen, f"times are dates, kept as {UNIT_NAMES[chosen]}")
 
 
 def _looks_like_date(numbers: np.ndarray) -> np.ndarray:
     """Which numbers read YYYYMMDD, such as 20201231, bool ``[N]``."""
     year, month, day = numbers // 10_000, numbers // 100 % 100, numbers % 100
     return (1900 <= year) & (year <= 2100) & (1 <= month) & (month <= 12) & (1 <= day) & (day <= 31)
-
-
-_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
 def _expected(table: Table, time_format: str | None) -> str:

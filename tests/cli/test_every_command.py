@@ -42,6 +42,7 @@ FAILING = {
     "emorec data describe": ["nothing.csv"],
     "emorec data convert": ["nothing.csv", "--output", "log.csv"],
     "emorec data split": ["nothing.csv", "--output", "split"],
+    "emorec data prepare": ["nothing.csv", "--output", "log"],
     "emorec data fetch": ["nothing"],
     "emorec data synthetic": ["--items", "1", "--output", "log.csv"],
 }
