@@ -165,6 +165,7 @@ class _Stage:
         rows: Rows that became events.
         dropped: Rows that did not, by reason.
         unused: Rules that matched no row so far; None before the first row.
+        unit: The finest unit of times of all parts.
         read_as: How times were read; "" before the first row.
         span: The first and the last time, in days.
         are_numbers: Whether the ids of users and of items are numbers.
@@ -182,6 +183,7 @@ class _Stage:
     rows: int = 0
     dropped: dict[str, int] = field(default_factory=lambda: {"not rated": 0, "no rule matches": 0})
     unused: list[str] | None = None
+    unit: TimeUnit = "none"
     read_as: str = ""
     span: list[int] = field(default_factory=list)
     are_numbers: dict[str, bool] = field(default_factory=dict)
@@ -267,11 +269,6 @@ class _Stage:
             warnings.warn(f"{rules.name}: this rule matches no row: {rule}", stacklevel=3)
 
     @property
-    def unit(self) -> TimeUnit:
-        """The finest unit of times of all parts."""
-        return max((unit for _, unit in self.staged), key=TICKS_PER_DAY.__getitem__)
-
-    @property
     def time_note(self) -> str:
         """How the times were read, and the period that they cover."""
         if self.unit == "none":
@@ -310,6 +307,7 @@ class _Stage:
         self.rows_read += len(table.frame)
         self.dropped["not rated"] += int((unmatched & ~rows.rated).sum())
         self.dropped["no rule matches"] += int((unmatched & rows.rated).sum())
+        self.unit = max(self.unit, rows.times.unit, key=TICKS_PER_DAY.__getitem__)
         unused = [str(rule) for rule in rows.match.unused]
         self.unused = unused if self.unused is None else [r for r in self.unused if r in unused]
         self.from_text &= table.from_text
