@@ -12,6 +12,7 @@ import click
 
 from emorec.cli.common import RUN, how_to_run, id_files, load_run, user_errors, with_cold
 from emorec.cli.output import check_output, note, output_options, write_frames
+from emorec.cli.parted import process_of_several, write_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,6 +88,13 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @with_cold
 @output_options
+@click.option(
+    "--parts",
+    type=click.IntRange(1, 100_000),
+    help="Write --output as a folder of so many files, each with the lists of some users. A "
+    "stopped command goes on with the files that are missing, and processes that torchrun started "
+    "share the work.",
+)
 @how_to_run
 @user_errors
 def recommend(
@@ -105,6 +113,7 @@ def recommend(
     cold: bool,
     output_format: str | None,
     output: Path | None,
+    parts: int | None,
     backend: str | None,
     device: str | None,
     aversion: float | None,
@@ -129,35 +138,50 @@ def recommend(
       emorec-recommend RUN --user 42 --candidates in-stock.txt --exclude sent.csv --min-liked 0.5
       emorec-recommend RUN --users newsletter.txt --diversity 0.3 --format csv > lists.csv
       emorec-recommend RUN --all-users --output lists.parquet
+      torchrun --nproc-per-node 2 -m emorec recommend RUN --all-users --output lists \\
+        --parts 64 --format parquet
       emorec-recommend RUN --user 42 --cold --candidates new-items.txt
     """  # noqa: D301
     if bool(users) + (users_file is not None) + all_users != 1:
         raise click.UsageError("give either --user ID, --users FILE or --all-users")
-    chosen = check_output(output_format, output)
+    if parts is None and process_of_several()[1] > 1:
+        raise click.UsageError("several processes need --parts, of which each one writes some")
+    chosen = check_output(output_format, output, parts)
     recommender = load_run(run, backend, aversion, device)
     files = id_files(recommender)
     if users_file is not None:
         wanted = files.users(users_file)
     else:
         wanted = list(recommender.split.log.users.ids if all_users else users)
-    frames = recommender.recommend_in_blocks(
-        wanted,
-        k,
-        events,
-        block=_BLOCK,
-        items=None if candidates is None else files.items(candidates),
-        exclude=None if exclude is None else files.items(exclude),
-        min_liked=min_liked,
-        diversity=diversity,
-        at=at,
-        allow_seen=allow_seen,
-        cold=cold,
-        progress=sys.stderr.isatty(),
-    )
+    allowed = None if candidates is None else files.items(candidates)
+    left_out = None if exclude is None else files.items(exclude)
     is_filtered = not (candidates is None and exclude is None and min_liked is None)
-    frames = _noting_empty(frames, wanted, is_filtered)
-    items = recommender.split.log.items.ids + recommender.cold_items
-    write_frames(frames, chosen, output, {"user": wanted, "item": items})
+
+    def lists(some: list[Any]) -> Iterable[pd.DataFrame]:
+        frames = recommender.recommend_in_blocks(
+            some,
+            k,
+            events,
+            block=_BLOCK,
+            items=allowed,
+            exclude=left_out,
+            min_liked=min_liked,
+            diversity=diversity,
+            at=at,
+            allow_seen=allow_seen,
+            cold=cold,
+            progress=sys.stderr.isatty(),
+        )
+        return _noting_empty(frames, some, is_filtered)
+
+    texts = {"user": wanted, "item": recommender.split.log.items.ids + recommender.cold_items}
+    if parts is None or output is None:
+        write_frames(lists(wanted), chosen, output, texts)
+        return
+    options = {"k": k, "diversity": diversity, "min_liked": min_liked, "at": at, "cold": cold}
+    options |= {"allow_seen": allow_seen, "aversion": aversion, "format": chosen}
+    given = {"users": users_file, "candidates": candidates, "exclude": exclude, "events": events}
+    write_parts(output, chosen, wanted, parts, run, options, given, lists, texts)
 
 
 def _noting_empty(
