@@ -33,6 +33,7 @@ LEVELS = {
     "emorec.recommender": 8,
     "emorec.comparison": 9,
     "emorec.experiment": 9,
+    "emorec.testing": 9,
     "emorec.updating": 9,
     "emorec.service": 9,
     "emorec.exporting": 9,
