@@ -70,13 +70,22 @@ def main(context: click.Context) -> None:
 def peers(
     dataset: str, data_dir: Path | None, environments: Path | None, json_path: Path | None
 ) -> None:
-    """Times an epoch of each model on DATASET."""
+    """Times an epoch of each model on DATASET.
+
+    Ends with 1, after the table, if a peer could not be run.
+    """
     source = ["--dataset", dataset, *([] if data_dir is None else ["--data-dir", str(data_dir)])]
     rows = {name: one_epoch(*source, *options) for name, options in OURS.items()}
-    if environments is not None:
-        for name in PEERS:
+    failed = {}
+    for name in PEERS if environments is not None else ():
+        try:
             rows[name] = peer_epoch(name, dataset, data_dir, environments)
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            failed[name] = str(error)
     show(rows, json_path)
+    if failed:  # after the figures of all others
+        reasons = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
+        raise click.ClickException(f"not measured:\n{reasons}")
 
 
 @main.command()
