@@ -291,6 +291,12 @@ class TrainingConfig(_Section):
     )
     device: str = Field("cpu", description="cpu, cuda or cuda:1")
     threads: int = Field(0, ge=0, le=1_024, description="of the CPU; 0: PyTorch's choice")
+    timeout: float = Field(
+        1800.0,
+        gt=0,
+        le=_MANY,
+        description="seconds that one of several processes waits for another before all stop",
+    )
 
 
 class EvaluationConfig(_Section):

@@ -10,6 +10,7 @@ from emorec.training.candidates import CandidateSampler
 from emorec.training.losses import (
     bpr_loss,
     catalogue_loss,
+    draw_candidates,
     polarity_loss,
     sampled_softmax_loss,
 )
@@ -51,7 +52,8 @@ class TestSampledSoftmax:
         parameters = [each for each in model[:3] if each is not None]
 
         def value(seed):
-            result = catalogue_loss(*model, candidates, np.random.default_rng(seed))
+            drawn = draw_candidates(candidates, np.random.default_rng(seed))
+            result = catalogue_loss(*model, candidates, drawn)
             found = torch.autograd.grad(result, parameters)
             return result.item(), torch.cat([each.flatten() for each in found])
 

@@ -1,0 +1,72 @@
+"""What several processes share in training: users are divided, gradients summed.
+
+Every process draws the same batches from the same seed, and encodes the rows of its own users. A
+loss is divided by the targets of the whole batch, so that the sum of the processes' gradients is
+the gradient of one process with all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from emorec.config import ConfigError
+from emorec.data.vocabulary import Vocabulary
+from emorec.nn.model import Recommender
+from emorec.processes import World
+
+__all__ = ["own_users", "require_shareable", "sum_gradients"]
+
+
+def require_shareable(model: Recommender, world: World) -> None:
+    """Checks that several processes can train a model.
+
+    Raises:
+        ConfigError: If a user's vector depends on other users' events, which other processes have.
+    """
+    encoder = model.graph_encoder
+    if world.size > 1 and encoder is not None and encoder.needs_full_graph:
+        raise ConfigError(
+            f"graph.layers is {len(encoder.layers)}, with which a user's vector depends on other "
+            "users' events; several processes train models with graph.layers of at most 2, as all "
+            "presets have"
+        )
+
+
+def own_users(users: Vocabulary, world: World) -> np.ndarray | None:
+    """Whose events this process encodes, by a hash of their ids, bool ``[U]``; None: all users'.
+
+    The hash depends on nothing but the id: a user stays where it is when others come.
+    """
+    if world.size == 1:
+        return None
+    ids = pd.Index(users.ids, dtype=object).astype(str).to_numpy(object)
+    hashed = pd.util.hash_array(ids, categorize=False)
+    return hashed % np.uint64(world.size) == world.rank
+
+
+def sum_gradients(world: World, parameters: Sequence[nn.Parameter], loss: Tensor) -> float:
+    """Replaces gradients by their sums over all processes; the sum of the losses.
+
+    All of it is one buffer, summed once. A parameter without a gradient in any process keeps none:
+    the optimizer must not touch it.
+
+    Args:
+        world: The processes.
+        parameters: What is trained, in the same order everywhere.
+        loss: This process's part of the loss, a scalar.
+    """
+    if world.size == 1:
+        return loss.item()
+    grads = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
+    about = [float(each.grad is not None) for each in parameters]
+    last = loss.detach().to(grads[0].dtype)
+    flat = torch.cat([*(each.flatten() for each in grads), last.new_tensor(about), last[None]])
+    *sums, have, total = world.sum(flat).split([*(each.numel() for each in grads), len(about), 1])
+    for parameter, own, count in zip(parameters, sums, have.tolist(), strict=True):
+        parameter.grad = own.view_as(parameter) if count else None
+    return total.item()
