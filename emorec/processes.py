@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -178,9 +179,11 @@ class World:
                 return "another process has stopped and says why"
         except RuntimeError:  # of the store: torchrun's own process, or the first one
             return "the process that connects all others is gone"
-        named = ", ".join(map(str, sorted(gone)))
-        word = "process" if len(gone) == 1 else "processes"
-        return f"{word} {named} of {self.size} {'is' if len(gone) == 1 else 'are'} gone" * any(gone)
+        if not gone:
+            return ""
+        named, is_one = ", ".join(map(str, sorted(gone))), len(gone) == 1
+        one_or_more = "process {} of {} is gone" if is_one else "processes {} of {} are gone"
+        return one_or_more.format(named, self.size)
 
     def _is_first_to_report(self) -> bool:
         try:
@@ -251,13 +254,21 @@ def _connected(device: str, timeout: float) -> World:
     environment = os.environ
     rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
     patience = min(timeout, _LONGEST_START)
-    place = f"{environment.get('MASTER_ADDR')}:{environment.get('MASTER_PORT')}"
+    host, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+    place = f"{host}:{port}"
+    # Without torchrun, the first process keeps the store itself.
+    if rank or environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        if not _can_be_reached(host, port, patience):
+            raise ProcessError(
+                f"process {rank} of {size} cannot reach {place}, where all meet (waited "
+                f"{patience:g} s); check --rdzv-endpoint, and that its port is open"
+            )
     try:
         store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=patience)))
-    except (RuntimeError, ValueError) as error:
+    except RuntimeError as error:
         raise ProcessError(
-            f"process {rank} of {size} cannot reach {place}, where all meet (waited {patience:g} "
-            "s); check --rdzv-endpoint, and that its port is open"
+            f"process {rank} of {size} waited {patience:g} s at {place}, and not all came; is "
+            "torchrun running on every machine?"
         ) from error
     store = dist.PrefixStore(f"emorec {environment.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     left = _beating(store, rank)
@@ -266,8 +277,9 @@ def _connected(device: str, timeout: float) -> World:
     while missing := [other for other in range(size) if not store.check([f"beat {other}"])]:
         if time.monotonic() > until:
             raise ProcessError(
-                f"process {rank} of {size}: no sign of process {', '.join(map(str, missing))} at "
-                f"{place} (waited {patience:g} s); is torchrun running on every machine?"
+                f"process {rank} of {size} waited {patience:g} s at {place}, and "
+                f"{', '.join(map(str, missing))} did not come; is torchrun running on every "
+                "machine?"
             )
         time.sleep(0.05)
     backend = "gloo"
@@ -288,6 +300,18 @@ def _connected(device: str, timeout: float) -> World:
 
     before = signal.signal(signal.SIGTERM, _terminate)
     return World(rank, size, store, end)
+
+
+def _can_be_reached(host: str, port: int, patience: float) -> bool:
+    """Whether something listens there, within so many seconds; c10d's own try logs pages."""
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        try:
+            socket.create_connection((host, port), timeout=patience).close()
+            return True
+        except OSError:
+            time.sleep(0.2)
+    return False
 
 
 def _beating(store: Any, rank: int) -> threading.Event:

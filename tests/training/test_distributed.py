@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +11,9 @@ from emorec.config import preset_names
 from emorec.data.vocabulary import Vocabulary
 from emorec.processes import ALONE, World
 from emorec.training.distributed import own_users, sum_gradients
-from tests.small import small_config
+from tests.small import small_config, torchrun
 from tests.training.on_several import NO_DROPOUT, losses_of
 
-ROOT = Path(__file__).resolve().parents[2]
 CASES = {
     "all there is": (None, [NO_DROPOUT]),
     "drawn candidates": (None, [NO_DROPOUT, "loss.negatives=9"]),
@@ -26,22 +22,6 @@ CASES = {
     "emorec by dgl": ("emorec-graph", ["model.backend=auto"]),
     "sage by dgl": ("emo-sage-thp", [NO_DROPOUT, "model.backend=auto"]),
 } | {name: (name, [NO_DROPOUT]) for name in preset_names()}
-
-
-def torchrun(number: int, *command: str, **options):
-    """Runs a script or module on several processes."""
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", str(number), *command),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=170,
-        **options,
-    )
 
 
 def alone(name: str, *more: str, checkpoint: Path | None = None):
