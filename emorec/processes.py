@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -271,35 +271,34 @@ def _connected(device: str, timeout: float) -> World:
             "torchrun running on every machine?"
         ) from error
     store = dist.PrefixStore(f"emorec {environment.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-    left = _beating(store, rank)
-    until = time.monotonic() + patience
-    # Not by store.wait, which would keep the store from the thread.
-    while missing := [other for other in range(size) if not store.check([f"beat {other}"])]:
-        if time.monotonic() > until:
-            raise ProcessError(
-                f"process {rank} of {size} waited {patience:g} s at {place}, and "
-                f"{', '.join(map(str, missing))} did not come; is torchrun running on every "
-                "machine?"
+    with ExitStack() as end:
+        end.enter_context(_beating(store, rank))
+        until = time.monotonic() + patience
+        # Not by store.wait, which would keep the store from the thread.
+        while missing := [other for other in range(size) if not store.check([f"beat {other}"])]:
+            if time.monotonic() > until:
+                raise ProcessError(
+                    f"process {rank} of {size} waited {patience:g} s at {place}, and "
+                    f"{', '.join(map(str, missing))} did not come; is torchrun running on every "
+                    "machine?"
+                )
+            time.sleep(0.05)
+        backend = "gloo"
+        if device != "cpu":
+            torch.cuda.set_device(int(environment.get("LOCAL_RANK", 0)))
+            backend = "cpu:gloo,cuda:nccl"
+        allowed = timedelta(seconds=timeout)
+        try:
+            dist.init_process_group(
+                backend, store=store, rank=rank, world_size=size, timeout=allowed
             )
-        time.sleep(0.05)
-    backend = "gloo"
-    if device != "cpu":
-        torch.cuda.set_device(int(environment.get("LOCAL_RANK", 0)))
-        backend = "cpu:gloo,cuda:nccl"
-    try:
-        dist.init_process_group(
-            backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout)
-        )
-    except RuntimeError as error:
-        raise ProcessError(f"process {rank} of {size} cannot reach the others: {error}") from error
-
-    def end() -> None:
-        left.set()
-        dist.destroy_process_group()
-        signal.signal(signal.SIGTERM, before)
-
-    before = signal.signal(signal.SIGTERM, _terminate)
-    return World(rank, size, store, end)
+        except RuntimeError as error:
+            raise ProcessError(
+                f"process {rank} of {size} cannot reach the others: {error}"
+            ) from error
+        end.callback(dist.destroy_process_group)
+        end.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _terminate))
+        return World(rank, size, store, end.pop_all().close)
 
 
 def _can_be_reached(host: str, port: int, patience: float) -> bool:
@@ -314,8 +313,9 @@ def _can_be_reached(host: str, port: int, patience: float) -> bool:
     return False
 
 
-def _beating(store: Any, rank: int) -> threading.Event:
-    """Counts up this process's number in the store until the event is set."""
+@contextmanager
+def _beating(store: Any, rank: int) -> Iterator[None]:
+    """Within the context, a thread counts up this process's number in the store."""
     end = threading.Event()
 
     def beat() -> None:
@@ -327,8 +327,13 @@ def _beating(store: Any, rank: int) -> threading.Event:
             except RuntimeError:
                 return
 
-    threading.Thread(target=beat, daemon=True).start()
-    return end
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()  # a process that ends within a call of the store is aborted
 
 
 def _broadcast(x: Tensor, dist: Any) -> None:

@@ -168,17 +168,18 @@ def train(
         learn_on(trained, events, run_dir, flags, quiet, tensorboard)
         return
     if resume is not None:
-        others = preset, dataset, data_dir, settings, config_file, run_dir
-        if any(others) or set(flags) - {"epochs", "threads", "device"}:
+        other_options = preset, dataset, data_dir, config_file, run_dir
+        of_processes = [each for each in settings if each.startswith("training.shard_items=")]
+        if any(other_options) or len(of_processes) < len(settings) or set(flags) - _MAY_CHANGE:
             raise click.UsageError(
-                "--resume uses the run's own settings; only --epochs, --threads, --device and "
-                "--tensorboard may be given with it"
+                "--resume uses the run's own settings; only --epochs, --threads, --device, "
+                "--tensorboard and --set training.shard_items may be given with it"
             )
         with quick_imports():
             from emorec.run_folder import existing_file, load_split, read_config
 
         existing_file(resume, "config.toml")  # otherwise the lock would create the folder
-        config = _with_options(read_config(resume), flags)
+        config = _with_options(read_config(resume), flags, settings)
         with (
             all_processes(config) as world,
             only_writer(resume) if world.is_first else nullcontext(),
@@ -410,6 +411,7 @@ def _with_options(config: Config, flags: dict[str, Any], settings: tuple[str, ..
 
 
 _SHOWN_OF_GRAPH = 10  # every so many of the graph's epochs has a line
+_MAY_CHANGE = {"epochs", "threads", "device"}  # of a run that is resumed
 _SECTIONS = {"backend": "model", "embedding_size": "model", "items": "data"}
 
 

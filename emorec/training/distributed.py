@@ -18,8 +18,9 @@ from emorec.config import ConfigError
 from emorec.data.vocabulary import Vocabulary
 from emorec.nn.model import Recommender
 from emorec.processes import World
+from emorec.training.sharding import ItemShards
 
-__all__ = ["own_users", "require_shareable", "sum_gradients"]
+__all__ = ["clip_gradients", "own_users", "require_shareable", "sum_gradients"]
 
 
 def require_shareable(model: Recommender, world: World) -> None:
@@ -49,19 +50,27 @@ def own_users(users: Vocabulary, world: World) -> np.ndarray | None:
     return hashed % np.uint64(world.size) == world.rank
 
 
-def sum_gradients(world: World, parameters: Sequence[nn.Parameter], loss: Tensor) -> float:
+def sum_gradients(
+    world: World,
+    parameters: Sequence[nn.Parameter],
+    loss: Tensor,
+    shards: ItemShards | None = None,
+) -> float:
     """Replaces gradients by their sums over all processes; the sum of the losses.
 
     All of it is one buffer, summed once. A parameter without a gradient in any process keeps none:
-    the optimizer must not touch it.
+    the optimizer must not touch it. Gradients of divided items are whole already.
 
     Args:
         world: The processes.
         parameters: What is trained, in the same order everywhere.
         loss: This process's part of the loss, a scalar.
+        shards: Item vectors that are divided over the processes, or None.
     """
     if world.size == 1:
         return loss.item()
+    if shards is not None:
+        parameters = [each for each in parameters if not shards.owns(each)]
     grads = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
     about = [float(each.grad is not None) for each in parameters]
     last = loss.detach().to(grads[0].dtype)
@@ -70,3 +79,19 @@ def sum_gradients(world: World, parameters: Sequence[nn.Parameter], loss: Tensor
     for parameter, own, count in zip(parameters, sums, have.tolist(), strict=True):
         parameter.grad = own.view_as(parameter) if count else None
     return total.item()
+
+
+def clip_gradients(
+    parameters: Sequence[nn.Parameter], largest: float, shards: ItemShards | None = None
+) -> None:
+    """Scales gradients down to a norm of at most ``largest``, that of divided items included."""
+    if shards is None:
+        nn.utils.clip_grad_norm_(parameters, largest)
+        return
+    grads: tuple[list[Tensor], list[Tensor]] = [], []
+    for parameter in parameters:
+        if parameter.grad is not None:
+            grads[shards.owns(parameter)].append(parameter.grad)
+    shared, own = (nn.utils.get_total_norm(each) for each in grads)
+    norm = (shared.square() + shards.world.sum(own.square())).sqrt()
+    nn.utils.clip_grads_with_norm_(parameters, largest, norm)

@@ -24,8 +24,9 @@ from emorec.memory import keep_freed_memory
 from emorec.nn.model import Recommender
 from emorec.processes import ALONE, World
 from emorec.training.checkpoint import GRAPH, EpochRecord, Progress
-from emorec.training.distributed import require_shareable, sum_gradients
+from emorec.training.distributed import clip_gradients, require_shareable, sum_gradients
 from emorec.training.parts import Part, parts_of, selected_score, with_chosen_horizon
+from emorec.training.sharding import ItemShards
 from emorec.training.start import count, start_from_log
 from emorec.training.tuning import tune_decay, tune_ranking
 from emorec.training.validation import TrainingError, Validation, diverged
@@ -101,9 +102,10 @@ def train(
     world.copy_first([*model.parameters(), *model.buffers()])
     if again is None and start is not None:
         started = _digest(model)
+    shards = ItemShards(model, fit.num_items, world) if config.training.shard_items else None
     events = EventSequences.build(fit)
     records: list[EpochRecord] = []
-    for part in parts_of(model, config, events, fit, world):
+    for part in parts_of(model, config, events, fit, world, shards):
         is_graph = part.name == GRAPH
         validation = None
         if len(valid):
@@ -123,10 +125,14 @@ def train(
             anneal=again is not None,
             progress=progress,
             world=world,
+            shards=shards,
         )
         records = loop.run(records, on_epoch)
         if validation is not None and is_graph and model.feedback_sum is not None:
-            tune_decay(model.feedback_sum, validation, selected_score(config, GRAPH))
+            with shards.whole() if shards else nullcontext():
+                tune_decay(model.feedback_sum, validation, selected_score(config, GRAPH))
+    if shards is not None:
+        shards.join()
     if len(valid):
         validation = Validation(model, config, fit, events, valid, world=world)
         tune_ranking(model, config, validation, progress)
@@ -155,6 +161,7 @@ class _Loop:
         anneal: Whether the learning rate falls to 0.
         progress: Whether to show progress bars.
         world: The processes that train.
+        shards: Item vectors that are divided over them, or None.
     """
 
     model: Recommender
@@ -168,6 +175,7 @@ class _Loop:
     anneal: bool
     progress: bool
     world: World
+    shards: ItemShards | None
 
     def run(
         self, earlier: list[EpochRecord], on_epoch: Callable[[list[EpochRecord]], None]
@@ -176,9 +184,11 @@ class _Loop:
         part, model, checkpoint = self.part, self.model, self.checkpoint
         state = Progress.fresh(model, self.identity)
         if checkpoint is not None and self.world.first_says(str(checkpoint.exists())) == "True":
-            state = Progress.load(checkpoint, model, self.identity, part.optimizer, part.average)
+            state = Progress.load(
+                checkpoint, model, self.identity, part.optimizer, part.average, self.shards
+            )
         elif self.is_trained and self.validation:
-            state.best_score = self.validation()[selected_score(self.config, part.name)]
+            state.best_score = self._validated()[selected_score(self.config, part.name)]
         if state.epoch > self.epochs:
             warnings.warn(
                 f"{checkpoint} has {state.epoch} epochs, more than training.epochs "
@@ -192,7 +202,7 @@ class _Loop:
             started = time.perf_counter()
             loss = self._run_epoch(state.epoch + 1)
             with part.average.applied() if part.average else nullcontext():
-                scores = self.validation() if self.validation else {}
+                scores = self._validated()
                 seconds = time.perf_counter() - started
                 record = EpochRecord(state.epoch + 1, loss, seconds, scores, part.name)
                 score = scores[select] if scores else float(record.epoch)
@@ -202,12 +212,16 @@ class _Loop:
                         "choose by evaluation.select 'ndcg', without graph.conv 'sum'"
                     )
                 state.advance(record, score, model)
-            if checkpoint is not None and self.world.is_first:
-                state.save(checkpoint, model, part.optimizer, part.average)
+            if checkpoint is not None and (self.world.is_first or self.shards):
+                state.save(checkpoint, model, part.optimizer, part.average, self.shards)
             if self.world.is_first:
                 on_epoch(earlier + state.records)
         model.load_state_dict(state.best)
         return earlier + state.records
+
+    def _validated(self) -> dict[str, float]:
+        with self.shards.whole() if self.shards else nullcontext():
+            return self.validation() if self.validation else {}
 
     def _run_epoch(self, epoch: int) -> float:
         """One pass over all targets; the mean loss of its steps."""
@@ -249,8 +263,8 @@ class _Loop:
         part.optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:  # not without a target of the process's own users
             loss.backward()
-        value = sum_gradients(self.world, part.parameters(), loss)
-        torch.nn.utils.clip_grad_norm_(part.parameters(), _LARGEST_GRADIENT)
+        value = sum_gradients(self.world, part.parameters(), loss, self.shards)
+        clip_gradients(part.parameters(), _LARGEST_GRADIENT, self.shards)
         part.optimizer.step()
         if part.average is not None:
             part.average.update()
@@ -289,14 +303,15 @@ def _settings_that_count(config: Config) -> dict[str, Any]:
     settings = config.model_dump()
     del settings["data"], settings["split"]  # what came of them counts
     del settings["model"]["backend"], settings["sequence"]["attention"]  # how, not what
-    for name in ("device", "threads", "timeout"):  # likewise
+    for name in ("device", "threads", "timeout", "shard_items"):  # likewise
         del settings["training"][name]
     return settings
 
 
 def _settings(config: Config, again: Mapping[str, int] | None) -> str:
     """What all processes must be told alike."""
-    return json.dumps([_settings_that_count(config), dict(again or {})], sort_keys=True)
+    divided = config.training.shard_items
+    return json.dumps([_settings_that_count(config), divided, dict(again or {})], sort_keys=True)
 
 
 def _digest_of_logs(*logs: Interactions) -> str:

@@ -12,18 +12,16 @@ from emorec.data.feedback import Feedback
 from emorec.data.sequences import Targets
 from emorec.nn.feedback_sum import FeedbackSum
 from emorec.nn.model import Recommender
-from emorec.ops.softmax_loss import softmax_loss
 from emorec.training.batches import TrainingBatch
 from emorec.training.candidates import CandidateSampler
 from emorec.training.sampling import ItemSampler
+from emorec.training.sharding import ItemShards
+from emorec.training.softmax import catalogue_loss, draw_candidates, sharded_catalogue_loss
 
 __all__ = [
     "Objective",
     "bpr_loss",
-    "catalogue_loss",
-    "draw_candidates",
     "polarity_loss",
-    "sampled_softmax_loss",
     "sum_loss",
 ]
 
@@ -49,6 +47,7 @@ class Objective:
         options: Which losses, and which events are targets.
         sampler: Draws the items that BPR compares a target with.
         candidates: Draws the items that the softmax sums over; None for the whole catalogue.
+        shards: Item vectors that are divided over processes, or None.
     """
 
     def __init__(
@@ -57,9 +56,10 @@ class Objective:
         options: LossConfig,
         sampler: ItemSampler,
         candidates: CandidateSampler | None = None,
+        shards: ItemShards | None = None,
     ) -> None:
         self._model, self._options, self._sampler = model, options, sampler
-        self._candidates = candidates
+        self._candidates, self._shards = candidates, shards
         self._is_target = torch.tensor([kind in _TARGETS[options.targets] for kind in Feedback])
 
     def __call__(self, batch: TrainingBatch, rng: np.random.Generator) -> Tensor | None:
@@ -78,19 +78,39 @@ class Objective:
             every_predictable, every_wanted = self._choices(batch.whole)
         if not every_wanted.any():
             return None
-        drawn = None
+        drawn, others = None, None
         if self._options.ranking == "softmax":
             drawn = draw_candidates(self._candidates, rng)
         else:
             others = self._samples(batch, every_wanted, rng)
-        loss = torch.zeros((), device=wanted.device)
-        if not len(batch.sequences.user):
+        loss, rows = torch.zeros((), device=wanted.device), None
+        if self._shards is not None:
+            rows = self._shards.rows(model.item_vectors, batch.sequences.item)
+        if len(batch.sequences.user):
+            state, taste = model(
+                batch.sequences, batch.graph, batch.user_node, batch.sees_graph, rows
+            )
+        elif rows is not None:  # the other processes wait for the gradient of what was looked up
+            state, taste = rows.vectors[:0], None
+        else:
             return loss
-        state, taste = model(batch.sequences, batch.graph, batch.user_node, batch.sees_graph)
-        if wanted.any():
-            ranked = wanted.any(1)
-            if self._options.ranking == "softmax":
-                x, target = state[ranked], targets.item[ranked]
+        ranked = wanted.any(1)
+        x, target = state[ranked], targets.item[ranked]
+        if self._shards is not None:
+            assert batch.whole is not None and batch.own is not None
+            loss = loss + sharded_catalogue_loss(
+                x,
+                batch.own[ranked],
+                model.item_vectors,
+                None,
+                batch.whole.targets.item,
+                every_wanted,
+                self._candidates,
+                drawn,
+                self._shards,
+            )
+        elif wanted.any():
+            if others is None:
                 ranking = catalogue_loss(
                     x, model.item_vectors, None, target, wanted[ranked], self._candidates, drawn
                 )
@@ -142,6 +162,7 @@ def sum_loss(
     batch: TrainingBatch,
     candidates: CandidateSampler | None,
     rng: np.random.Generator,
+    shards: ItemShards | None = None,
 ) -> Tensor | None:
     """`catalogue_loss` of a feedback sum; None for a batch without a like.
 
@@ -152,6 +173,7 @@ def sum_loss(
         batch: A batch of `emorec.training.batches.half_batches`.
         candidates: Draws the items that the softmax sums over; None for the whole catalogue.
         rng: Source of the candidates.
+        shards: Item vectors that are divided over processes, or None.
     """
     assert batch.graph is not None
     kinds = torch.tensor([kind in _TARGETS["positive"] for kind in Feedback])
@@ -164,11 +186,22 @@ def sum_loss(
     if not every.any():
         return None
     drawn = draw_candidates(candidates, rng)
+    ranked = wanted.any(1)
+    items, bias, target = encoder.target.weight, encoder.bias, batch.targets.item[ranked]
+    if shards is not None:
+        assert batch.whole is not None and batch.own is not None
+        source = shards.rows(encoder.source.weight, batch.graph.events.item)
+        x = source.vectors[:0]  # without a user, for the gradient of what was looked up
+        if len(batch.sequences.user):
+            x = encoder(batch.graph.among(source.items), source.vectors)
+            x = x[batch.user_node][batch.sequences.row][ranked]
+        whole = batch.whole.targets.item
+        return sharded_catalogue_loss(
+            x, batch.own[ranked], items, bias, whole, every, candidates, drawn, shards
+        )
     if not wanted.any():
         return torch.zeros((), device=wanted.device)
-    ranked = wanted.any(1)
     x = encoder(batch.graph)[batch.user_node][batch.sequences.row][ranked]
-    items, bias, target = encoder.target.weight, encoder.bias, batch.targets.item[ranked]
     loss = catalogue_loss(x, items, bias, target, wanted[ranked], candidates, drawn)
     return _share(wanted, every) * loss
 
@@ -176,59 +209,6 @@ def sum_loss(
 def _share(own: Tensor, every: Tensor) -> float:
     """The share of a batch's targets that this process has; 1 where it is the only one."""
     return 1.0 if own is every else int(own.sum()) / int(every.sum())
-
-
-def draw_candidates(
-    candidates: CandidateSampler | None, rng: np.random.Generator
-) -> np.ndarray | None:
-    """The items that the softmax of a step sums over; None for the whole catalogue."""
-    return None if candidates is None else candidates.draw(rng)
-
-
-def catalogue_loss(
-    x: Tensor,
-    items: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    wanted: Tensor,
-    candidates: CandidateSampler | None,
-    drawn: np.ndarray | None,
-) -> Tensor:
-    """Mean cross-entropy over the catalogue, or over candidates drawn from a large one.
-
-    Args:
-        x: States, ``[T, D]``.
-        items: Vectors of items, ``[I, D]``.
-        bias: Biases of items, ``[I]``, or None.
-        target: Targets of each state, int64 ``[T, K]``.
-        wanted: Which of them count, bool ``[T, K]``, at least one in every row.
-        candidates: What drew the items that the softmax sums over, see
-            `emorec.training.candidates`; None for the whole catalogue, by
-            `emorec.ops.softmax_loss.softmax_loss`.
-        drawn: These items, int64 ``[C]``, or None.
-
-    Returns:
-        A scalar.
-    """
-    if candidates is None or drawn is None:
-        if bias is not None:  # <(x, 1), (v, b)> = <x, v> + b
-            x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-            items = torch.cat([items, bias[:, None]], dim=1)
-        return softmax_loss(x, items, target, wanted)
-    sampled = torch.from_numpy(drawn).to(x.device)
-    row, own = wanted.nonzero()[:, 0], target[wanted]
-    # By operators whose gradients are the same in every run.
-    own_scores = (F.embedding(row, x) * F.embedding(own, items)).sum(1)
-    own_scores = own_scores + _offset(own, bias, candidates)
-    scores = x @ F.embedding(sampled, items).T + _offset(sampled, bias, candidates)
-    log_sum = F.embedding(row, scores.logsumexp(1, keepdim=True))[:, 0]
-    return sampled_softmax_loss(own_scores, log_sum, torch.isin(own, sampled)).mean()
-
-
-def _offset(item: Tensor, bias: Tensor | None, candidates: CandidateSampler) -> Tensor:
-    """What is added to ``<x, v>`` of each item: its bias, and ``-log pi``."""
-    offset = -torch.from_numpy(candidates.log_probability[item.cpu().numpy()]).to(item.device)
-    return offset if bias is None else offset + F.embedding(item, bias[:, None])[:, 0]
 
 
 def bpr_loss(target: Tensor, others: Tensor) -> Tensor:
@@ -246,21 +226,6 @@ def bpr_loss(target: Tensor, others: Tensor) -> Tensor:
         arXiv:1205.2618.
     """
     return -F.logsigmoid(target[:, None] - others).mean(-1)
-
-
-def sampled_softmax_loss(target: Tensor, log_sum: Tensor, is_candidate: Tensor) -> Tensor:
-    """Cross-entropy over candidates and the target: ``log(sum_c exp s_c) - s_target``.
-
-    Args:
-        target: Score of each target, less the logarithm of its probability of being drawn, see
-            `emorec.training.candidates`; ``[N]``.
-        log_sum: ``log sum exp`` of the same over the candidates, ``[N]``.
-        is_candidate: Whether the target is among them and so in the sum, bool ``[N]``.
-
-    Returns:
-        ``[N]``.
-    """
-    return torch.where(is_candidate, log_sum, torch.logaddexp(log_sum, target)) - target
 
 
 def polarity_loss(logit: Tensor, is_reached: Tensor) -> Tensor:

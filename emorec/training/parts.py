@@ -28,6 +28,7 @@ from emorec.training.checkpoint import ENCODERS, GRAPH, EpochRecord
 from emorec.training.distributed import own_users
 from emorec.training.losses import Objective, sum_loss
 from emorec.training.sampling import ItemSampler
+from emorec.training.sharding import ItemShards
 
 __all__ = [
     "Part",
@@ -86,6 +87,7 @@ def parts_of(
     events: EventSequences,
     log: Interactions,
     world: World = ALONE,
+    shards: ItemShards | None = None,
 ) -> list[Part]:
     """The parts of a model that are trained, in order.
 
@@ -95,13 +97,14 @@ def parts_of(
         events: The events to train on, as sequences.
         log: The same as a log.
         world: The processes that train.
+        shards: Item vectors that are divided over them, or None.
     """
     is_own = own_users(log.users, world)
     parts: list[Part] = []
     if model.feedback_sum is not None:
-        parts.append(_GraphPart(model, config, events, log, is_own))
+        parts.append(_GraphPart(model, config, events, log, is_own, shards))
     if model.item_embedding is not None:
-        parts.append(_EncoderPart(model, config, events, log, is_own))
+        parts.append(_EncoderPart(model, config, events, log, is_own, shards))
     return parts
 
 
@@ -178,13 +181,14 @@ class _GraphPart(Part):
         events: EventSequences,
         log: Interactions,
         is_own: np.ndarray | None,
+        shards: ItemShards | None,
     ) -> None:
         options = config.graph
         source = model.graph_source(events, log.num_items)
         assert model.feedback_sum is not None and source is not None
         self._sum: FeedbackSum = model.feedback_sum
         self._events, self._source, self._batch_size = events, source, options.batch_size
-        self._is_own = is_own
+        self._is_own, self._shards = is_own, shards
         self._candidates = _candidates(config, events, log)
         self.learning_rate = options.learning_rate
         self.optimizer = torch.optim.AdamW(
@@ -196,7 +200,7 @@ class _GraphPart(Part):
         return half_batches(self._events, self._source, self._batch_size, rng, self._is_own)
 
     def loss(self, batch: TrainingBatch, rng: np.random.Generator) -> Tensor | None:
-        return sum_loss(self._sum, batch, self._candidates, rng)
+        return sum_loss(self._sum, batch, self._candidates, rng, self._shards)
 
     def parameters(self) -> list[nn.Parameter]:
         return list(self._sum.parameters())
@@ -214,6 +218,7 @@ class _EncoderPart(Part):
         events: EventSequences,
         log: Interactions,
         is_own: np.ndarray | None,
+        shards: ItemShards | None,
     ) -> None:
         options = config.training
         self._model, self._config, self._events = model, config, events
@@ -235,7 +240,7 @@ class _EncoderPart(Part):
         candidates = None
         if config.loss.ranking == "softmax":
             candidates = _candidates(config, events, log)
-        self._objective = Objective(model, config.loss, sampler, candidates)
+        self._objective = Objective(model, config.loss, sampler, candidates, shards)
         self.steps_per_epoch = num_batches(events, config.sequence.max_length, options.batch_size)
         self.no_target = (
             f"no event is a target: loss.targets is {config.loss.targets!r}, and no train event is "

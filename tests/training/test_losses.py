@@ -7,13 +7,8 @@ import pytest
 import torch
 
 from emorec.training.candidates import CandidateSampler
-from emorec.training.losses import (
-    bpr_loss,
-    catalogue_loss,
-    draw_candidates,
-    polarity_loss,
-    sampled_softmax_loss,
-)
+from emorec.training.losses import bpr_loss, polarity_loss
+from emorec.training.softmax import catalogue_loss, draw_candidates, sampled_softmax_loss
 from tests.small import random_events
 
 INF = math.inf
