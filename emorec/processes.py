@@ -28,7 +28,7 @@ from torch import Tensor
 __all__ = ["ALONE", "ProcessError", "World", "joined"]
 
 _LONGEST_START = 120.0  # seconds that processes wait for each other at the start
-_BEAT, _WITHOUT_BEAT = 0.5, 3.0  # seconds
+_BEAT, _WITHOUT_BEAT, _REST = 0.5, 3.0, 0.5  # seconds
 
 
 class ProcessError(ConnectionError):
@@ -296,6 +296,8 @@ def _connected(device: str, timeout: float) -> World:
             raise ProcessError(
                 f"process {rank} of {size} cannot reach the others: {error}"
             ) from error
+        # Gloo's threads still release what they summed; Python aborts if it ends meanwhile.
+        end.callback(time.sleep, _REST)
         end.callback(dist.destroy_process_group)
         end.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _terminate))
         return World(rank, size, store, end.pop_all().close)
