@@ -154,7 +154,7 @@ def one(
     model = build_model(config, log.num_users, log.num_items)
     nothing = log.select(np.zeros(0, dtype=np.int64))
     started, wall_started = time.process_time(), time.perf_counter()
-    with patch("emorec.training.losses.softmax_loss", partial(softmax_loss, backend=loss)):
+    with patch("emorec.training.softmax.softmax_loss", partial(softmax_loss, backend=loss)):
         records = train(model, config, log, nothing, progress=False)
     seconds, wall_seconds = time.process_time() - started, time.perf_counter() - wall_started
     facts = {

@@ -291,6 +291,17 @@ class TrainingConfig(_Section):
     )
     device: str = Field("cpu", description="cpu, cuda or cuda:1")
     threads: int = Field(0, ge=0, le=1_024, description="of the CPU; 0: PyTorch's choice")
+    shard_items: bool = Field(
+        False,
+        description="each of several processes has the vectors of a part of the items; needs "
+        "loss.ranking softmax, and no graph encoder",
+    )
+    timeout: float = Field(
+        1800.0,
+        gt=0,
+        le=_MANY,
+        description="seconds that one of several processes waits for another before all stop",
+    )
 
 
 class EvaluationConfig(_Section):
@@ -544,6 +555,12 @@ def _contradiction(config: Config) -> str:
         return (
             f"loss.negatives is {config.loss.negatives}, which needs loss.ranking 'softmax', got "
             f"{config.loss.ranking!r}; loss.use_negatives is the share of dislikes that BPR samples"
+        )
+    if config.training.shard_items and (has_graph or config.loss.ranking != "softmax"):
+        return (
+            "training.shard_items is true, which needs graph.conv 'sum' or 'none' and loss.ranking "
+            f"'softmax', as the presets emorec and emorec-graph have, got {graph.conv!r} and "
+            f"{config.loss.ranking!r}"
         )
     if graph.signed and not graph.feedback_nodes:
         return "graph.signed needs graph.feedback_nodes: without them no relation is negative"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from emorec.data.stores import is_store, read_store
 from emorec.data.tables import Table
 from emorec.data.vocabulary import Vocabulary
 from emorec.memory import peak_memory_gib
+from emorec.processes import ALONE, World
 from emorec.recommender import EmoRec
 from emorec.run_folder import (
     CHECKPOINT,
@@ -84,9 +86,15 @@ def _items_of(options: DataConfig, data_dir: Path | None, items: Vocabulary) -> 
 
 
 def prepare(
-    config: Config, folder: Path, data_dir: Path | None = None, progress: bool = True
+    config: Config,
+    folder: Path,
+    data_dir: Path | None = None,
+    progress: bool = True,
+    world: World = ALONE,
 ) -> tuple[Split, ReadReport | None]:
     """Reads and splits the data, and writes what a killed run needs to resume.
+
+    Of several processes, each reads the data and the first one writes.
 
     Raises:
         ValueError: If settings do not fit each other, or the data cannot be used.
@@ -97,7 +105,8 @@ def prepare(
     log, report = load_data(config.data, data_dir, progress)
     split = split_interactions(log, **config.split.rule)
     items = _items_of(config.data, data_dir, split.train.items)
-    begin_run(folder, config, split, items)
+    if world.is_first:
+        begin_run(folder, config, split, items)
     return split, report
 
 
@@ -116,8 +125,12 @@ def train_run(
     folder: Path,
     on_epoch: Callable[[list[EpochRecord]], None] = lambda records: None,
     progress: bool = True,
+    world: World = ALONE,
 ) -> EmoRec:
     """Trains, or resumes training, in a run folder that `prepare` made.
+
+    Of several processes, the first one writes; the folder may be on its machine alone, unless
+    training is resumed or starts from another run.
 
     Raises:
         FileError: If another process is training there.
@@ -127,7 +140,7 @@ def train_run(
         _write_metrics(folder, records)
         on_epoch(records)
 
-    with only_writer(folder):
+    with only_writer(folder) if world.is_first else nullcontext():
         start = EmoRec.load(folder / START) if (folder / START).is_dir() else None
         recommender = EmoRec(config=config).fit(
             split,
@@ -136,9 +149,11 @@ def train_run(
             checkpoint=folder / CHECKPOINT,
             on_epoch=record,
             progress=progress,
+            world=world,
         )
-        recommender.save(folder)  # and removes the results of an earlier model
-        _write_metrics(folder, recommender.records)
+        if world.is_first:
+            recommender.save(folder)  # and removes the results of an earlier model
+            _write_metrics(folder, recommender.records)
     return recommender
 
 

@@ -18,6 +18,7 @@ from emorec.data.titles import Titles
 from emorec.data.vocabulary import Vocabulary
 from emorec.fitted import FittedRecommender, NotFittedError
 from emorec.nn.model import Recommender
+from emorec.processes import ALONE, World
 from emorec.run_folder import (
     CHECKPOINT,
     existing_file,
@@ -80,6 +81,7 @@ class EmoRec(FittedRecommender):
         on_epoch: Callable[[list[EpochRecord]], None] = lambda records: None,
         progress: bool = True,
         start: EmoRec | None = None,
+        world: World = ALONE,
     ) -> Self:
         """Trains the model on a log.
 
@@ -105,6 +107,8 @@ class EmoRec(FittedRecommender):
             progress: Whether to show a progress bar.
             start: A fitted recommender of the same configuration, whose parameters training starts
                 from; see `update`.
+            world: The processes that train together, see `emorec.processes.joined`; each calls
+                `fit` with the same arguments, and has the same model in the end.
 
         Warns:
             UserWarning: If there is no validation data, rows are left out (without a rating,
@@ -141,7 +145,7 @@ class EmoRec(FittedRecommender):
         check_memory(config, data.train.num_users, data.train.num_items, copies=4)
         model = build_model(config, data.train.num_users, data.train.num_items)
         with (
-            only_writer(checkpoint.parent) if checkpoint else nullcontext(),
+            only_writer(checkpoint.parent) if checkpoint and world.is_first else nullcontext(),
             threads(config.training.threads),
         ):
             self.records = fit_model(
@@ -152,6 +156,7 @@ class EmoRec(FittedRecommender):
                 on_epoch,
                 progress,
                 None if start is None else start._start_of(data.train),
+                world,
             )
         self._model, self._split, self._items = model.eval(), data, known
         self._cold, features = None, known.features

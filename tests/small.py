@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -101,6 +104,22 @@ def interrupt_training(monkeypatch, epoch, error):
             yield batch
 
     monkeypatch.setattr(parts, "training_batches", interrupted)
+
+
+def torchrun(number: int, *command: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script or module on several processes."""
+    root = Path(__file__).resolve().parents[1]
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", str(number), *command),
+        ],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
 
 
 @contextmanager

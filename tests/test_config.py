@@ -110,7 +110,7 @@ class TestLoad:
             name: value
             for name, value in flat(config).items()
             if isinstance(value, (bool, int, float))
-            and name not in ("graph.feedback_nodes", "graph.paths")
+            and name not in ("graph.feedback_nodes", "graph.paths", "training.shard_items")
         }
         # By aversion, by half-lives, by days and gaps.
         for needed in ("model.polarity=item", "graph.conv=sage", "split.method=time"):

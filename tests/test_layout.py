@@ -14,6 +14,7 @@ LEVELS = {
     "emorec.memory": 0,
     "emorec.ops": 0,
     "emorec.presets": 0,
+    "emorec.processes": 0,
     "emorec.suggestions": 0,
     "emorec.texts": 0,
     "emorec.threads": 0,

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from emorec.config import Config
+from emorec.config import Config, ConfigError
 from emorec.storage.files import one_line
 
 if TYPE_CHECKING:
     from emorec.comparison import Comparison
     from emorec.data.id_files import IdFiles
+    from emorec.processes import World
     from emorec.recommender import EmoRec
 
 __all__ = [
     "RUN",
+    "all_processes",
     "how_to_compute",
     "how_to_run",
     "id_files",
@@ -30,6 +33,7 @@ __all__ = [
     "print_results",
     "quick_imports",
     "ready_machine",
+    "several_processes",
     "user_errors",
     "with_cold",
 ]
@@ -153,6 +157,36 @@ def ready_machine(config: Config) -> None:
     if config.graph.conv != "none":
         backend_for(config)
     use_threads(config.training.threads)
+
+
+def several_processes() -> bool:
+    """Whether `torchrun` has started this process beside others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+@contextmanager
+def all_processes(config: Config) -> Iterator[World]:
+    """The processes that `torchrun` has started, of which the first one alone prints.
+
+    Raises:
+        ConfigError: If they would share a GPU.
+        ProcessError: If the others cannot be reached, or one of them is gone.
+    """
+    from emorec.processes import joined
+
+    device = config.training.device
+    if several_processes() and device not in ("cpu", "cuda"):
+        raise ConfigError(
+            f"training.device is {device!r}, which several processes would share; with 'cuda', "
+            "each takes a GPU of its own"
+        )
+    with joined(device, config.training.timeout) as world:
+        if world.is_first:
+            yield world
+            return
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            warnings.simplefilter("ignore")
+            yield world
 
 
 def print_results(comparison: Comparison, k: int, ours: str | None = None) -> None:

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emorec.cli.common import RUN, print_results, quick_imports, ready_machine, user_errors
+from emorec.cli.common import (
+    RUN,
+    all_processes,
+    print_results,
+    quick_imports,
+    ready_machine,
+    several_processes,
+    user_errors,
+)
 from emorec.cli.invocation import command_line
 from emorec.config import Config, load_config, parse_setting, preset_names
 from emorec.data.registry import DATASETS
@@ -23,6 +31,7 @@ from emorec.texts import count
 if TYPE_CHECKING:
     from emorec.comparison import Comparison
     from emorec.data.splits import Split
+    from emorec.processes import World
     from emorec.training.checkpoint import EpochRecord
 
 __all__ = ["learn_on", "train"]
@@ -153,22 +162,28 @@ def train(
                 "--continue uses the run's own settings; only --events, --run-dir, --epochs, "
                 "--threads, --device and --tensorboard may be given with it"
             )
+        if several_processes():
+            raise click.UsageError("--continue runs in one process, without torchrun")
         _require_tensorboard(tensorboard)
         learn_on(trained, events, run_dir, flags, quiet, tensorboard)
         return
     if resume is not None:
-        others = preset, dataset, data_dir, settings, config_file, run_dir
-        if any(others) or set(flags) - {"epochs", "threads", "device"}:
+        other_options = preset, dataset, data_dir, config_file, run_dir
+        of_processes = [each for each in settings if each.startswith("training.shard_items=")]
+        if any(other_options) or len(of_processes) < len(settings) or set(flags) - _MAY_CHANGE:
             raise click.UsageError(
-                "--resume uses the run's own settings; only --epochs, --threads, --device and "
-                "--tensorboard may be given with it"
+                "--resume uses the run's own settings; only --epochs, --threads, --device, "
+                "--tensorboard and --set training.shard_items may be given with it"
             )
         with quick_imports():
             from emorec.run_folder import existing_file, load_split, read_config
 
         existing_file(resume, "config.toml")  # otherwise the lock would create the folder
-        with only_writer(resume):
-            config = _with_options(read_config(resume), flags)
+        config = _with_options(read_config(resume), flags, settings)
+        with (
+            all_processes(config) as world,
+            only_writer(resume) if world.is_first else nullcontext(),
+        ):
             split = load_split(resume)
             if not len(split.test):
                 raise click.UsageError(
@@ -177,7 +192,7 @@ def train(
             ready_machine(config)
             _require_tensorboard(tensorboard)
             click.echo(f"Resuming {resume}")
-            _train_or_stop(config, split, resume, progress, tensorboard)
+            _train_or_stop(config, split, resume, progress, tensorboard, world)
         return
     config = load_config(preset or "emorec", config_file)
     if preset not in (None, config.preset):
@@ -187,20 +202,55 @@ def train(
     if dataset is not None:
         config = config.updated({"data": {"dataset": dataset}}, "--dataset")
     config = _with_options(config, flags, settings)
-    ready_machine(config)
-    _require_tensorboard(tensorboard)
-    with _run_folder(config, run_dir) as folder:
-        split = _prepared(config, folder, data_dir, progress)
-        _train_or_stop(config, split, folder, progress, tensorboard)
+    if run_dir is None and several_processes():
+        raise click.UsageError(
+            "several processes need --run-dir DIR: by it they find what they have finished if "
+            "torchrun starts them again"
+        )
+    with all_processes(config) as world:
+        ready_machine(config)
+        _require_tensorboard(tensorboard)
+        with _run_folder(config, run_dir, world) as folder:
+            if world.size > 1 and world.first_says(str(_is_begun(folder))) == "True":
+                split = _begun(config, folder, world)
+            else:
+                split = _prepared(config, folder, data_dir, progress, world)
+            _train_or_stop(config, split, folder, progress, tensorboard, world)
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a run folder has what training needs to go on, and no results yet."""
+    return (folder / "interactions.safetensors").exists() and not (folder / "results.json").exists()
+
+
+def _begun(config: Config, folder: Path, world: World) -> Split:
+    """The data of a run that several processes began and that torchrun has started again."""
+    from emorec.run_folder import existing_file, load_split
+
+    if world.is_first:
+        if existing_file(folder, "config.toml").read_text("utf-8") != config.to_toml():
+            raise click.UsageError(
+                f"{folder} holds a run with other settings; choose another --run-dir, or use "
+                f"--resume {folder}"
+            )
+    click.echo(f"Resuming {folder}")
+    return load_split(folder)
 
 
 @contextmanager
-def _run_folder(config: Config, run_dir: Path | None) -> Iterator[Path]:
-    """The folder of a new run, with this process as its only writer."""
+def _run_folder(config: Config, run_dir: Path | None, world: World | None = None) -> Iterator[Path]:
+    """The folder of a new run, with this process, or the first of several, as its only writer.
+
+    Several processes may find that they have begun the run before.
+    """
     folder = run_dir or _new_folder(config)
+    if world is not None and not world.is_first:
+        yield folder
+        return
     try:
         with only_writer(folder):
-            if not is_unused(folder):
+            is_begun = several_processes() and _is_begun(folder)
+            if not is_unused(folder) and not is_begun:
                 can_resume = (folder / "interactions.safetensors").exists()
                 raise click.UsageError(
                     f"{folder} exists and is not empty; choose another --run-dir"
@@ -223,6 +273,7 @@ def learn_on(
     """Learns on from a run; the new run folder, and both models on the newest events."""
     progress = not quiet and sys.stderr.isatty()
     with quick_imports():
+        from emorec.processes import ALONE
         from emorec.recommender import EmoRec
         from emorec.updating import prepare_update
 
@@ -242,7 +293,9 @@ def learn_on(
             f"{len(split.valid):,} are the validation split and the newest {len(split.test):,} "
             f"the test split{cold if split.dropped else ''}.\n"
         )
-        return folder, _train_or_stop(config, split, folder, progress, tensorboard)
+        comparison = _train_or_stop(config, split, folder, progress, tensorboard, ALONE)
+        assert comparison is not None
+        return folder, comparison
 
 
 def _require_tensorboard(folder: Path | None) -> None:
@@ -254,8 +307,13 @@ def _require_tensorboard(folder: Path | None) -> None:
 
 
 def _train_or_stop(
-    config: Config, split: Split, folder: Path, progress: bool, tensorboard: Path | None
-) -> Comparison:
+    config: Config,
+    split: Split,
+    folder: Path,
+    progress: bool,
+    tensorboard: Path | None,
+    world: World,
+) -> Comparison | None:
     from emorec.building import backend_for
 
     if config.graph.conv != "none" and config.model.backend == "auto":
@@ -265,8 +323,10 @@ def _train_or_stop(
         }
         click.echo(f"Sums over the graph's edges: {names[backend_for(config)]}\n")
     try:
-        return _train_and_evaluate(config, split, folder, progress, tensorboard)
+        return _train_and_evaluate(config, split, folder, progress, tensorboard, world)
     except (KeyboardInterrupt, BrokenPipeError) as stop:
+        if not world.is_first:
+            raise SystemExit(130) from None
         click.echo(
             f"\nStopped. All finished epochs are saved; resume with\n"
             f"  emorec-train --resume {shlex.quote(str(folder))}",
@@ -278,8 +338,14 @@ def _train_or_stop(
 
 
 def _train_and_evaluate(
-    config: Config, split: Split, folder: Path, progress: bool, tensorboard: Path | None
-) -> Comparison:
+    config: Config,
+    split: Split,
+    folder: Path,
+    progress: bool,
+    tensorboard: Path | None,
+    world: World,
+) -> Comparison | None:
+    """Trains, and evaluates in the first process."""
     from emorec.experiment import train_run, write_results
     from emorec.run_report import name_of_path
     from emorec.training.tensorboard import TensorBoard
@@ -287,14 +353,18 @@ def _train_and_evaluate(
 
     date = f"{datetime.now(UTC).replace(tzinfo=None).isoformat(' ', 'minutes')} UTC"
     started = time.perf_counter()
-    with TensorBoard(tensorboard) if tensorboard is not None else nullcontext() as curves:
+    where = tensorboard if world.is_first else None
+    with TensorBoard(where) if where is not None else nullcontext() as curves:
 
         def on_epoch(records: list[EpochRecord]) -> None:
             _print_epoch(records)
             if curves is not None:
                 curves(records)
 
-        recommender = train_run(config, split, folder, on_epoch, progress)
+        recommender = train_run(config, split, folder, on_epoch, progress, world)
+    world.leave()
+    if not world.is_first:
+        return None
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
     click.echo(f"Trained in {minutes} min {seconds} s.")
     if limit := _limit_that_decided(config, recommender.records):
@@ -344,6 +414,7 @@ def _with_options(config: Config, flags: dict[str, Any], settings: tuple[str, ..
 
 
 _SHOWN_OF_GRAPH = 10  # every so many of the graph's epochs has a line
+_MAY_CHANGE = {"epochs", "threads", "device"}  # of a run that is resumed
 _SECTIONS = {"backend": "model", "embedding_size": "model", "items": "data"}
 
 
@@ -361,11 +432,13 @@ def _new_folder(config: Config) -> Path:
             folder = folder.with_name(f"{name}-{number}")
 
 
-def _prepared(config: Config, folder: Path, data_dir: Path | None, progress: bool) -> Split:
+def _prepared(
+    config: Config, folder: Path, data_dir: Path | None, progress: bool, world: World
+) -> Split:
     from emorec.experiment import prepare
     from emorec.run_report import data_card
 
-    split, report = prepare(config, folder, data_dir, progress)
+    split, report = prepare(config, folder, data_dir, progress, world)
     card = data_card(split)
     if report is not None:
         click.echo(str(report))

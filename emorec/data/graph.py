@@ -126,6 +126,20 @@ class FeedbackGraph:
         }
         return replace(self, **moved)
 
+    def among(self, items: Tensor) -> FeedbackGraph:
+        """The graph over some items, numbered anew, for sums over events.
+
+        Pairs keep the numbers that they have.
+
+        Args:
+            items: The items, ascending, all that have events among them, int64 ``[M]``.
+        """
+        events = self.events
+        offsets = torch.cat([events.item_offsets[items], events.item_offsets[-1:]])
+        item = torch.searchsorted(items, events.item.long()).to(torch.int32)
+        events = replace(events, item=item, item_offsets=offsets)
+        return replace(self, num_items=len(items), events=events)
+
     @property
     def sizes(self) -> list[int]:
         """Nodes of each kind."""

@@ -82,12 +82,18 @@ class FeedbackSum(nn.Module):
         self.register_buffer("decay_length", torch.tensor(math.inf))
         self.register_buffer("ranking_weight", torch.ones(()))
 
-    def forward(self, graph: FeedbackGraph) -> Tensor:
-        """Vectors of the graph's users, ``[U, D]``; zeros for a user without events."""
+    def forward(self, graph: FeedbackGraph, source: Tensor | None = None) -> Tensor:
+        """Vectors of the graph's users, ``[U, D]``; zeros for a user without events.
+
+        Args:
+            graph: The graph.
+            source: Source vectors of the graph's items; None: those of the whole catalogue.
+        """
+        source = self.source.weight if source is None else source
         edges, _ = adjacencies(graph, self.backend)
         if not self.training and self.decay_length < math.inf:
             edges = replace(edges, weight=torch.exp(-graph.num_newer / self.decay_length))
-        nodes = edges.sum(self.source.weight) * self.kind_weight[graph.kind][:, None]  # [F, D]
+        nodes = edges.sum(source) * self.kind_weight[graph.kind][:, None]  # [F, D]
         num_users = len(graph.users)
         total = nodes.new_zeros(num_users, nodes.shape[1]).index_add(0, graph.owner, nodes)
         count = nodes.new_zeros(num_users)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,9 +17,23 @@ from emorec.nn.graph_encoder import GraphEncoder
 from emorec.nn.polarity import ItemPolarity, NextPolarity
 from emorec.nn.sequence_encoder import SequenceEncoder
 
-__all__ = ["Informs", "Recommender", "States"]
+__all__ = ["Informs", "ItemRows", "Recommender", "States"]
 
 Informs = Literal["everything", "polarity"]
+
+
+class ItemRows(NamedTuple):
+    """Some rows of a table of items.
+
+    Attributes:
+        items: The items, ascending, int64 ``[M]``.
+        vectors: Their rows, ``[M, D]``.
+        place: For each item that was asked for, its place among them; -1: none.
+    """
+
+    items: Tensor
+    vectors: Tensor
+    place: Tensor
 
 
 class States(NamedTuple):
@@ -126,6 +141,7 @@ class Recommender(nn.Module):
         user_node: Tensor | None = None,
         sees_graph: Tensor | None = None,
         tokens: Tensor | None = None,
+        rows: ItemRows | None = None,
     ) -> States:
         """States of the user after each token, or after some.
 
@@ -136,6 +152,7 @@ class Recommender(nn.Module):
             sees_graph: Whether the graph is older than the event to come, bool ``[T]``; where it
                 is not, the graph vector is left out. None: everywhere.
             tokens: Those whose states are needed, int64 ``[N]``; None: all.
+            rows: The embeddings of the tokens' items, where the model itself has not all of them.
 
         Returns:
             The states after each of them.
@@ -143,8 +160,11 @@ class Recommender(nn.Module):
         items = self.item_vectors
         num_states = batch.item.shape[0] if tokens is None else len(tokens)
         state = items.new_zeros(num_states, items.shape[1])
-        if self.sequence_encoder is not None:
+        if self.sequence_encoder is not None and rows is None:
             state = state + self.sequence_encoder(batch, items, tokens)
+        elif self.sequence_encoder is not None and rows is not None:
+            numbered = replace(batch, item=rows.place)
+            state = state + self.sequence_encoder(numbered, rows.vectors, tokens)
         vector = self.graph_vector(batch, graph, user_node)
         if vector is not None and sees_graph is not None:
             vector = vector * sees_graph[:, None]

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from emorec.storage.files import FileError, one_line
 from emorec.storage.tensors import load_tensors, save_tensors
 from emorec.training.averaging import ParameterAverage
+from emorec.training.sharding import ItemShards
 
 __all__ = ["ENCODERS", "GRAPH", "EpochRecord", "Progress", "is_refit", "load_parameters"]
 
@@ -78,9 +79,17 @@ class Progress:
             self.epochs_without_gain += 1
 
     def save(
-        self, path: Path, model: nn.Module, optimizer: Optimizer, average: ParameterAverage | None
+        self,
+        path: Path,
+        model: nn.Module,
+        optimizer: Optimizer,
+        average: ParameterAverage | None,
+        shards: ItemShards | None = None,
     ) -> None:
-        """Writes all that training needs to continue."""
+        """Writes all that training needs to continue.
+
+        Where items are divided, every process must call it; the first one writes.
+        """
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         moments = optimizer.state_dict()["state"]
@@ -88,6 +97,10 @@ class Progress:
             tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
         if average is not None:
             tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
+        if shards is not None:
+            tensors = shards.gathered(tensors, optimizer)
+            if not shards.world.is_first:
+                return
         about = {
             "of": self.of,
             "moments": sorted(moments),  # a parameter without a gradient has none
@@ -105,6 +118,7 @@ class Progress:
         of: str,
         optimizer: Optimizer,
         average: ParameterAverage | None,
+        shards: ItemShards | None = None,
     ) -> Progress:
         """Reads what `save` wrote, into the model, the optimizer and the average too.
 
@@ -120,6 +134,8 @@ class Progress:
                 f"{path}: belongs to a training on other data or with other settings; "
                 "continue with those, or remove the file to start over"
             )
+        if shards is not None:
+            tensors = shards.own(tensors, optimizer)
         parts: dict[str, dict[str, Tensor]] = {
             name: {} for name in ("model", "best", "optimizer", "average")
         }

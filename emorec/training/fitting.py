@@ -11,6 +11,7 @@ import numpy as np
 from emorec.config import Config
 from emorec.data.splits import Split
 from emorec.nn.model import Recommender
+from emorec.processes import ALONE, World
 from emorec.training.checkpoint import EpochRecord
 from emorec.training.loop import train
 from emorec.training.parts import chosen_epochs, with_chosen_horizon
@@ -26,6 +27,7 @@ def fit_model(
     on_epoch: Callable[[list[EpochRecord]], None] = lambda records: None,
     progress: bool = True,
     start: Callable[[Recommender], None] | None = None,
+    world: World = ALONE,
 ) -> list[EpochRecord]:
     """Trains a model in place on a split's train events and, with ``training.refit``, again.
 
@@ -42,6 +44,7 @@ def fit_model(
         on_epoch: Called after each epoch with all records so far.
         progress: Whether to show a progress bar.
         start: Initialises the model; see `emorec.training.loop.train`.
+        world: The processes that train.
 
     Returns:
         A record per epoch.
@@ -52,7 +55,9 @@ def fit_model(
     """
     valid = split.valid_targets
     config = with_chosen_horizon(config, valid)
-    records = train(model, config, split.train, valid, checkpoint, on_epoch, progress, start=start)
+    records = train(
+        model, config, split.train, valid, checkpoint, on_epoch, progress, start=start, world=world
+    )
     if not config.training.refit or not len(valid):
         return records
     chosen = chosen_epochs(config, records)
@@ -69,5 +74,6 @@ def fit_model(
             part: math.ceil(round(config.training.refit * epoch, 6))
             for part, epoch in chosen.items()
         },
+        world=world,
     )
     return records + again

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,11 @@ from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
 from emorec.memory import keep_freed_memory
 from emorec.nn.model import Recommender
+from emorec.processes import ALONE, World
 from emorec.training.checkpoint import GRAPH, EpochRecord, Progress
+from emorec.training.distributed import clip_gradients, require_shareable, sum_gradients
 from emorec.training.parts import Part, parts_of, selected_score, with_chosen_horizon
+from emorec.training.sharding import ItemShards
 from emorec.training.start import count, start_from_log
 from emorec.training.tuning import tune_decay, tune_ranking
 from emorec.training.validation import TrainingError, Validation, diverged
@@ -48,6 +52,7 @@ def train(
     progress: bool = True,
     again: Mapping[str, int] | None = None,
     start: Callable[[Recommender], None] | None = None,
+    world: World = ALONE,
 ) -> list[EpochRecord]:
     """Trains a model in place and leaves each part at its best epoch on validation.
 
@@ -71,6 +76,7 @@ def train(
         start: Initialises the model with parameters that are trained already, of which the first
             epoch has to be better on validation; None: as the configuration says, see
             `start_from_log`.
+        world: The processes that train; the first one counts, writes and reports.
 
     Returns:
         A record per epoch.
@@ -78,24 +84,32 @@ def train(
     Raises:
         TrainingError: If the loss is not finite, or there is no target.
         FileError: If the checkpoint is of another model, other data or other settings.
+        ConfigError: If several processes cannot train such a model.
+        ValueError: If other processes have other settings or data.
     """
     keep_freed_memory()
     config = with_chosen_horizon(config, valid)
     model.to(config.training.device)
+    require_shareable(model, world)
+    world.require_same({"settings": _settings(config, again), "data": _digest_of_logs(fit, valid)})
     started = ""
+    if world.is_first:
+        if again is None and start is not None:
+            start(model)
+        elif again is None:
+            start_from_log(model, fit, config.model.start == "log")
+        count(model, fit, progress)
+    world.copy_first([*model.parameters(), *model.buffers()])
     if again is None and start is not None:
-        start(model)
         started = _digest(model)
-    elif again is None:
-        start_from_log(model, fit, config.model.start == "log")
-    count(model, fit, progress)
+    shards = ItemShards(model, fit.num_items, world) if config.training.shard_items else None
     events = EventSequences.build(fit)
     records: list[EpochRecord] = []
-    for part in parts_of(model, config, events, fit):
+    for part in parts_of(model, config, events, fit, world, shards):
         is_graph = part.name == GRAPH
         validation = None
         if len(valid):
-            validation = Validation(model, config, fit, events, valid, only_sum=is_graph)
+            validation = Validation(model, config, fit, events, valid, is_graph, world)
         file = checkpoint
         if checkpoint is not None and is_graph:
             file = checkpoint.with_stem(f"{checkpoint.stem}-{GRAPH}")
@@ -110,12 +124,18 @@ def train(
             is_trained=bool(started),
             anneal=again is not None,
             progress=progress,
+            world=world,
+            shards=shards,
         )
         records = loop.run(records, on_epoch)
         if validation is not None and is_graph and model.feedback_sum is not None:
-            tune_decay(model.feedback_sum, validation, selected_score(config, GRAPH))
+            with shards.whole() if shards else nullcontext():
+                tune_decay(model.feedback_sum, validation, selected_score(config, GRAPH))
+    if shards is not None:
+        shards.join()
     if len(valid):
-        tune_ranking(model, config, Validation(model, config, fit, events, valid), progress)
+        validation = Validation(model, config, fit, events, valid, world=world)
+        tune_ranking(model, config, validation, progress)
     return records
 
 
@@ -140,6 +160,8 @@ class _Loop:
             than none.
         anneal: Whether the learning rate falls to 0.
         progress: Whether to show progress bars.
+        world: The processes that train.
+        shards: Item vectors that are divided over them, or None.
     """
 
     model: Recommender
@@ -152,6 +174,8 @@ class _Loop:
     is_trained: bool
     anneal: bool
     progress: bool
+    world: World
+    shards: ItemShards | None
 
     def run(
         self, earlier: list[EpochRecord], on_epoch: Callable[[list[EpochRecord]], None]
@@ -159,10 +183,12 @@ class _Loop:
         """Trains, and returns the records of earlier parts and of this one."""
         part, model, checkpoint = self.part, self.model, self.checkpoint
         state = Progress.fresh(model, self.identity)
-        if checkpoint is not None and checkpoint.exists():
-            state = Progress.load(checkpoint, model, self.identity, part.optimizer, part.average)
+        if checkpoint is not None and self.world.first_says(str(checkpoint.exists())) == "True":
+            state = Progress.load(
+                checkpoint, model, self.identity, part.optimizer, part.average, self.shards
+            )
         elif self.is_trained and self.validation:
-            state.best_score = self.validation()[selected_score(self.config, part.name)]
+            state.best_score = self._validated()[selected_score(self.config, part.name)]
         if state.epoch > self.epochs:
             warnings.warn(
                 f"{checkpoint} has {state.epoch} epochs, more than training.epochs "
@@ -176,7 +202,7 @@ class _Loop:
             started = time.perf_counter()
             loss = self._run_epoch(state.epoch + 1)
             with part.average.applied() if part.average else nullcontext():
-                scores = self.validation() if self.validation else {}
+                scores = self._validated()
                 seconds = time.perf_counter() - started
                 record = EpochRecord(state.epoch + 1, loss, seconds, scores, part.name)
                 score = scores[select] if scores else float(record.epoch)
@@ -186,11 +212,16 @@ class _Loop:
                         "choose by evaluation.select 'ndcg', without graph.conv 'sum'"
                     )
                 state.advance(record, score, model)
-            if checkpoint is not None:
-                state.save(checkpoint, model, part.optimizer, part.average)
-            on_epoch(earlier + state.records)
+            if checkpoint is not None and (self.world.is_first or self.shards):
+                state.save(checkpoint, model, part.optimizer, part.average, self.shards)
+            if self.world.is_first:
+                on_epoch(earlier + state.records)
         model.load_state_dict(state.best)
         return earlier + state.records
+
+    def _validated(self) -> dict[str, float]:
+        with self.shards.whole() if self.shards else nullcontext():
+            return self.validation() if self.validation else {}
 
     def _run_epoch(self, epoch: int) -> float:
         """One pass over all targets; the mean loss of its steps."""
@@ -208,7 +239,8 @@ class _Loop:
         )
         self.model.train()
         with torch.random.fork_rng():  # dropout
-            torch.manual_seed(int(rng.integers(2**63)))
+            # Each process has masks of its own, for users of its own.
+            torch.manual_seed((int(rng.integers(2**63)) + self.world.rank) % 2**63)
             for number, batch in enumerate(bar):
                 if self.anneal:
                     done = (epoch - 1 + number / part.steps_per_epoch) / self.epochs
@@ -229,12 +261,14 @@ class _Loop:
     def _step(self, loss: torch.Tensor) -> float:
         part = self.part
         part.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(part.parameters(), _LARGEST_GRADIENT)
+        if loss.requires_grad:  # not without a target of the process's own users
+            loss.backward()
+        value = sum_gradients(self.world, part.parameters(), loss, self.shards)
+        clip_gradients(part.parameters(), _LARGEST_GRADIENT, self.shards)
         part.optimizer.step()
         if part.average is not None:
             part.average.update()
-        return loss.item()
+        return value
 
 
 def _digest(model: Recommender) -> str:
@@ -254,16 +288,40 @@ def _identity(
     again: Mapping[str, int] | None,
 ) -> str:
     """A digest of the data and of the settings that decide what is learned from them."""
-    settings = config.model_dump()
-    del settings["data"], settings["split"]  # what came of them counts
-    del settings["model"]["backend"], settings["sequence"]["attention"]  # how, not what
-    for name in ("patience", "device", "threads", "epochs"):  # it may continue, or elsewhere
+    settings = _settings_that_count(config)
+    for name in ("patience", "epochs"):  # it may continue
         del settings["training"][name]
     # Where the number of epochs is given, it decides the learning rate.
     about = [settings, part, None if again is None else again[part]]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for log in (fit, valid):
+    _add_logs(digest, fit, valid)
+    return digest.hexdigest()
+
+
+def _settings_that_count(config: Config) -> dict[str, Any]:
+    """The settings that decide what is learned from the data."""
+    settings = config.model_dump()
+    del settings["data"], settings["split"]  # what came of them counts
+    del settings["model"]["backend"], settings["sequence"]["attention"]  # how, not what
+    for name in ("device", "threads", "timeout", "shard_items"):  # likewise
+        del settings["training"][name]
+    return settings
+
+
+def _settings(config: Config, again: Mapping[str, int] | None) -> str:
+    """What all processes must be told alike."""
+    divided = config.training.shard_items
+    return json.dumps([_settings_that_count(config), divided, dict(again or {})], sort_keys=True)
+
+
+def _digest_of_logs(*logs: Interactions) -> str:
+    digest = hashlib.sha256()
+    _add_logs(digest, *logs)
+    return digest.hexdigest()
+
+
+def _add_logs(digest: hashlib._Hash, *logs: Interactions) -> None:
+    for log in logs:
         digest.update(log.time_unit.encode())
         for column in (log.user, log.item, log.feedback, log.time):
             digest.update(column.tobytes())
-    return digest.hexdigest()

@@ -20,12 +20,15 @@ from emorec.data.sequences import EventSequences
 from emorec.nn.feedback_sum import FeedbackSum
 from emorec.nn.model import Recommender
 from emorec.nn.polarity import ItemPolarity
+from emorec.processes import ALONE, World
 from emorec.training.averaging import ParameterAverage
 from emorec.training.batches import TrainingBatch, half_batches, num_batches, training_batches
 from emorec.training.candidates import CandidateSampler, num_drawn
 from emorec.training.checkpoint import ENCODERS, GRAPH, EpochRecord
+from emorec.training.distributed import own_users
 from emorec.training.losses import Objective, sum_loss
 from emorec.training.sampling import ItemSampler
+from emorec.training.sharding import ItemShards
 
 __all__ = [
     "Part",
@@ -79,7 +82,12 @@ def with_chosen_horizon(config: Config, valid: Interactions) -> Config:
 
 
 def parts_of(
-    model: Recommender, config: Config, events: EventSequences, log: Interactions
+    model: Recommender,
+    config: Config,
+    events: EventSequences,
+    log: Interactions,
+    world: World = ALONE,
+    shards: ItemShards | None = None,
 ) -> list[Part]:
     """The parts of a model that are trained, in order.
 
@@ -88,12 +96,15 @@ def parts_of(
         config: The run.
         events: The events to train on, as sequences.
         log: The same as a log.
+        world: The processes that train.
+        shards: Item vectors that are divided over them, or None.
     """
+    is_own = own_users(log.users, world)
     parts: list[Part] = []
     if model.feedback_sum is not None:
-        parts.append(_GraphPart(model, config, events, log))
+        parts.append(_GraphPart(model, config, events, log, is_own, shards))
     if model.item_embedding is not None:
-        parts.append(_EncoderPart(model, config, events, log))
+        parts.append(_EncoderPart(model, config, events, log, is_own, shards))
     return parts
 
 
@@ -164,13 +175,20 @@ class _GraphPart(Part):
     no_target = "no event is a target: the feedback sum learns from likes, and no event is one"
 
     def __init__(
-        self, model: Recommender, config: Config, events: EventSequences, log: Interactions
+        self,
+        model: Recommender,
+        config: Config,
+        events: EventSequences,
+        log: Interactions,
+        is_own: np.ndarray | None,
+        shards: ItemShards | None,
     ) -> None:
         options = config.graph
         source = model.graph_source(events, log.num_items)
         assert model.feedback_sum is not None and source is not None
         self._sum: FeedbackSum = model.feedback_sum
         self._events, self._source, self._batch_size = events, source, options.batch_size
+        self._is_own, self._shards = is_own, shards
         self._candidates = _candidates(config, events, log)
         self.learning_rate = options.learning_rate
         self.optimizer = torch.optim.AdamW(
@@ -179,10 +197,10 @@ class _GraphPart(Part):
         self.steps_per_epoch = -(-int((events.lengths > 0).sum()) // options.batch_size)
 
     def batches(self, rng: np.random.Generator) -> Iterator[TrainingBatch]:
-        return half_batches(self._events, self._source, self._batch_size, rng)
+        return half_batches(self._events, self._source, self._batch_size, rng, self._is_own)
 
     def loss(self, batch: TrainingBatch, rng: np.random.Generator) -> Tensor | None:
-        return sum_loss(self._sum, batch, self._candidates, rng)
+        return sum_loss(self._sum, batch, self._candidates, rng, self._shards)
 
     def parameters(self) -> list[nn.Parameter]:
         return list(self._sum.parameters())
@@ -194,10 +212,17 @@ class _EncoderPart(Part):
     name = ENCODERS
 
     def __init__(
-        self, model: Recommender, config: Config, events: EventSequences, log: Interactions
+        self,
+        model: Recommender,
+        config: Config,
+        events: EventSequences,
+        log: Interactions,
+        is_own: np.ndarray | None,
+        shards: ItemShards | None,
     ) -> None:
         options = config.training
         self._model, self._config, self._events = model, config, events
+        self._is_own = is_own
         self._source = None
         if model.graph_encoder is not None:
             self._source = model.graph_source(events, log.num_items)
@@ -215,7 +240,7 @@ class _EncoderPart(Part):
         candidates = None
         if config.loss.ranking == "softmax":
             candidates = _candidates(config, events, log)
-        self._objective = Objective(model, config.loss, sampler, candidates)
+        self._objective = Objective(model, config.loss, sampler, candidates, shards)
         self.steps_per_epoch = num_batches(events, config.sequence.max_length, options.batch_size)
         self.no_target = (
             f"no event is a target: loss.targets is {config.loss.targets!r}, and no train event is "
@@ -226,7 +251,9 @@ class _EncoderPart(Part):
         config = self._config
         max_length, horizon = config.sequence.max_length, config.loss.horizon
         batch_size = config.training.batch_size
-        return training_batches(self._events, self._source, max_length, batch_size, rng, horizon)
+        return training_batches(
+            self._events, self._source, max_length, batch_size, rng, horizon, self._is_own
+        )
 
     def loss(self, batch: TrainingBatch, rng: np.random.Generator) -> Tensor | None:
         return self._objective(batch, rng)

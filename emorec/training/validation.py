@@ -14,6 +14,8 @@ from emorec.evaluation.scores import users_at_a_time
 from emorec.evaluation.top_k import TopK, evaluate, excluded_items, recommend_top_k
 from emorec.inference.ranking import ModelScorer
 from emorec.nn.model import Recommender
+from emorec.processes import ALONE, World
+from emorec.training.distributed import own_users
 
 __all__ = ["TrainingError", "Validation", "diverged"]
 
@@ -34,6 +36,7 @@ class Validation:
         events: The same as sequences.
         targets: Validation targets, at least one.
         only_sum: Whether to rank by the feedback sum alone.
+        world: The processes, each of which makes the lists of its own users.
 
     Attributes:
         scorer: The model's scorer, which follows its parameters.
@@ -50,12 +53,14 @@ class Validation:
         events: EventSequences,
         targets: Interactions,
         only_sum: bool = False,
+        world: World = ALONE,
     ) -> None:
         requests = first_times(targets, fit)
         self.scorer = ModelScorer(model, fit, config.training.device, events, requests)
         self._only_sum = only_sum
         self.targets = targets
         self.users = torch.from_numpy(np.unique(targets.user))
+        self._world, self._is_own = world, own_users(fit.users, world)
         self._config = config
         self._excluded = excluded_items(fit, config.evaluation.seen)
         self._candidates = torch.zeros(fit.num_items, dtype=torch.bool)
@@ -68,15 +73,18 @@ class Validation:
         Raises:
             TrainingError: If a score of an item is not finite.
         """
+        own = self.own(self.users)
         topk = recommend_top_k(
             self._finite_scores,
-            self.users,
+            own,
             self._excluded,
             self._config.evaluation.k,
             self._candidates,
             self.chunk_size,
         )
-        found = evaluate(topk, self.users, self.targets, self._config.evaluation.k)
+        found = evaluate(
+            self.gathered(topk, own), self.users, self.targets, self._config.evaluation.k
+        )
         summary = found.summary()
         return {
             "recall": summary["recall_any"],
@@ -86,6 +94,20 @@ class Validation:
             "ndcg_mean": found.score("ndcg_mean"),
             "disliked_share": summary["disliked_share"],
         }
+
+    def own(self, users: Tensor) -> Tensor:
+        """Those of some users that this process makes lists for."""
+        return users if self._is_own is None else users[torch.from_numpy(self._is_own)[users]]
+
+    def gathered(self, topk: TopK, own: Tensor) -> TopK:
+        """The lists of all processes in the order of users, from those of its own users."""
+        if self._is_own is None:
+            return topk
+        users, items, scores = (
+            torch.cat(self._world.gather(each)) for each in (own, topk.items, topk.scores)
+        )
+        order = users.argsort()
+        return TopK(items[order], scores[order])
 
     def lists(self, scores: Tensor, users: Tensor) -> TopK:
         """Lists by scores that are made already, ``[B, I]``, of users ``[B]``."""

@@ -140,7 +140,7 @@ class TestResume:
     def test_other_options_are_refused(self, trained, arguments):
         assert_fails(
             cli.train, "--resume", trained[0], *arguments,
-            message="only --epochs, --threads, --device and --tensorboard may",
+            message="only --epochs, --threads, --device, --tensorboard and --set",
         )  # fmt: skip
 
     def test_a_run_without_a_test_part(self, tmp_path):

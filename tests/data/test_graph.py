@@ -11,6 +11,7 @@ import torch
 from emorec.data.feedback import Feedback
 from emorec.data.graph import build_graph, import_dgl, schema, to_dgl
 from emorec.data.sequences import EventSequences
+from emorec.nn.aggregate import adjacencies
 from tests.small import random_events, small_log
 
 # User 0: items 4, 1, 4 explicitly positive, 2 explicitly negative. User 2: item 1 twice negative.
@@ -226,3 +227,26 @@ def test_moves_to_a_device(device):
     assert graph.users.device.type == device.type
     assert all(source.device.type == device.type for source, _ in graph.edges.values())
     assert pairs(graph, schema()[0]) == pairs(whole(), schema()[0])
+
+
+@pytest.mark.parametrize("feedback_nodes", [True, False])
+def test_among_some_items_sums_are_the_same(feedback_nodes):
+    events = random_events(num_items=9)
+    users = np.array([0, 3, 5])
+    lengths = events.lengths[users]
+    graph = build_graph(events, users, lengths, 9, feedback_nodes=feedback_nodes)
+    items = torch.unique(torch.cat([graph.events.item.long(), torch.tensor([8])]))
+    few = graph.among(items)
+    assert few.num_items == len(items)
+    assert torch.equal(items[few.events.item.long()], graph.events.item.long())
+    vectors = torch.randn(9, 4)
+    whole, part = (
+        adjacencies(each, "torch")[0].sum(x)
+        for each, x in ((graph, vectors), (few, vectors[items]))
+    )
+    assert torch.equal(whole, part)
+    grad = torch.randn_like(whole)
+    assert torch.equal(
+        adjacencies(graph, "torch")[0].sum_back(grad)[items],
+        adjacencies(few, "torch")[0].sum_back(grad),
+    )

@@ -6,7 +6,7 @@ import torch
 
 from emorec.config import LossConfig
 from emorec.training.candidates import LARGEST_WHOLE, CandidateSampler, num_drawn
-from emorec.training.losses import sampled_softmax_loss
+from emorec.training.softmax import sampled_softmax_loss
 
 ITEMS = np.array([0, 0, 0, 0, 1, 1, 2, 3])  # of eight events; items 4 and 5 have none
 NUM_ITEMS = 6

@@ -20,7 +20,7 @@ from emorec.nn.polarity import ItemPolarity
 from emorec.storage.files import FileError
 from emorec.storage.tensors import load_tensors, save_tensors
 from emorec.training import loop as training
-from emorec.training import losses, parts, validation
+from emorec.training import losses, parts, softmax, validation
 from emorec.training.batches import num_batches
 from emorec.training.loop import TrainingError, most_epochs, train
 from tests.small import interrupt_training, small_config, small_log
@@ -491,7 +491,7 @@ class TestErrors:
         def broken(state, *_):
             return state.sum() * math.nan
 
-        monkeypatch.setattr(losses, "softmax_loss", broken)
+        monkeypatch.setattr(softmax, "softmax_loss", broken)
         with pytest.raises(TrainingError, match=r"loss is nan in epoch 1; lower .*\(now 0.01\)"):
             run(small_config())
 

@@ -7,12 +7,8 @@ import pytest
 import torch
 
 from emorec.training.candidates import CandidateSampler
-from emorec.training.losses import (
-    bpr_loss,
-    catalogue_loss,
-    polarity_loss,
-    sampled_softmax_loss,
-)
+from emorec.training.losses import bpr_loss, polarity_loss
+from emorec.training.softmax import catalogue_loss, draw_candidates, sampled_softmax_loss
 from tests.small import random_events
 
 INF = math.inf
@@ -51,7 +47,8 @@ class TestSampledSoftmax:
         parameters = [each for each in model[:3] if each is not None]
 
         def value(seed):
-            result = catalogue_loss(*model, candidates, np.random.default_rng(seed))
+            drawn = draw_candidates(candidates, np.random.default_rng(seed))
+            result = catalogue_loss(*model, candidates, drawn)
             found = torch.autograd.grad(result, parameters)
             return result.item(), torch.cat([each.flatten() for each in found])
 

@@ -1,0 +1,55 @@
+"""What test_several_processes.py starts by torchrun: emorec, with one process that fails.
+
+The first argument says which, where and how; see `arrange`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+
+from emorec.cli import main
+from emorec.training import checkpoint, loop, start
+
+HOOKS = {
+    "step": (loop._Loop, "_step"),
+    "validation": (loop.Validation, "__call__"),
+    "saving": (checkpoint, "save_tensors"),
+    "counting": (start, "similar_items"),
+}
+
+
+def arrange(rank: int, where: str, number: int, how: str) -> None:
+    """Lets a process fail before it does something for the n-th time, when it runs first."""
+    if int(os.environ["RANK"]) != rank or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        return
+    owner, name = HOOKS[where]
+    do, calls = getattr(owner, name), []
+
+    def failing(*args, **options):
+        calls.append(args)
+        if len(calls) == number:
+            print(f"FAILS {time.time()}", file=sys.stderr, flush=True)
+            if how == "disk":
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+            elif how == "slow":
+                time.sleep(8)
+            else:
+                os.kill(os.getpid(), getattr(signal, how))
+        return do(*args, **options)
+
+    setattr(owner, name, failing)
+
+
+if __name__ == "__main__":
+    about, *arguments = sys.argv[1:]
+    told = json.loads(about)
+    if "fails" in told:
+        arrange(*told["fails"])
+    if os.environ["RANK"] == "1":
+        arguments += told.get("second", [])
+    main(arguments, prog_name="emorec")
