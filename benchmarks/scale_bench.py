@@ -1,12 +1,16 @@
-"""What EmoRec gains from several processes.
+"""What EmoRec gains from several processes, and what logs of growing size cost.
 
     python benchmarks/scale_bench.py training --dataset ml-1m --data-dir DATA
+    python benchmarks/scale_bench.py preparing --most 1e8
 
 `training` runs the same steps in one process and in several of one thread each, in turn, so that
 other work on the machine disturbs both alike; while one process computes, the others wait. An event
 is one that a state predicts, or, in the graph's part, one of the users' events. Bytes are those
 that a process sends in a step. CPU time is that of the process that needs most; other work disturbs
 it less than the time on the clock, and it does not have the waits for the others.
+
+`preparing` runs `emorec data prepare` on csv files of random events, a hundredth as many users, and
+a tenth of those as items.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from typing import Any
 
 import click
 import numpy as np
+import pandas as pd
 import torch
 from machine import machine
 
@@ -39,12 +44,59 @@ from emorec.training.distributed import clip_gradients, sum_gradients
 from emorec.training.parts import parts_of
 from emorec.training.sharding import ItemShards
 
+FILE_EVENTS = 10**7  # of a csv file
 SETTINGS = {"one process": (), "replicated": (), "sharded": ("training.shard_items=true",)}
 
 
 @click.group(context_settings={"max_content_width": 100})
 def main() -> None:
-    """Measures what several processes bring."""
+    """Measures what several processes bring, and what large logs cost."""
+
+
+@main.command()
+@click.option("--most", type=float, default=1e7, show_default=True, help="Events of the last log.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write figures here.")
+def preparing(most: float, json_path: Path | None) -> None:
+    """CPU seconds, memory and disk of preparing logs of 1e5, 1e6, ... events."""
+    rows = []
+    events = 10**5
+    while events <= most:
+        with tempfile.TemporaryDirectory() as folder:
+            for number in range(-(-events // FILE_EVENTS)):
+                write_events(Path(folder) / f"{number}.csv", min(events, FILE_EVENTS), number)
+            prepared = Path(folder) / "log"
+            command = [sys.executable, "-m", "emorec", "data", "prepare", f"{folder}/*.csv"]
+            process = subprocess.Popen([*command, "--quiet", "--output", str(prepared)])
+            _, status, used = os.wait4(process.pid, 0)
+            if status:
+                raise click.ClickException(f"preparing {events:,} events failed")
+            rows.append(
+                {
+                    "events": events,
+                    "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+                    "peak_memory_gib": round(used.ru_maxrss / 2**20, 2),
+                    "disk_mib": round(sum(f.stat().st_size for f in prepared.iterdir()) / 2**20),
+                }
+            )
+        click.echo(json.dumps(rows[-1]))
+        events *= 10
+    if json_path:
+        write_text(json_path, json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+
+
+def write_events(path: Path, events: int, number: int) -> None:
+    """A csv file of random events, popular items and rare ones, in the order of their time."""
+    rng = np.random.default_rng(number)
+    users, items = events // 100, events // 1000
+    frame = pd.DataFrame(
+        {
+            "user_id": (users * rng.random(events) ** 1.5).astype(np.int64),
+            "item_id": (items * rng.random(events) ** 3).astype(np.int64),
+            "rating": rng.integers(1, 6, events),
+            "timestamp": 1_500_000_000 + 10**6 * number + np.sort(rng.integers(0, 10**6, events)),
+        }
+    )
+    frame.to_csv(path, index=False)
 
 
 @main.command()
