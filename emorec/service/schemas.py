@@ -197,7 +197,7 @@ class ExplanationOut(BaseModel):
     liked: float | None = Field(examples=[0.81])
     terms: dict[str, float] = Field(
         description="of the ranking; they sum to the score",
-        examples=[{"next item": 4.5, "graph": 2.0, "paths": 1.0, "liked": -0.25, "dislikes": 0.0}],
+        examples=[{"next_item": 4.5, "graph": 2.0, "paths": 1.0, "liked": -0.25, "dislikes": 0.0}],
     )
     events: list[ReasonOut] = Field(description="the largest effect first")
 
