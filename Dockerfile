@@ -2,10 +2,11 @@
 FROM python:3.11-slim AS build
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /src
 COPY . .
 RUN python -m venv /opt/emorec \
-    && /opt/emorec/bin/pip install --no-cache-dir torch --index-url https://download.pytorch.org/whl/cpu \
+    && /opt/emorec/bin/pip install --no-cache-dir torch --index-url "$TORCH_INDEX" \
     && /opt/emorec/bin/pip install --no-cache-dir ".[postgresql,serve]"
 
 FROM python:3.11-slim

@@ -639,9 +639,14 @@ def many_users(service: Service, users: int, connections: int, prefix: str = "cr
         for number in waiting:
             item = items[number % len(items)]
             body = {"events": [event(f"{prefix}{number}", f"{prefix}-{number}", item)]}
-            is_added = await answer(reader, writer, post("/events", body)) == 201
             path = f"/users/{prefix}{number}/recommendations"
-            listed = await _answer_of(reader, writer, get(path))
+            try:
+                is_added = await answer(reader, writer, post("/events", body)) == 201
+                listed = await _answer_of(reader, writer, get(path))
+            except (OSError, EOFError):  # the connection broke
+                lost += 1
+                reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+                continue
             is_right = is_added and listed["source"] == "model"
             lost += not is_right or item in [each["item"] for each in listed["items"]]
         writer.close()
