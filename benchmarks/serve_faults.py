@@ -349,7 +349,7 @@ def disk_really_full(run: Path, folder: Path) -> Fault:
             "1 time",
             len(sent.acknowledged),
             lost,
-            "the same",
+            "as without room for the files",
         )
     finally:
         subprocess.run(["umount", folder], check=True)
@@ -616,7 +616,7 @@ def hostile_requests(service: Service, body_of_10_mb: bool = True) -> Fault:
         click.echo(f"answered wrongly: {each}", err=True)
     refused = sum(number for status, number in statuses.items() if 400 <= status < 500)
     return Fault(
-        "malformed and hostile requests",
+        f"malformed and hostile requests, {_database(service)}",
         f"{len(asks):,} requests",
         len(asks) - len(wrong),
         len(wrong),
@@ -656,7 +656,8 @@ def many_users(service: Service, users: int, connections: int, prefix: str = "cr
 
     asyncio.run(all_of_them())
     return Fault(
-        f"{users:,} users at once, {connections:,} connections",
+        f"{users:,} users at once, {connections:,} connections, "
+        + ("2 processes" if service.workers else "1 process"),
         f"{2 * users:,} requests",
         2 * (users - lost),
         lost,
@@ -785,7 +786,7 @@ def main(output: Path | None) -> None:
             "|---|---:|---:|---:|---|",
             *map(_row, faults),
             "",
-            f"{facts['cpu']}, with other work beside it.",
+            f"{facts['cpu']}, with other work beside it; commit {facts['commit']}.",
         ]
         output.write_text("\n".join(lines) + "\n")
     if any(fault.lost for fault in faults):
