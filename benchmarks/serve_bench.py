@@ -11,7 +11,8 @@ keep-alive connections that each send a request as soon as the last one is answe
 * mixed: four lists per event, all of random users;
 * after a dislike: an event, then the list of its user, one connection.
 
-Clients and service share the machine's cores, so figures are lower bounds.
+Clients and service share the machine's cores, so figures are lower bounds. With ``--peers`` the
+same clients then ask other services for lists of the same users.
 """
 
 from __future__ import annotations
@@ -19,22 +20,23 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 import psutil
 from machine import machine
+from serve_peers import PEERS, running, task_of
+from servers import Service
 
 from emorec.run_folder import load_split
 
 Request = Callable[[random.Random], bytes]
+Figures = dict[str, dict[str, float]]
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -42,8 +44,21 @@ Request = Callable[[random.Random], bytes]
 @click.option("--connections", default=64, show_default=True)
 @click.option("--seconds", default=10.0, show_default=True, help="Of each measurement.")
 @click.option("--workers", default=1, show_default=True)
+@click.option(
+    "--peers",
+    "environments",
+    type=click.Path(path_type=Path),
+    help="Also measure other services; the folder of benchmarks/peers/setup.sh.",
+)
 @click.option("--output", type=click.Path(path_type=Path), help="JSON file of the figures.")
-def main(run: Path, connections: int, seconds: float, workers: int, output: Path | None) -> None:
+def main(
+    run: Path,
+    connections: int,
+    seconds: float,
+    workers: int,
+    environments: Path | None,
+    output: Path | None,
+) -> None:
     """Measure the service of RUN."""
     log = load_split(run).log
     users, items = [str(u) for u in log.users.ids], [str(i) for i in log.items.ids]
@@ -62,37 +77,56 @@ def main(run: Path, connections: int, seconds: float, workers: int, output: Path
     def mixed(rng: random.Random) -> bytes:
         return lists(rng) if rng.random() < 0.8 else events(rng)
 
-    figures: dict[str, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        port = free_port()
-        command = [sys.executable, "-m", "emorec", "serve", str(run), "--port", str(port)]
-        command += ["--store", f"sqlite:///{folder}/events.db", "--workers", str(workers)]
-        service = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            wait_until_ready(port)
-            for name, request in (
-                ("lists", lists),
-                ("lists again", again),
-                ("events", events),
-                ("mixed", mixed),
-            ):
-                before = cpu_seconds(service.pid)
-                figures[name] = asyncio.run(load(port, request, connections, seconds))
-                answers = figures[name]["per_second"] * seconds
-                figures[name]["cpu_ms"] = 1000 * (cpu_seconds(service.pid) - before) / answers
-                click.echo(f"{name}: {shown(figures[name])}")
+    def others(path: Callable[[int], str], most: int) -> Request:
+        return lambda rng: get(path(rng.randrange(min(most, len(users)))))
+
+    figures: Figures = {}
+    peers: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store = f"sqlite:///{folder / 'events.db'}"
+        with Service(run, store, "--workers", str(workers)) as service:
+            asked = {"lists": lists, "lists again": again, "events": events, "mixed": mixed}
+            figures = measured(asked, service.process.pid, service.port, connections, seconds)
             pairs = [
                 lambda rng: events_of(rng, users[0], items),
                 lambda _: get(f"/users/{users[0]}/recommendations"),
             ]
-            figures["after a dislike"] = asyncio.run(in_turn(port, pairs, 100))
+            figures["after a dislike"] = asyncio.run(in_turn(service.port, pairs, 100))
             click.echo(f"after a dislike: {shown(figures['after a dislike'])}")
-        finally:
-            service.terminate()
-            service.wait()
+        for peer in PEERS if environments else ():
+            click.echo(f"== {peer.shown}")
+            (folder / "peers").mkdir(exist_ok=True)
+            task = task_of(log, folder / "task.npz")
+            try:
+                serving = running(peer, environments, task, folder / "peers", workers)
+                with serving as (process, port):
+                    asked = {
+                        "lists": others(peer.list_of, len(users)),
+                        "lists again": others(peer.list_of, 200),
+                    }
+                    found = measured(asked, process.pid, port, connections, seconds)
+                    peers[peer.name] = {"shown": peer.shown, "figures": found}
+            except FileNotFoundError as error:
+                click.echo(f"skipped: {error}")
     if output is not None:
-        facts = {"machine": machine(), "connections": connections, "workers": workers}
-        output.write_text(json.dumps({**facts, "figures": figures}, indent=1) + "\n")
+        facts: dict[str, Any] = {"machine": machine(), "connections": connections}
+        facts |= {"workers": workers, "figures": figures, "peers": peers}
+        output.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def measured(
+    asked: dict[str, Request], pid: int, port: int, connections: int, seconds: float
+) -> Figures:
+    """Figures of some kinds of requests, one kind after the other."""
+    figures = {}
+    for name, request in asked.items():
+        before = cpu_seconds(pid)
+        figures[name] = asyncio.run(load(port, request, connections, seconds))
+        answers = figures[name]["per_second"] * seconds
+        figures[name]["cpu_ms"] = 1000 * (cpu_seconds(pid) - before) / answers
+        click.echo(f"{name}: {shown(figures[name])}")
+    return figures
 
 
 def cpu_seconds(pid: int) -> float:
@@ -186,25 +220,6 @@ def shown(figures: dict[str, float]) -> str:
         f"{figures['p99_ms']:.1f} ms, {figures['refused']:.0f} refused"
         + (f", {figures['cpu_ms']:.2f} CPU ms of the service each" if "cpu_ms" in figures else "")
     )
-
-
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def wait_until_ready(port: int) -> None:
-    """Waits until the service answers."""
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        try:
-            if asyncio.run(in_turn(port, [lambda _: get("/readyz")], 1))["refused"] == 0:
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise TimeoutError("the service did not start within two minutes")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ __all__ = ["serve"]
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _WAITING_CONNECTIONS = 8_192  # the system may allow fewer
 _SECONDS_TO_END = 30  # that answers under way get
+_SECONDS_TO_ANSWER = 60  # of a worker, which is busy while it loads, until it is thought hung
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -98,6 +99,7 @@ def serve(
         )
         how: dict[str, Any] = {"host": host, "port": port, "log_level": "warning"}
         how |= {"backlog": _WAITING_CONNECTIONS, "timeout_graceful_shutdown": _SECONDS_TO_END}
+        how["timeout_worker_healthcheck"] = _SECONDS_TO_ANSWER
         _allow_many_connections()
         if workers == 1:
             uvicorn.run(app, **how)

@@ -16,6 +16,13 @@ from emorec.storage.files import one_line
 __all__ = ["FORGOTTEN", "TABLE", "engine_of", "forgotten_users", "is_store", "read_store"]
 
 TABLE, FORGOTTEN = "emorec_events", "emorec_forgotten"
+_GONE = {  # a PostgreSQL server whose machine is gone is an error after so many seconds
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # milliseconds
+}
 _PREFIXES = ("sqlite:", "postgresql:", "postgresql+")
 
 
@@ -40,7 +47,10 @@ def engine_of(url: str) -> Any:
         parsed = sa.make_url(url)
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
-        return sa.create_engine(parsed, pool_pre_ping=True)
+        given: dict[str, Any] = {}
+        if parsed.drivername == "postgresql+psycopg":
+            given = {name: value for name, value in _GONE.items() if name not in parsed.query}
+        return sa.create_engine(parsed, pool_pre_ping=True, connect_args=given)
     except (sa.exc.ArgumentError, ImportError, ValueError) as error:
         raise DataError(
             f"the URL of the database cannot be used ({error}); give one such as "

@@ -99,7 +99,7 @@ class Guard:
             else:
                 await refusal(scope, receive, noted)
         finally:
-            path = getattr(scope.get("route"), "path", "unknown")
+            path = getattr(scope.get("route"), "path_format", "unknown")
             seconds = time.perf_counter() - started
             self._metrics.answered(scope["method"], path, status, seconds)
 

@@ -9,12 +9,9 @@ from threading import Lock
 import numpy as np
 
 from emorec.service.ranker import History, Ranker
-from emorec.service.store import Store
+from emorec.service.store import Store, Version
 
-__all__ = ["Histories", "Version"]
-
-Version = tuple[int, int]
-"""Changes when a user's events do, see `emorec.service.store.Store.versions`."""
+__all__ = ["Histories"]
 
 
 class Histories:

@@ -25,6 +25,7 @@ from emorec.texts import plain
 __all__ = ["NOTHING", "Ask", "History", "Listed", "Ranker"]
 
 US_PER_DAY = TICKS_PER_DAY["us"]
+_LEAST_TO_DIVIDE_BY = 1e-6  # smaller aversions leave too few digits of float32
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ class Ranker:
             users = torch.arange(len(asks))
             terms = scorer.terms(users)
             liked = None
-            if self._has_liked and terms.liked is not None:
+            if self._has_liked and terms.liked is not None and aversion > _LEAST_TO_DIVIDE_BY:
                 liked = (terms.liked / aversion).exp()
             elif self._has_liked:
                 liked = scorer.polarity(users)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import resources
@@ -12,11 +11,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import Path as PathParameter
+from fastapi.responses import PlainTextResponse
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from emorec.data.feedback import Feedback
 from emorec.service.ranker import NOTHING, Ask, History
 from emorec.service.schemas import (
     MOST_ITEMS,
+    NO_NUL,
     EventIn,
     EventsIn,
     EventsOut,
@@ -31,11 +34,16 @@ from emorec.service.schemas import (
 )
 from emorec.service.serving import Asked, Served, Serving
 from emorec.service.store import Event
-from emorec.storage.files import FileError
 from emorec.texts import plain
 
 __all__ = ["ROUTES"]
 
+
+class _Id(StringConvertor):
+    regex = r"[\s\S]+"  # ids may hold slashes, as %2F, and line breaks
+
+
+register_url_convertor("id", _Id())
 ROUTES = APIRouter()
 _PAGE = (resources.files("emorec.service") / "page.html").read_text(encoding="utf-8")
 _POLICY = (  # the page has all it needs, and nobody may frame it
@@ -59,6 +67,8 @@ async def _served(request: Request) -> Served:
 Count = Annotated[int, Query(ge=1, le=1_000)]
 Aversion = Annotated[float | None, Query(ge=0, le=1_000)]
 Items = Annotated[list[str] | None, Query(max_length=MOST_ITEMS)]
+User = Annotated[str, PathParameter(pattern=NO_NUL, examples=["ann"])]
+Item = Annotated[str, PathParameter(pattern=NO_NUL, examples=["t07-0000"])]
 Now = Annotated[Serving, Depends(_serving)]
 Current = Annotated[Served, Depends(_served)]
 
@@ -77,14 +87,14 @@ async def healthz() -> dict[str, str]:
 
 @ROUTES.get("/readyz", tags=["operation"])
 async def readyz(serving: Now) -> dict[str, str]:
-    """Whether lists can be made by the right model, and events be stored."""
+    """Whether the right model makes lists, and the store answers."""
     if serving.behind:
         raise HTTPException(503, serving.behind)
     await asyncio.to_thread(serving.store.check)
     return {"status": "ok"}
 
 
-@ROUTES.get("/metrics", tags=["operation"])
+@ROUTES.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
 async def metrics(serving: Now) -> Response:
     """Figures for Prometheus."""
     return Response(serving.metrics.text(), media_type=serving.metrics.content_type)
@@ -93,7 +103,7 @@ async def metrics(serving: Now) -> Response:
 @ROUTES.post("/events", status_code=201, tags=["events"])
 async def add_events(given: EventsIn, serving: Now) -> EventsOut:
     """Adds events. Those of an answer with status 201 are on disk."""
-    now = time.time_ns() // 1000
+    now = serving.clock.now_us()
     kinds = await _kinds(serving, given.events)
     events = []
     for one, kind in zip(given.events, kinds, strict=True):
@@ -112,9 +122,9 @@ async def add_events(given: EventsIn, serving: Now) -> EventsOut:
     )
 
 
-@ROUTES.get("/users/{user}/recommendations", response_model=ListOut, tags=["lists"])
+@ROUTES.get("/users/{user:id}/recommendations", response_model=ListOut, tags=["lists"])
 async def recommendations(
-    user: str,
+    user: User,
     serving: Now,
     current: Current,
     k: Count = 10,
@@ -131,7 +141,7 @@ async def recommendations(
 @ROUTES.post("/recommendations", response_model=ListOut, tags=["lists"])
 async def recommendations_for(given: RecommendationsIn, serving: Now, current: Current) -> Response:
     """A list for a history that belongs to no user, such as an anonymous session."""
-    now = time.time_ns() // 1000
+    now = serving.clock.now_us()
     kinds = await _kinds(serving, given.events)
     rows = [
         (item, kind, _time_of(event, now))
@@ -156,8 +166,8 @@ async def recommendations_for(given: RecommendationsIn, serving: Now, current: C
     return await _listed(serving, current, ask)
 
 
-@ROUTES.get("/users/{user}/history", tags=["users"])
-async def history(user: str, current: Current, limit: Count = 100) -> list[HistoryEventOut]:
+@ROUTES.get("/users/{user:id}/history", tags=["users"])
+async def history(user: User, current: Current, limit: Count = 100) -> list[HistoryEventOut]:
     """A user's newest events, the newest first."""
     found = await asyncio.to_thread(current.histories.of, user)
     rows = range(len(found) - 1, max(-1, len(found) - 1 - limit), -1)
@@ -171,9 +181,9 @@ async def history(user: str, current: Current, limit: Count = 100) -> list[Histo
     ]
 
 
-@ROUTES.get("/users/{user}/explanations/{item}", tags=["users"])
+@ROUTES.get("/users/{user:id}/explanations/{item:id}", tags=["users"])
 async def explanation(
-    user: str, item: str, serving: Now, current: Current, limit: Count = 20
+    user: User, item: Item, serving: Now, current: Current, limit: Count = 20
 ) -> ExplanationOut:
     """Which of the user's events raise or lower an item, by leaving each out."""
     place = _known(current, item)
@@ -203,17 +213,17 @@ async def explanation(
     )
 
 
-@ROUTES.delete("/users/{user}", tags=["users"])
-async def forget(user: str, serving: Now) -> dict[str, int]:
+@ROUTES.delete("/users/{user:id}", tags=["users"])
+async def forget(user: User, serving: Now) -> dict[str, int]:
     """Forgets a user: deletes the events of the store, and no longer uses those of the run."""
     deleted = await asyncio.to_thread(serving.store.forget, user)
     serving.metrics.forgot(user)
     return {"deleted": deleted}
 
 
-@ROUTES.get("/items/{item}/similar", tags=["items"])
+@ROUTES.get("/items/{item:id}/similar", tags=["items"])
 async def similar(
-    item: str, current: Current, k: Count = 10, by: Literal["audience", "taste"] = "audience"
+    item: Item, current: Current, k: Count = 10, by: Literal["audience", "taste"] = "audience"
 ) -> list[SimilarOut]:
     """Items whose audience, or the taste of whose audience, is similar."""
     place = _known(current, item)
@@ -240,7 +250,7 @@ async def switch(given: RunIn, serving: Now) -> ModelOut:
         raise HTTPException(422, f"name: {given.name!r} is not the name of a folder")
     try:
         await serving.switch(given.name)
-    except (FileError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise _stays(serving, error) from error
     return _model_out(serving, serving.served)
 
@@ -252,7 +262,7 @@ async def rollback(serving: Now) -> ModelOut:
         raise HTTPException(409, "there is no earlier model to go back to")
     try:
         await serving.switch(serving.chosen.previous)
-    except (FileError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise _stays(serving, error) from error
     return _model_out(serving, serving.served)
 

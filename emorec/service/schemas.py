@@ -17,8 +17,10 @@ __all__ = [
     "RecommendationsIn",
 ]
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+NO_NUL = r"^[^\x00]*$"  # PostgreSQL keeps no text with it
+Id = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=NO_NUL)]
 Kind = Literal["explicit_positive", "implicit_positive", "implicit_negative", "explicit_negative"]
+_MOST_SECONDS = 2**53 / 1_000_000  # 285 years from 1970: microseconds are exact
 MOST_EVENTS = 1_000  # of a request
 MOST_ITEMS = 10_000  # of a list of candidates or exclusions
 
@@ -30,8 +32,12 @@ class _Strict(BaseModel):
 class EventIn(_Strict):
     """What a user did: a kind of feedback, or the columns that the run's feedback rules ask for."""
 
-    item: Id
-    feedback: Kind | None = Field(None, description="the kind of feedback, if it is known")
+    item: Id = Field(examples=["t07-0000"])
+    feedback: Kind | None = Field(
+        None,
+        description="the kind of feedback, if it is known",
+        examples=["explicit_positive"],
+    )
     behaviour: dict[str, str | float | int | bool | None] | None = Field(
         None,
         max_length=100,
@@ -41,6 +47,7 @@ class EventIn(_Strict):
     time: datetime | float | None = Field(
         None,
         description="ISO 8601 (without a zone: UTC) or seconds since 1970; default: now",
+        examples=["2026-11-29T10:00:00Z"],
     )
 
     @model_validator(mode="after")
@@ -59,10 +66,14 @@ class EventIn(_Strict):
             return now_us
         if isinstance(self.time, datetime):
             at = self.time if self.time.tzinfo else self.time.replace(tzinfo=UTC)
-            return round(at.timestamp() * 1_000_000)
-        if not abs(self.time) < 2**53 / 1_000_000:
-            raise ValueError(f"time {self.time} is not a number of seconds since 1970")
-        return round(self.time * 1_000_000)
+            seconds = at.timestamp()
+        else:
+            seconds = self.time
+        if not abs(seconds) < _MOST_SECONDS:
+            raise ValueError(
+                f"{self.time} is not a number of seconds since 1970, or too far from it"
+            )
+        return round(seconds * 1_000_000)
 
     @property
     def kind(self) -> int | None:
@@ -73,47 +84,71 @@ class EventIn(_Strict):
 class UserEventIn(EventIn):
     """What a user did, with the user and, to be sent again safely, an id of its own."""
 
-    user: Id
+    user: Id = Field(examples=["ann"])
     id: Id | None = Field(
-        None, description="the caller's id of the event: sent again, it is not added again"
+        None,
+        description="the caller's id of the event: sent again, it is not added again",
+        examples=["7f3a"],
     )
 
 
 class EventsIn(_Strict):
     """Events, one or many."""
 
-    events: list[UserEventIn] = Field(min_length=1, max_length=MOST_EVENTS)
+    events: list[UserEventIn] = Field(
+        min_length=1,
+        max_length=MOST_EVENTS,
+        examples=[
+            [
+                {"user": "ann", "item": "t07-0000", "behaviour": {"rating": 5}},
+                {"user": "ann", "item": "t08-0001", "feedback": "explicit_negative", "id": "7f3a"},
+            ]
+        ],
+    )
 
 
 class EventsOut(BaseModel):
     """What became of events; those that were added are on disk."""
 
-    added: int
-    duplicates: int = Field(description="events whose id was there already")
-    dropped: int = Field(description="events that no feedback rule of the run matches")
+    added: int = Field(examples=[2])
+    duplicates: int = Field(description="events whose id was there already", examples=[0])
+    dropped: int = Field(
+        description="events that no feedback rule of the run matches", examples=[0]
+    )
     unknown_items: int = Field(
-        description="events with items that the model does not know yet; kept for retraining"
+        description="events with items that the model does not know yet; kept for retraining",
+        examples=[0],
     )
 
 
 class RecommendationsIn(_Strict):
     """A list for a history that belongs to no user."""
 
-    events: list[EventIn] = Field(default=[], max_length=MOST_EVENTS)
+    events: list[EventIn] = Field(
+        default=[],
+        max_length=MOST_EVENTS,
+        examples=[[{"item": "t07-0000", "feedback": "explicit_positive"}]],
+    )
     k: int = Field(10, ge=1, le=1_000)
-    aversion: float | None = Field(None, ge=0, le=1_000)
-    candidates: list[Id] | None = Field(None, min_length=1, max_length=MOST_ITEMS)
-    exclude: list[Id] = Field(default=[], max_length=MOST_ITEMS)
+    aversion: float | None = Field(None, ge=0, le=1_000, examples=[2])
+    candidates: list[Id] | None = Field(
+        None, min_length=1, max_length=MOST_ITEMS, examples=[["t01-0005", "t02-0001"]]
+    )
+    exclude: list[Id] = Field(default=[], max_length=MOST_ITEMS, examples=[["t03-0002"]])
     allow_seen: bool | None = None
 
 
 class ItemOut(BaseModel):
     """An item of a list."""
 
-    item: Any
+    item: Any = Field(examples=["t02-0001"])
     title: str | None = None
-    score: float | None = Field(None, description="comparable within one list only")
-    liked: float | None = Field(None, description="predicted probability of positive feedback")
+    score: float | None = Field(
+        None, description="comparable within one list only", examples=[7.25]
+    )
+    liked: float | None = Field(
+        None, description="predicted probability of positive feedback", examples=[0.81]
+    )
 
 
 class ListOut(BaseModel):
@@ -121,21 +156,21 @@ class ListOut(BaseModel):
 
     items: list[ItemOut]
     source: Literal["model", "popular"]
-    model: str = Field(description="name of the run that made it")
+    model: str = Field(description="name of the run that made it", examples=["my-run"])
 
 
 class SimilarOut(BaseModel):
     """An item that is similar to another one."""
 
-    item: Any
+    item: Any = Field(examples=["t02-0001"])
     title: str | None = None
-    similarity: float
+    similarity: float = Field(examples=[0.42])
 
 
 class HistoryEventOut(BaseModel):
     """An event of a user's history."""
 
-    item: Any
+    item: Any = Field(examples=["t07-0000"])
     title: str | None = None
     feedback: Kind
     time: datetime
@@ -144,46 +179,56 @@ class HistoryEventOut(BaseModel):
 class ReasonOut(BaseModel):
     """How much an event adds to an item's score."""
 
-    item: Any
+    item: Any = Field(examples=["t07-0000"])
     title: str | None = None
     feedback: Kind
-    newer: int = Field(description="number of the user's newer events")
-    effect: float = Field(description="the score less the score without this event")
+    newer: int = Field(description="number of the user's newer events", examples=[1])
+    effect: float = Field(
+        description="the score less the score without this event", examples=[0.63]
+    )
 
 
 class ExplanationOut(BaseModel):
     """Why an item has its score."""
 
-    item: Any
+    item: Any = Field(examples=["t02-0001"])
     title: str | None = None
-    score: float
-    liked: float | None
-    terms: dict[str, float] = Field(description="of the ranking; they sum to the score")
+    score: float = Field(examples=[7.25])
+    liked: float | None = Field(examples=[0.81])
+    terms: dict[str, float] = Field(
+        description="of the ranking; they sum to the score",
+        examples=[{"next_item": 4.5, "graph": 2.0, "paths": 1.0, "liked": -0.25, "dislikes": 0.0}],
+    )
     events: list[ReasonOut] = Field(description="the largest effect first")
 
 
 class ModelOut(BaseModel):
     """The model that serves."""
 
-    name: str
-    preset: str
-    users: int
-    items: int
-    aversion: float
+    name: str = Field(examples=["my-next-run"])
+    preset: str = Field(examples=["emorec"])
+    users: int = Field(examples=[6040])
+    items: int = Field(examples=[3706])
+    aversion: float = Field(examples=[1])
     loaded: datetime
-    previous: str | None = Field(description="what POST /model/rollback goes back to")
+    previous: str | None = Field(
+        description="what POST /model/rollback goes back to", examples=["my-run"]
+    )
 
 
 class RunIn(_Strict):
     """A run to serve."""
 
-    name: Id = Field(description="name of a run folder beside the one that was started with")
+    name: Id = Field(
+        description="name of a run folder beside the one that was started with",
+        examples=["my-next-run"],
+    )
 
 
 class Problem(BaseModel):
     """An error, as RFC 9457 has it."""
 
     type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
+    title: str = Field(examples=["Not Found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["item 'x' is not in the catalogue of the model"])

@@ -8,7 +8,6 @@ import tempfile
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +18,12 @@ import pandas as pd
 from emorec.recommender import EmoRec
 from emorec.service.batching import Batcher
 from emorec.service.choice import Choice, Chosen
+from emorec.service.clock import Clock
 from emorec.service.histories import Histories
 from emorec.service.metrics import Metrics
 from emorec.service.ranker import NOTHING, Ask, Listed, Ranker
 from emorec.service.settings import Settings
 from emorec.service.store import Event, Store, StoreError
-from emorec.storage.files import FileError
 
 __all__ = ["Asked", "Served", "Serving"]
 
@@ -77,6 +76,7 @@ class Serving:
 
     Attributes:
         served: The model that serves.
+        clock: Gives events without a time theirs.
         behind: Why another model should serve and does not; empty if none should.
         writer: Adds events to the store, those of many requests in one transaction.
         lists: Computes lists, those of many requests together.
@@ -97,6 +97,7 @@ class Serving:
         self.chosen = self._choice.now()
         self.store = Store(settings.store)
         self.metrics = Metrics()
+        self.clock = Clock()
         self.behind = ""
         self.served = self._load(self.chosen.name)
         self.metrics.serves(self.served.ranker)
@@ -118,8 +119,7 @@ class Serving:
         """Ends what `start` began, after the answers under way, and closes the store."""
         for task in self._tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self.close()
 
     def close(self) -> None:
@@ -138,6 +138,7 @@ class Serving:
 
         Raises:
             FileError: If it is damaged or not there.
+            OSError: If it cannot be read.
             ValueError: If it cannot be served.
         """
         async with self._switching:
@@ -180,18 +181,23 @@ class Serving:
         """Serves what another worker was told to serve."""
         while True:
             await asyncio.sleep(_FOLLOWED_EVERY)
-            if (await asyncio.to_thread(self._choice.now)).number == self.chosen.number:
-                continue
-            async with self._switching:
-                chosen = await asyncio.to_thread(self._choice.now)
-                if chosen.number == self.chosen.number:
-                    continue
-                try:
-                    self._serve(await asyncio.to_thread(self._load, chosen.name), chosen)
-                except (FileError, ValueError) as error:
-                    self.chosen = chosen  # it is not tried again
-                    self.behind = f"{self.served.name} serves, but should not: {error}"
-                    _LOGGER.error(self.behind)
+            try:
+                if (await asyncio.to_thread(self._choice.now)).number != self.chosen.number:
+                    await self._catch_up()
+            except OSError as error:  # such as too many open files; the next time may do
+                _LOGGER.error("which model is to serve cannot be read: %s", error)
+
+    async def _catch_up(self) -> None:
+        async with self._switching:
+            chosen = await asyncio.to_thread(self._choice.now)
+            if chosen.number == self.chosen.number:
+                return
+            try:
+                self._serve(await asyncio.to_thread(self._load, chosen.name), chosen)
+            except (OSError, ValueError) as error:
+                self.chosen = chosen  # it is not tried again
+                self.behind = f"{self.served.name} serves, but should not: {error}"
+                _LOGGER.error(self.behind)
 
     async def _prepare(self, served: Served) -> None:
         """Computes the lists of the log's most recent users, between those that are asked for."""

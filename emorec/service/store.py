@@ -26,7 +26,7 @@ from emorec.data import stores
 from emorec.data.stores import TABLE, engine_of
 from emorec.storage.files import one_line
 
-__all__ = ["Event", "Store", "StoreError", "StoredHistory"]
+__all__ = ["Event", "Store", "StoreError", "StoredHistory", "Version"]
 
 EVENTS = sa.table(
     TABLE,
@@ -36,6 +36,11 @@ FORGOTTEN = sa.table(stores.FORGOTTEN, sa.column("user_id"), sa.column("received
 VERSION_TABLE = "emorec_version"
 _ONE_AT_A_TIME = Lock()  # alembic works in one thread
 _BUSY_MS = 10_000  # that a writer waits for another one, of SQLite
+
+
+Version = tuple[int, int, int]
+"""Changes when a user's events do: the newest's number, how many there are, when the user was
+forgotten. The number alone would not do, as PostgreSQL gives numbers before it commits."""
 
 
 class StoreError(RuntimeError):
@@ -77,7 +82,7 @@ class StoredHistory:
     item: list[str]
     feedback: np.ndarray
     time_us: np.ndarray
-    version: tuple[int, int]
+    version: Version
     is_forgotten: bool
 
 
@@ -133,18 +138,18 @@ class Store:
                 added.append(own)
         return added
 
-    def versions(self, users: Sequence[str]) -> dict[str, tuple[int, int]]:
-        """A pair of numbers per user that changes when the user's events do; cheap."""
-        found = {user: (0, 0) for user in users}
-        newest = sa.select(EVENTS.c.user_id, sa.func.max(EVENTS.c.seq))
+    def versions(self, users: Sequence[str]) -> dict[str, Version]:
+        """The version of each user's events; cheap."""
+        found = {user: (0, 0, 0) for user in users}
+        newest = sa.select(EVENTS.c.user_id, sa.func.max(EVENTS.c.seq), sa.func.count())
         newest = newest.where(EVENTS.c.user_id.in_(found)).group_by(EVENTS.c.user_id)
         forgotten = sa.select(FORGOTTEN.c.user_id, FORGOTTEN.c.received_us)
         forgotten = forgotten.where(FORGOTTEN.c.user_id.in_(found))
         with self._errors(), self._engine.connect() as connection:
-            for user, seq in connection.execute(newest):
-                found[user] = seq, 0
+            for user, seq, count in connection.execute(newest):
+                found[user] = seq, count, 0
             for user, since in connection.execute(forgotten):
-                found[user] = found[user][0], since
+                found[user] = *found[user][:2], since
         return found
 
     def history(self, user: str) -> StoredHistory:
@@ -162,7 +167,7 @@ class Store:
             [row[0] for row in rows],
             np.array([row[1] for row in rows], dtype=np.int8),
             np.array([row[2] for row in rows], dtype=np.int64),
-            (max((row[3] for row in rows), default=0), since),
+            (max((row[3] for row in rows), default=0), len(rows), since),
             since > 0,
         )
 

@@ -113,7 +113,7 @@ def read_manifest(folder: Path) -> dict[str, str] | None:
         FileError: If the manifest is damaged.
     """
     path = _newest(folder, MANIFEST)
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():  # one that leads nowhere is no earlier version
         return None
     return dict(_checked_manifest(path)["sha256"])
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
-from pathlib import Path
 from threading import Thread
 
 import numpy as np
 import pytest
 
 pytest.importorskip("sqlalchemy", reason="needs SQLAlchemy, the extra serve")
+import tests.benchmarks  # noqa: E402, F401  makes the modules of benchmarks importable
 from emorec import EmoRec, cli  # noqa: E402
 from emorec.data.files import DataError  # noqa: E402
 from emorec.data.stores import read_store  # noqa: E402
@@ -26,41 +25,24 @@ from tests.cli.commands import TINY, assert_fails, call  # noqa: E402
 from tests.small import small_config  # noqa: E402
 
 
-def _server_programs() -> Path | None:
-    """The folder of PostgreSQL's own programs."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    named = shutil.which("initdb")
-    return Path(named).parent if named else found[-1].parent if found else None
+@contextmanager
+def start_postgresql(tmp_path_factory):
+    """A PostgreSQL server; skips the test if it cannot be had."""
+    pytest.importorskip("psycopg", reason="needs psycopg, for PostgreSQL")
+    servers = pytest.importorskip("servers", reason="needs psutil, of the extra dev")
+    try:
+        server = servers.PostgreSQL(tmp_path_factory.mktemp("postgresql"))
+    except LookupError as error:
+        pytest.skip(f"needs PostgreSQL: {error}")
+    with server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def postgresql(tmp_path_factory):
     """URL of a database of a server that runs for the tests."""
-    pytest.importorskip("psycopg", reason="needs psycopg, for PostgreSQL")
-    programs = _server_programs()
-    if programs is None:
-        pytest.skip("needs the programs of a PostgreSQL server")
-    folder = tmp_path_factory.mktemp("postgresql")
-    user: dict[str, object] = {}
-    if os.geteuid() == 0:  # the server refuses to run as root
-        try:
-            shutil.chown(folder, "postgres")
-        except LookupError:
-            pytest.skip("needs a user postgres, since PostgreSQL does not run as root")
-        for parent in (folder, *folder.parents):
-            if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
-                parent.chmod(0o755)
-        user = {"user": "postgres", "cwd": folder}
-    data = folder / "data"
-
-    def run(*command, check=True):
-        subprocess.run(list(map(str, command)), check=check, capture_output=True, **user)
-
-    run(programs / "initdb", "-D", data, "-A", "trust", "-U", "emorec", "--no-sync")
-    options = f"-c listen_addresses='' -k {folder} -c fsync=off"
-    run(programs / "pg_ctl", "-D", data, "-o", options, "-w", "-l", folder / "log", "start")
-    yield f"postgresql://emorec@/postgres?host={folder}"
-    run(programs / "pg_ctl", "-D", data, "-m", "immediate", "stop", check=False)
+    with start_postgresql(tmp_path_factory) as server:
+        yield server.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
