@@ -7,7 +7,9 @@ WORKDIR /src
 COPY . .
 RUN python -m venv /opt/emorec \
     && /opt/emorec/bin/pip install --no-cache-dir torch --index-url "$TORCH_INDEX" \
-    && /opt/emorec/bin/pip install --no-cache-dir ".[postgresql,serve]"
+    && /opt/emorec/bin/pip install --no-cache-dir "setuptools>=77" ninja \
+    && PATH=/opt/emorec/bin:$PATH EMOREC_BUILD_EXT=1 \
+        pip install --no-cache-dir --no-build-isolation ".[postgresql,serve]"
 
 FROM python:3.11-slim
 # hadolint ignore=DL3008

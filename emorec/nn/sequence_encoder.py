@@ -110,8 +110,8 @@ class SequenceEncoder(nn.Module):
         Args:
             batch: Packed sequences of ``T`` tokens.
             items: Item embeddings, ``[I, D]``.
-            tokens: Those whose states are needed, int64 ``[N]``; None: all. The last layer computes
-                no others.
+            tokens: Those whose states are needed, int64 ``[N]``; None: all. The last layer, of
+                which there must be one, computes no others.
 
         Returns:
             ``[N, D]``.
@@ -127,9 +127,10 @@ class SequenceEncoder(nn.Module):
         if self.until is not None:
             x = x + torch.where(is_cls, 0.0, self.until(_interval(batch.days_to_next)))
         x = self.dropout(x)
-        for layer in self.layers[:-1]:
-            x = layer(x, batch)
-        return self.norm(self.layers[-1](x, batch, tokens))
+        last = len(self.layers) - 1
+        for number, layer in enumerate(self.layers):
+            x = layer(x, batch, tokens if number == last else None)
+        return self.norm(x)
 
 
 def _interval(days: Tensor) -> Tensor:
