@@ -30,6 +30,8 @@ def machine(**more: str) -> dict[str, str]:
         text=True,
         check=False,
     )
+    # Where things are on a machine is nothing to keep.
+    arguments = [Path(each).name if Path(each).is_absolute() else each for each in sys.argv[1:]]
     return {
         "cpu": f"{cpu}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
         "load": f"{os.getloadavg()[0]:.1f}",
@@ -37,5 +39,5 @@ def machine(**more: str) -> dict[str, str]:
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "commit": commit.stdout.strip(),
-        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments]),
     }
