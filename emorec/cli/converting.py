@@ -150,7 +150,7 @@ def split(
       emorec data split ml-1m --data-dir data --output ml-1m-split --format parquet \\
           --set split.method=time --set split.quantile=0.8
     """  # noqa: D301
-    check_output(output_format, output)
+    check_output(output_format, output, is_folder=True)
     config = config_of_log(file, config_file, settings, {"data", "split"})
     if output.is_dir() and not (output / _SPLIT).exists() and any(output.iterdir()):
         raise click.UsageError(

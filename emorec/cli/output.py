@@ -48,27 +48,22 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def check_output(output_format: str | None, output: Path | None, parts: int | None = None) -> str:
+def check_output(output_format: str | None, output: Path | None, *, is_folder: bool = False) -> str:
     """The format to write, before anything is computed.
 
     Args:
         output_format: What --format says.
         output: What --output says.
-        parts: Number of files to write into the folder ``output``; None: it is one file.
+        is_folder: Whether files are written into the folder ``output``; else it is a file.
 
     Raises:
-        click.UsageError: If parquet has no file, the file's suffix names no format, or files are to
-            be written and the folder or the format is not given.
+        click.UsageError: If parquet has no file, the file's suffix names no format, or ``output``
+            is a folder and should be a file, or the other way round.
         ImportError: If parquet is asked for and PyArrow is missing.
     """
-    if parts is not None:
-        if output is None or output_format in (None, "table"):
-            formats = ", ".join(_FORMATS[1:])
-            raise click.UsageError(f"--parts needs --output FOLDER and --format, one of {formats}")
-        if output.exists() and not output.is_dir():
-            raise click.UsageError(f"--output {output} is a file; --parts writes into a folder")
-    elif output is not None and output.is_dir():
-        raise click.UsageError(f"--output {output} is a folder; give a file")
+    if output is not None and output.exists() and output.is_dir() != is_folder:
+        found, wanted = ("file", "folder") if is_folder else ("folder", "file")
+        raise click.UsageError(f"--output {output} is a {found}; give a {wanted}")
     if output_format is None and output is not None:
         output_format = _SUFFIXES.get(output.suffix.lower())
         if output_format is None:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 from filelock import FileLock
 
+from emorec.cli.common import quick_imports
 from emorec.cli.output import write_frames
-from emorec.data.prepared import part_of
 from emorec.storage.files import read_json, write_text
 from emorec.storage.folders import read_manifest
 from emorec.texts import count
@@ -62,6 +61,11 @@ def write_parts(
     Raises:
         click.UsageError: If the folder holds lists of another run or of other options.
     """
+    with quick_imports():
+        import numpy as np
+
+        from emorec.data.prepared import part_of
+
     digests = {name: path and _digest(path) for name, path in files.items()}
     about = {"run": read_manifest(run), "parts": parts, "options": options, "files": digests}
     folder.mkdir(parents=True, exist_ok=True)

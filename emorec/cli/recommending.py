@@ -146,7 +146,9 @@ def recommend(
         raise click.UsageError("give either --user ID, --users FILE or --all-users")
     if parts is None and process_of_several()[1] > 1:
         raise click.UsageError("several processes need --parts, of which each one writes some")
-    chosen = check_output(output_format, output, parts)
+    if parts is not None and (output is None or output_format in (None, "table")):
+        raise click.UsageError("--parts needs --output FOLDER, and --format csv, jsonl or parquet")
+    chosen = check_output(output_format, output, is_folder=parts is not None)
     recommender = load_run(run, backend, aversion, device)
     files = id_files(recommender)
     if users_file is not None:

@@ -75,10 +75,10 @@ def test_lists_of_something_else_are_not_mixed_in(everybody, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--parts", 2), "--parts needs --output FOLDER and --format"),
-        (("--parts", 2, "--output", "x"), "--parts needs --output FOLDER and --format"),
+        (("--parts", 2), "--parts needs --output FOLDER, and --format"),
+        (("--parts", 2, "--output", "x"), "--parts needs --output FOLDER, and --format"),
         (("--parts", 2, "--output", "x", "--format", "table"), "--parts needs"),
-        (("--parts", 2, "--output", __file__, "--format", "csv"), "is a file; --parts writes"),
+        (("--parts", 2, "--output", __file__, "--format", "csv"), "is a file; give a folder"),
         (("--output", ".", "--format", "csv"), "is a folder; give a file"),
         (("--parts", 0), "0 is not in the range"),
     ],
