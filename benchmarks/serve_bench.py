@@ -5,8 +5,10 @@
 Starts `emorec serve` on a loopback port with a store in a temporary folder, and asks it over
 keep-alive connections that each send a request as soon as the last one is answered:
 
-* lists: of users drawn at random from the run's log;
-* lists again: of 200 users, whose histories the service knows by then;
+* lists at once: of users drawn at random from the run's log, as soon as the service is ready, while
+  it still computes lists in advance;
+* lists again: of 200 users;
+* lists: of users drawn at random, when their lists were computed in advance;
 * events: one per request, each of another user;
 * mixed: four lists per event, all of random users;
 * after a dislike: an event, then the list of its user, one connection.
@@ -86,7 +88,8 @@ def main(
         folder = Path(name)
         store = f"sqlite:///{folder / 'events.db'}"
         with Service(run, store, "--workers", str(workers)) as service:
-            asked = {"lists": lists, "lists again": again, "events": events, "mixed": mixed}
+            asked = {"lists at once": lists, "lists again": again, "lists": lists}
+            asked |= {"events": events, "mixed": mixed}
             figures = measured(asked, service.process.pid, service.port, connections, seconds)
             pairs = [
                 lambda rng: events_of(rng, users[0], items),
