@@ -213,10 +213,10 @@ def test_a_killed_call_goes_on(file, tmp_path):
         files[-1].write_text("\n".join([text[0], *text[1 + number :: 12]]) + "\n")
     whole = prepare_log(files, tmp_path / "right", feedback="feedback", parts=4)
     program = (
-        "import sys, time\nfrom emorec.data import preparing\n"
-        "def slowly(self, source, complete=preparing._Stage.complete):\n"
+        "import sys, time\nfrom emorec.data import preparing, staging\n"
+        "def slowly(self, source, complete=staging.Stage.complete):\n"
         "    complete(self, source); print(source, flush=True); time.sleep(0.2)\n"
-        "preparing._Stage.complete = slowly\n"
+        "staging.Stage.complete = slowly\n"
         "preparing.prepare_log(sys.argv[2:], sys.argv[1], feedback='feedback', parts=4)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "log"), *map(str, files)]
