@@ -146,7 +146,7 @@ def _database(work: Path, memory_gb: float, threads: int) -> Iterator[Any]:
     """DuckDB, which keeps what does not fit into memory in a folder.
 
     Raises:
-        DataError: If it is not installed, or fails for want of space.
+        DataError: If it is not installed, or memory or disk are full.
     """
     try:
         duckdb = importlib.import_module("duckdb")

@@ -26,6 +26,7 @@ __all__ = [
     "EventRows",
     "ReadReport",
     "event_rows",
+    "fit_ids",
     "interactions_of_table",
     "load_rules",
     "read_interactions",
@@ -437,17 +438,34 @@ def _warn_of_missing_words(table: Table, column: str, ids: pd.Series) -> None:
         )
 
 
-def _fit(
+def fit_ids(
     table: Table, column: str, ids: pd.Series, matched: np.ndarray
 ) -> tuple[Vocabulary, np.ndarray]:
-    """A vocabulary; digits in a file without types become integers if all ids survive it."""
+    """The vocabulary of the ids of some rows, and their indices.
+
+    Args:
+        table: The table.
+        column: Name of the column, for errors.
+        ids: The ids of all rows.
+        matched: The rows, int64 ``[M]``.
+
+    Raises:
+        DataError: If an id cannot be kept unchanged.
+    """
     try:
-        vocabulary, index = Vocabulary.fit(ids.iloc[matched])
+        return Vocabulary.fit(ids.iloc[matched])
     except IdError as error:
         place = table.place(int(matched[error.row]))
         raise DataError(f"{place}, column {column!r}: {error.reason}") from error
     except ValueError as error:
         raise DataError(f"{table.source}, column {column!r}: {error}") from error
+
+
+def _fit(
+    table: Table, column: str, ids: pd.Series, matched: np.ndarray
+) -> tuple[Vocabulary, np.ndarray]:
+    """The same; digits in a file without types become integers if all ids survive it."""
+    vocabulary, index = fit_ids(table, column, ids, matched)
     if table.from_text:
         texts = pd.Series(vocabulary.ids, dtype=object)
         if len(texts) and isinstance(texts.iloc[0], str):

@@ -15,12 +15,11 @@ import pandas as pd
 
 from emorec.data.files import DataError
 from emorec.data.interactions import TICKS_PER_DAY, TimeUnit
-from emorec.data.readers import EventRows
+from emorec.data.readers import EventRows, fit_ids
 from emorec.data.rules import STARS, FeedbackRules, NoRuleMatches
 from emorec.data.scales import require_stars
 from emorec.data.tables import Table
 from emorec.data.times import UNIT_NAMES, no_times
-from emorec.data.vocabulary import IdError, Vocabulary
 from emorec.storage.files import write_text
 from emorec.texts import count
 
@@ -162,13 +161,7 @@ class Stage:
         self, table: Table, name: str, column: str, ids: pd.Series, matched: np.ndarray
     ) -> tuple[np.ndarray, list[str]]:
         """The index of each id among the distinct ones of the part, and those as text."""
-        try:
-            vocabulary, index = Vocabulary.fit(ids.iloc[matched])
-        except IdError as error:
-            place = table.place(int(matched[error.row]))
-            raise DataError(f"{place}, column {column!r}: {error.reason}") from error
-        except ValueError as error:
-            raise DataError(f"{table.source}, column {column!r}: {error}") from error
+        vocabulary, index = fit_ids(table, column, ids, matched)
         found = vocabulary.ids
         are_numbers = {isinstance(each, int) for each in found}
         if name in self.are_numbers:
