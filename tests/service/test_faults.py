@@ -73,8 +73,8 @@ def test_two_workers(runs, tmp_path):
         assert not alive
 
 
-def test_postgresql(runs, tmp_path_factory):
-    with start_postgresql(tmp_path_factory) as server, Service(runs[0], server.url) as service:
+def test_postgresql(runs):
+    with start_postgresql() as server, Service(runs[0], server.url) as service:
         check(serve_faults.hostile_requests(service, body_of_10_mb=False))
         check(serve_faults.database_gone(service, server, 1, 1.0))
         check(serve_faults.killed(service, 1, 0.5))
@@ -157,9 +157,9 @@ class TestDefects:
                 time.sleep(0.05)
 
 
-def test_an_event_that_is_committed_late_changes_the_version(tmp_path_factory):
+def test_an_event_that_is_committed_late_changes_the_version():
     """PostgreSQL numbers rows before it commits, so the newest number may be read first."""
-    with start_postgresql(tmp_path_factory) as server:
+    with start_postgresql() as server:
         store = Store(server.url)
         late = store._engine.connect()
         row = {"user": "u", "item": "late"}

@@ -9,6 +9,8 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 
 import numpy as np
@@ -26,22 +28,24 @@ from tests.small import small_config  # noqa: E402
 
 
 @contextmanager
-def start_postgresql(tmp_path_factory):
+def start_postgresql():
     """A PostgreSQL server; skips the test if it cannot be had."""
     pytest.importorskip("psycopg", reason="needs psycopg, for PostgreSQL")
     servers = pytest.importorskip("servers", reason="needs psutil, of the extra dev")
-    try:
-        server = servers.PostgreSQL(tmp_path_factory.mktemp("postgresql"))
-    except LookupError as error:
-        pytest.skip(f"needs PostgreSQL: {error}")
-    with server:
-        yield server
+    # Not within pytest's folder, which each pytest closes to other users when it starts.
+    with TemporaryDirectory(prefix="emorec-postgresql-") as folder:
+        try:
+            server = servers.PostgreSQL(Path(folder))
+        except LookupError as error:
+            pytest.skip(f"needs PostgreSQL: {error}")
+        with server:
+            yield server
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory):
+def postgresql():
     """URL of a database of a server that runs for the tests."""
-    with start_postgresql(tmp_path_factory) as server:
+    with start_postgresql() as server:
         yield server.url
 
 
