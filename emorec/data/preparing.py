@@ -20,8 +20,7 @@ from emorec.data.feedback import Feedback
 from emorec.data.files import DataError
 from emorec.data.interactions import TICKS_PER_DAY
 from emorec.data.prepared import LOG, PreparedLog, log_json, part_name, part_of
-from emorec.data.readers import RulesLike, event_rows, load_rules
-from emorec.data.rules import FeedbackRules
+from emorec.data.readers import RulesLike, columns_to_read, event_rows, load_rules
 from emorec.data.staging import Stage
 from emorec.data.table_files import read_parts
 from emorec.storage.files import one_line, write_text
@@ -98,7 +97,7 @@ def prepare_log(
     reading: dict[str, Any] = {"user": user, "item": item, "time": time, "rating": rating}
     reading |= {"feedback": feedback, "rules": chosen}
     reading |= {"time_unit": time_unit, "time_format": time_format}
-    columns, text = _columns(user, item, time, rating, feedback, chosen)
+    columns, text = columns_to_read(user, item, time, rating, feedback, chosen)
     files: dict[str, Any] = {"names": names, "encoding": encoding, "decimal": decimal}
     files |= {"text_columns": text, "columns": columns}
     settings = {**reading, **files, "rules": chosen and list(map(str, chosen.rules))}
@@ -121,24 +120,6 @@ def prepare_log(
         write_text(written / LOG, log_json(about))
     shutil.rmtree(folder / _STAGED)
     return about
-
-
-def _columns(
-    user: str,
-    item: str,
-    time: str,
-    rating: str,
-    feedback: str | None,
-    rules: FeedbackRules | None,
-) -> tuple[list[str], list[str]]:
-    """The columns to read, and those of them that are text to the letter."""
-    named = {"rating": rating}
-    asked = {user, item} | ({time} if time else set()) | ({feedback} if feedback else set())
-    text = [user, item]
-    if rules is not None:
-        asked |= {named.get(column, column) for column in rules.columns}
-        text += [named.get(column, column) for column in rules.text_columns]
-    return sorted(asked), text
 
 
 @contextmanager

@@ -25,6 +25,7 @@ __all__ = [
     "DataError",
     "EventRows",
     "ReadReport",
+    "columns_to_read",
     "event_rows",
     "fit_ids",
     "interactions_of_table",
@@ -148,19 +149,14 @@ def read_interactions(
     if frame is not None:
         table = Table.of_frame(frame, settable=settable)
     else:
-        asked = {user, item, *((time,) if time else ())}
-        asked |= {feedback} if feedback is not None else set()
-        text = [user, item]
-        if chosen is not None:
-            text += [rating if column == "rating" else column for column in chosen.text_columns]
-            asked |= {rating if column == "rating" else column for column in chosen.columns}
+        columns, text = columns_to_read(user, item, time, rating, feedback, chosen)
         table = read_table(
             source,
             file_format=file_format,
             delimiter=delimiter,
             names=names,
             text_columns=text,
-            columns=sorted(asked),
+            columns=columns,
             encoding=encoding,
             decimal=decimal,
             settable=settable,
@@ -320,6 +316,34 @@ def event_rows(
     if rules is None:
         raise ValueError("either rules or a column of feedback must be given")
     return EventRows(user_ids, item_ids, times, *_match(table, rating, rules))
+
+
+def columns_to_read(
+    user: str,
+    item: str,
+    time: str,
+    rating: str,
+    feedback: str | None,
+    rules: FeedbackRules | None,
+) -> tuple[list[str], list[str]]:
+    """The columns that a log is made of, and those of them that are text to the letter.
+
+    Args:
+        user: As in `read_interactions`.
+        item: As there.
+        time: As there.
+        rating: As there.
+        feedback: As there.
+        rules: The rules; None where a column holds the kinds of feedback.
+    """
+    asked = {user, item} | ({time} if time else set())
+    asked |= {feedback} if feedback is not None else set()
+    text = [user, item]
+    if rules is not None:
+        named = {"rating": rating}
+        asked |= {named.get(column, column) for column in rules.columns}
+        text += [named.get(column, column) for column in rules.text_columns]
+    return sorted(asked), text
 
 
 def load_rules(rules: RulesLike) -> FeedbackRules:
