@@ -73,7 +73,7 @@ def polarity_auc(
         scorer: Scores every item for a batch of users.
         users: User indices, int64 ``[U]``, in any order.
         test: Held-out interactions; a repeated pair counts once, with its last feedback.
-        chunk_size: Users scored at a time; None takes as many as make 16 million scores.
+        chunk_size: Users scored at a time; None: see `emorec.evaluation.scores.users_at_a_time`.
 
     Returns:
         float64 ``[U]`` in [0, 1] by user, named "polarity_auc"; NaN for a user without a held-out
@@ -99,7 +99,8 @@ def evaluate_predictions(
     Args:
         predict: Predicts P(positive) for every item and a batch of users.
         test: Held-out interactions; a repeated pair counts once, with its last feedback.
-        chunk_size: Users predicted at a time; None takes as many as make 16 million numbers.
+        chunk_size: Users predicted at a time; None: see
+            `emorec.evaluation.scores.users_at_a_time`.
 
     Returns:
         "polarity_auc", the mean over users with both a like and a dislike, see `polarity_auc`;
@@ -120,7 +121,8 @@ def predict_held_out(
     Args:
         predict: Predicts P(positive) for every item and a batch of users.
         test: Held-out interactions; a repeated pair counts once, with its last feedback.
-        chunk_size: Users predicted at a time; None takes as many as make 16 million numbers.
+        chunk_size: Users predicted at a time; None: see
+            `emorec.evaluation.scores.users_at_a_time`.
 
     Raises:
         ValueError: If predictions have the wrong shape or type.

@@ -12,8 +12,10 @@ __all__ = ["Scorer", "as_user_indices", "scores_in_chunks", "users_at_a_time"]
 Scorer = Callable[[torch.Tensor], torch.Tensor]
 """User indices, int64 ``[B]`` -> a finite score for every item, float ``[B, num_items]``."""
 
-_SCORES_PER_CHUNK = 2**24  # 64 MiB of float32
-_USERS_OF_A_MODEL = 256  # whose sequences are encoded together
+# What is computed for more users at a time no longer fits into caches; for fewer of them the
+# products are slow, as each reads the vectors of all items.
+_MOST_USERS, _FEWEST_USERS = 128, 16
+_SCORES = 2**21  # at a time, between the two; 8 MiB of float32
 
 
 def scores_in_chunks(
@@ -25,15 +27,15 @@ def scores_in_chunks(
         scorer: Scores every item for a batch of users.
         users: User indices, int64 ``[U]``.
         num_items: Size of the catalogue.
-        chunk_size: Users scored at a time; memory grows with ``chunk_size * num_items``. None
-            takes as many as make 16 million scores.
+        chunk_size: Users scored at a time; memory grows with ``chunk_size * num_items``. None: see
+            `users_at_a_time`.
 
     Raises:
         ValueError: If ``chunk_size`` is below 1, the scores have the wrong shape or type, or a
             score is NaN or infinite.
     """
     if chunk_size is None:
-        chunk_size = max(1, _SCORES_PER_CHUNK // max(1, num_items))
+        chunk_size = users_at_a_time(num_items)
     elif chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     for start in range(0, len(users), chunk_size):
@@ -44,8 +46,8 @@ def scores_in_chunks(
 
 
 def users_at_a_time(num_items: int) -> int:
-    """Users whose histories a model encodes, and whose scores it returns, at a time."""
-    return max(1, min(_USERS_OF_A_MODEL, _SCORES_PER_CHUNK // max(1, num_items)))
+    """Users who are scored at a time: 128, down to 16 where there are many items."""
+    return min(_MOST_USERS, max(_FEWEST_USERS, _SCORES // max(1, num_items)))
 
 
 def as_user_indices(users: torch.Tensor | np.ndarray, num_users: int) -> np.ndarray:

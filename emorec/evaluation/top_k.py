@@ -186,8 +186,8 @@ def recommend_top_k(
         k: Length of the lists.
         candidates: Items allowed in the lists, bool ``[num_items]``, or a function that returns
             them for some users, see `CandidatesOf`; None allows all.
-        chunk_size: Users scored at a time; memory grows with ``chunk_size * num_items``. None
-            takes as many as make 16 million scores.
+        chunk_size: Users scored at a time; memory grows with ``chunk_size * num_items``. None: see
+            `emorec.evaluation.scores.users_at_a_time`.
 
     Returns:
         Lists on the CPU, row i for ``users[i]``.

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from emorec.evaluation.scores import as_user_indices, scores_in_chunks
+from emorec.evaluation.scores import as_user_indices, scores_in_chunks, users_at_a_time
 
 
 def test_each_user_is_scored_once_in_order():
@@ -13,21 +13,11 @@ def test_each_user_is_scored_once_in_order():
     assert [scores.tolist() for _, scores in found] == [[[8, 9], [0, 1]], [[6, 7]]]
 
 
-def test_by_default_chunks_are_bounded_in_memory():
-    sizes = []
-
-    def scorer(users):
-        sizes.append(len(users))
-        return torch.zeros(1, 1).expand(len(users), 2**23)
-
-    for _ in scores_in_chunks(scorer, np.arange(3), 2**23):
-        pass
-    assert sizes == [2, 1]  # 16 million scores
-
-
-def test_a_catalogue_larger_than_a_chunk_is_scored_user_by_user():
-    found = scores_in_chunks(lambda users: torch.zeros(1, 1).expand(1, 2**25), np.arange(2), 2**25)
-    assert len(list(found)) == 2
+def test_fewer_users_are_scored_at_a_time_where_there_are_many_items():
+    sizes = {items: users_at_a_time(items) for items in (0, 1, 10**4, 2**15, 2**17, 10**7)}
+    assert sizes == {0: 128, 1: 128, 10**4: 128, 2**15: 64, 2**17: 16, 10**7: 16}
+    chunks = scores_in_chunks(lambda users: torch.zeros(len(users), 2**17), np.arange(18), 2**17)
+    assert [chunk for chunk, _ in chunks] == [slice(0, 16), slice(16, 18)]
 
 
 def test_users_as_indices():

@@ -58,7 +58,7 @@ class TestRecommend:
             assert lists["score"][start : start + 3].is_monotonic_decreasing
 
     def test_how_probably_they_are_liked(self, fitted, monkeypatch):
-        monkeypatch.setattr(scores, "_SCORES_PER_CHUNK", 2 * LOG.num_items)
+        monkeypatch.setattr(scores, "_MOST_USERS", 2)
         users = [USERS[5], "a stranger", USERS[2], USERS[0]]
         lists = fitted.recommend(users, k=1000)  # some lists end before others
         anybody = ItemPrior().fit(fitted.split.history)(torch.zeros(1, dtype=torch.int64))[0]

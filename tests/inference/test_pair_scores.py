@@ -26,7 +26,7 @@ def fitted():
 
 class TestScores:
     def test_are_those_of_lists_in_the_order_given(self, fitted, monkeypatch):
-        monkeypatch.setattr(chunks, "_SCORES_PER_CHUNK", 3 * LOG.num_items)
+        monkeypatch.setattr(chunks, "_MOST_USERS", 3)
         lists = fitted.recommend(USERS, k=50, allow_seen=True)
         pairs = lists.sample(frac=0.1, random_state=0, ignore_index=True)
         found = fitted.score(pairs)
