@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
-__all__ = ["Scorer", "as_user_indices", "scores_in_chunks", "users_at_a_time"]
+__all__ = [
+    "BlockScorer",
+    "Scorer",
+    "as_user_indices",
+    "scores_in_blocks",
+    "scores_in_chunks",
+    "users_at_a_time",
+]
 
 Scorer = Callable[[torch.Tensor], torch.Tensor]
 """User indices, int64 ``[B]`` -> a finite score for every item, float ``[B, num_items]``."""
+
+
+@runtime_checkable
+class BlockScorer(Protocol):
+    """A scorer that can also score the items in blocks, which is faster for large catalogues."""
+
+    def __call__(self, users: torch.Tensor) -> torch.Tensor:
+        """As `Scorer`."""
+
+    def in_blocks(self, users: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+        """The same scores, of ``size`` items after the other; the last block may be smaller."""
+
 
 # What is computed for more users at a time no longer fits into caches; for fewer of them the
 # products are slow, as each reads the vectors of all items.
 _MOST_USERS, _FEWEST_USERS = 128, 16
 _SCORES = 2**21  # at a time, between the two; 8 MiB of float32
+_ITEMS_OF_A_BLOCK = 2**14
 
 
 def scores_in_chunks(
@@ -34,15 +55,46 @@ def scores_in_chunks(
         ValueError: If ``chunk_size`` is below 1, the scores have the wrong shape or type, or a
             score is NaN or infinite.
     """
-    if chunk_size is None:
-        chunk_size = users_at_a_time(num_items)
-    elif chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-    for start in range(0, len(users), chunk_size):
-        chunk = users[start : start + chunk_size]
-        scores = scorer(torch.from_numpy(chunk))
-        _check_scores(scores, chunk, num_items)
-        yield slice(start, start + len(chunk)), scores
+    for chunk in _chunks(len(users), users_at_a_time(num_items), chunk_size):
+        scores = scorer(torch.from_numpy(users[chunk]))
+        _check_scores(scores, users[chunk], num_items)
+        yield chunk, scores
+
+
+def scores_in_blocks(
+    scorer: Scorer, users: np.ndarray, num_items: int, chunk_size: int | None = None
+) -> Iterator[tuple[slice, Iterator[tuple[int, torch.Tensor]]]]:
+    """Scores for users in turn, of some items at a time where the scorer can do that.
+
+    The arguments and errors are those of `scores_in_chunks`.
+
+    Yields:
+        Which users, and in turn the first item of each block and the scores of the block.
+    """
+    if num_items <= _ITEMS_OF_A_BLOCK or not isinstance(scorer, BlockScorer):
+        for chunk, scores in scores_in_chunks(scorer, users, num_items, chunk_size):
+            yield chunk, iter([(0, scores)])
+    else:
+        for chunk in _chunks(len(users), users_at_a_time(_ITEMS_OF_A_BLOCK), chunk_size):
+            yield chunk, _blocks(scorer, users[chunk], num_items)
+
+
+def _blocks(
+    scorer: BlockScorer, users: np.ndarray, num_items: int
+) -> Iterator[tuple[int, torch.Tensor]]:
+    blocks = scorer.in_blocks(torch.from_numpy(users), _ITEMS_OF_A_BLOCK)
+    starts = range(0, num_items, _ITEMS_OF_A_BLOCK)
+    for start, scores in zip(starts, blocks, strict=True):
+        _check_scores(scores, users, min(_ITEMS_OF_A_BLOCK, num_items - start), start)
+        yield start, scores
+
+
+def _chunks(number: int, usual: int, size: int | None) -> Iterator[slice]:
+    if size is not None and size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {size}")
+    step = size or usual
+    for start in range(0, number, step):
+        yield slice(start, min(start + step, number))
 
 
 def users_at_a_time(num_items: int) -> int:
@@ -67,16 +119,20 @@ def as_user_indices(users: torch.Tensor | np.ndarray, num_users: int) -> np.ndar
     return index.astype(np.int64)
 
 
-def _check_scores(scores: torch.Tensor, users: np.ndarray, num_items: int) -> None:
+def _check_scores(scores: torch.Tensor, users: np.ndarray, num_items: int, start: int = 0) -> None:
+    """Checks what a scorer returned for users, int64 ``[B]``, and items from ``start`` on."""
     if scores.shape != (len(users), num_items) or not scores.is_floating_point():
         raise ValueError(
             f"the scorer must return float [{len(users)}, {num_items}], "
             f"got {scores.dtype} {list(scores.shape)}"
         )
+    # The sum costs a fraction of a look at each score. It may overflow where none is infinite.
+    if torch.isfinite(scores.sum()):
+        return
     finite = torch.isfinite(scores)
     if not finite.all():
         row, item = (int(index) for index in (~finite).nonzero()[0])
         raise ValueError(
-            f"user {users[row]}, item {item}: "
+            f"user {users[row]}, item {start + item}: "
             f"the score is {float(scores[row, item])}, must be finite"
         )

@@ -16,7 +16,12 @@ from emorec.data.interactions import Interactions
 from emorec.evaluation import dislikes as polarity
 from emorec.evaluation import metrics
 from emorec.evaluation.held_out import HeldOut
-from emorec.evaluation.scores import Scorer, as_user_indices, scores_in_chunks
+from emorec.evaluation.scores import (
+    Scorer,
+    as_user_indices,
+    scores_in_blocks,
+    users_at_a_time,
+)
 
 __all__ = [
     "LOWER_IS_BETTER",
@@ -35,8 +40,8 @@ __all__ = [
 SeenItems = Literal["exclude", "include"]
 """Whether lists may hold items that their user has seen."""
 
-CandidatesOf = Callable[[torch.Tensor], torch.Tensor]
-"""User indices, int64 ``[B]`` -> the items allowed in each one's list, bool ``[B, num_items]``."""
+CandidatesOf = Callable[[slice], torch.Tensor]
+"""Some of the users -> the items allowed in each one's list, bool ``[B, num_items]``."""
 
 LOWER_IS_BETTER = frozenset(
     {"recall_dislikes", "ndcg_dislikes", "dislike_rate", "ndcl", "disliked_share"}
@@ -172,6 +177,7 @@ def recommend_top_k(
     k: int,
     candidates: torch.Tensor | np.ndarray | CandidatesOf | None = None,
     chunk_size: int | None = None,
+    done: Callable[[int], object] = lambda users: None,
 ) -> TopK:
     """The k best unseen candidates of each user, exactly and reproducibly.
 
@@ -180,7 +186,8 @@ def recommend_top_k(
 
     Args:
         scorer: Scores every item for a batch of users. Lists are ranked in its own precision.
-        users: User indices, int64 ``[U]``, in any order.
+            A `BlockScorer` scores large catalogues in blocks.
+        users: User indices, int64 ``[U]``, in any order; they may be repeated.
         seen: Interactions whose items are not recommended again to their user, or their
             `seen_matrix`, better built once if there are many calls. It fixes the number of items.
         k: Length of the lists.
@@ -188,6 +195,7 @@ def recommend_top_k(
             them for some users, see `CandidatesOf`; None allows all.
         chunk_size: Users scored at a time; memory grows with ``chunk_size * num_items``. None: see
             `emorec.evaluation.scores.users_at_a_time`.
+        done: Called with the number of users whose lists were made, time and again.
 
     Returns:
         Lists on the CPU, row i for ``users[i]``.
@@ -203,30 +211,58 @@ def recommend_top_k(
         raise ValueError(f"k must be at least 1, got {k}")
     shared = None
     if candidates is not None and not callable(candidates):
-        shared = ~_as_mask(candidates, num_items)
+        shared = ~_as_mask(candidates, num_items)[None]
+    if callable(candidates) and chunk_size is None:
+        chunk_size = users_at_a_time(num_items)  # of each one there is a mask of all items
 
     items = torch.full((len(user_index), k), -1, dtype=torch.int64)
     scores = torch.full((len(user_index), k), -torch.inf, dtype=torch.float32)
-    for chunk, chunk_scores in scores_in_chunks(scorer, user_index, num_items, chunk_size):
-        chunk_scores = chunk_scores.clone()  # the scorer may hand out its own memory
-        excluded = shared
+    for chunk, blocks in scores_in_blocks(scorer, user_index, num_items, chunk_size):
+        chunk_seen, excluded = matrix[user_index[chunk]], shared
         if callable(candidates):
-            allowed = candidates(torch.from_numpy(user_index[chunk]))
-            excluded = ~_as_mask(allowed, *chunk_scores.shape)
-        if excluded is not None:
-            chunk_scores.masked_fill_(excluded.to(chunk_scores.device), -torch.inf)
-        chunk_seen = matrix[user_index[chunk]]
-        rows = np.repeat(np.arange(len(chunk_scores)), np.diff(chunk_seen.indptr))
-        device = chunk_scores.device
-        chunk_scores[
-            torch.from_numpy(rows).to(device),
-            torch.from_numpy(chunk_seen.indices.astype(np.int64)).to(device),
-        ] = -torch.inf
-        best_items, best_scores = _top_k(chunk_scores, min(k, num_items))
-        width = best_items.shape[1]
-        items[chunk, :width] = best_items.cpu()
-        scores[chunk, :width] = best_scores.float().cpu()
+            shape = chunk.stop - chunk.start, num_items
+            excluded = ~_as_mask(candidates(chunk), *shape)
+        best: tuple[torch.Tensor, torch.Tensor] | None = None
+        for start, found in blocks:
+            block = slice(start, start + found.shape[1])
+            mask = None if excluded is None else excluded[:, block]
+            whole = chunk_seen if found.shape[1] == num_items else chunk_seen[:, block]
+            block_items, block_scores = _top_k(_without(found, whole, mask), min(k, found.shape[1]))
+            best = _best_of_both(best, (block_items + start, block_scores), k)
+        if best is not None:
+            width = best[0].shape[1]
+            scores[chunk, :width] = best[1].float().cpu()
+            items[chunk, :width] = best[0].masked_fill(best[1] == -torch.inf, -1).cpu()
+        done(chunk.stop - chunk.start)
     return TopK(items, scores)
+
+
+def _without(
+    scores: torch.Tensor, seen: sparse.csr_matrix, excluded: torch.Tensor | None
+) -> torch.Tensor:
+    """Scores in which excluded and seen items have -inf."""
+    scores, device = scores.clone(), scores.device  # the scorer may hand out its own memory
+    if excluded is not None:
+        scores.masked_fill_(excluded.to(device), -torch.inf)
+    rows = np.repeat(np.arange(len(scores)), np.diff(seen.indptr))
+    scores[
+        torch.from_numpy(rows).to(device),
+        torch.from_numpy(seen.indices.astype(np.int64)).to(device),
+    ] = -torch.inf
+    return scores
+
+
+def _best_of_both(
+    earlier: tuple[torch.Tensor, torch.Tensor] | None,
+    later: tuple[torch.Tensor, torch.Tensor],
+    k: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k best of two lists of items and scores, of which the first has the lower indices."""
+    if earlier is None:
+        return later
+    items, scores = (torch.cat(both, dim=1) for both in zip(earlier, later, strict=True))
+    order = torch.sort(scores, dim=1, descending=True, stable=True).indices[:, :k]
+    return items.gather(1, order), scores.gather(1, order)
 
 
 def evaluate(
@@ -281,7 +317,7 @@ def evaluate(
 
 
 def _top_k(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Top k by score, then by lower index; index -1 where the score is -inf."""
+    """Top k by score, then by lower index."""
     values, picked = scores.topk(min(k + 1, scores.shape[1]), dim=1)
     if values.shape[1] > k:
         # topk picks freely among items that tie at the boundary; only those rows are redone.
@@ -292,7 +328,7 @@ def _top_k(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
             picked[tied] = _lowest_indices_at_boundary(scores[tied], last[tied, None], k)
     picked = picked.sort(dim=1).values
     best, order = scores.gather(1, picked).sort(dim=1, descending=True, stable=True)
-    return picked.gather(1, order).masked_fill(best == -torch.inf, -1), best
+    return picked.gather(1, order), best
 
 
 def _lowest_indices_at_boundary(

@@ -14,10 +14,11 @@ from tqdm import tqdm
 
 from emorec.baselines import MostPop
 from emorec.data.vocabulary import Vocabulary
-from emorec.evaluation.scores import Scorer, scores_in_chunks
+from emorec.evaluation.scores import Scorer, scores_in_chunks, users_at_a_time
 from emorec.evaluation.top_k import SeenItems, TopK, excluded_items, recommend_top_k
 from emorec.inference.diversity import POOL, diversified, vectors_of_items
 from emorec.inference.filters import Filters
+from emorec.inference.ranking import ModelScorer
 from emorec.inference.request import Request
 
 __all__ = ["ListMaker"]
@@ -117,21 +118,13 @@ class ListMaker:
     def _rows(
         self, source: _Source, places: np.ndarray, done: Callable[[int], object]
     ) -> pd.DataFrame:
-        users, rows = source.row[places], np.arange(len(places))
+        users = source.row[places]
 
-        def scorer(rows: Tensor) -> Tensor:
-            scores = source.scorer(torch.from_numpy(users[rows.numpy()]))
-            done(len(rows))
-            return scores
-
-        def polarity(rows: Tensor) -> Tensor:
-            assert source.polarity is not None
-            return source.polarity(torch.from_numpy(users[rows.numpy()]))
-
-        def candidates(rows: Tensor) -> Tensor:
-            mask = None if self._filters is None else self._filters(places[rows.numpy()])
+        def candidates(some: slice) -> Tensor:
+            mask = None if self._filters is None else self._filters(places[some])
             if self._min_liked is not None:
-                liked = polarity(rows) >= self._min_liked
+                assert source.polarity is not None
+                liked = source.polarity(torch.from_numpy(users[some])) >= self._min_liked
                 mask = liked if mask is None else mask & liked
             assert mask is not None
             return mask
@@ -139,13 +132,18 @@ class ListMaker:
         is_filtered = self._filters is not None or self._min_liked is not None
         best = self._k if self._vectors is None else min(POOL * self._k, len(self._catalogue))
         topk = recommend_top_k(
-            scorer, rows, source.seen[users], best, candidates if is_filtered else None
+            source.scorer,
+            users,
+            source.seen,
+            best,
+            candidates if is_filtered else None,
+            done=done,
         )
         if self._vectors is not None:
             topk = diversified(topk, self._vectors, self._k, self._diversity)
         predicted = None
         if source.polarity is not None:
-            predicted = _predicted(polarity, topk, len(self._catalogue))
+            predicted = _predicted(source, users, topk, len(self._catalogue))
         return _frame(source.name, places, topk, predicted, self._catalogue)
 
 
@@ -193,10 +191,14 @@ def _frame(
     return frame
 
 
-def _predicted(predict: Scorer, topk: TopK, num_items: int) -> np.ndarray:
-    """Predictions for the items in lists, row by row; empty places are left out."""
-    found = torch.zeros(topk.items.shape)
-    rows = np.arange(len(found))
-    for chunk, predicted in scores_in_chunks(predict, rows, num_items):
-        found[chunk] = predicted.gather(1, topk.items[chunk].clamp(min=0))
+def _predicted(source: _Source, users: np.ndarray, topk: TopK, num_items: int) -> np.ndarray:
+    """P(liked) of the items in the lists of users, row by row; empty places are left out."""
+    assert source.polarity is not None
+    found, listed = torch.zeros(topk.items.shape), topk.items.clamp(min=0)
+    if isinstance(source.scorer, ModelScorer):  # without the other items
+        for some in torch.arange(len(users)).split(users_at_a_time(topk.items.shape[1])):
+            found[some] = source.scorer.polarity(torch.from_numpy(users)[some], listed[some])
+    else:
+        for chunk, predicted in scores_in_chunks(source.polarity, users, num_items):
+            found[chunk] = predicted.gather(1, listed[chunk])
     return found[topk.items >= 0].numpy()

@@ -25,6 +25,7 @@ term alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ from emorec.data.graph import FeedbackGraph
 from emorec.data.interactions import Interactions
 from emorec.data.requests import newest_time
 from emorec.data.sequences import EventSequences, SequenceBatch
+from emorec.nn.feedback_paths import SparseScores
 from emorec.nn.model import Recommender, States
 from emorec.nn.polarity import ItemPolarity
 
@@ -76,6 +78,19 @@ class UserStates(NamedTuple):
     taste: Tensor | None
 
 
+class _Asked(NamedTuple):
+    """What the terms of the ranking need of users, whatever the items; None where one is absent.
+
+    Paths and dislikes are scores of all items, ``[B, I]``, or of those that they reach.
+    """
+
+    state: Tensor | None
+    vector: Tensor | None
+    taste: Tensor | None
+    paths: Tensor | SparseScores | None
+    dislikes: Tensor | SparseScores | None
+
+
 class ModelScorer:
     """Scores the catalogue for users, from a trained model and a history.
 
@@ -103,6 +118,7 @@ class ModelScorer:
         self._events = EventSequences.build(history) if events is None else events
         self._requests = newest_time(history) if requests is None else requests
         self._num_before_dislikes = _events_before_dislikes(self._events)
+        self._num_items = history.num_items
         self._source = model.graph_source(self._events, history.num_items)
         self._full_graph = None
         if self._source is not None and self._source.full:
@@ -114,28 +130,17 @@ class ModelScorer:
         return self.terms(users).total()
 
     @torch.inference_mode()
+    def in_blocks(self, users: Tensor, size: int) -> Iterator[Tensor]:
+        """The same, of ``size`` items after the other, ``[B, size]`` each; the last may be less."""
+        asked = self._asked(users, whole=False)
+        for start in range(0, self._num_items, size):
+            items = slice(start, min(start + size, self._num_items))
+            yield self._terms(asked, items).total()
+
+    @torch.inference_mode()
     def terms(self, users: Tensor) -> Terms:
         """The terms of the ranking apart, on the CPU, for user indices ``[B]``."""
-        model, aversion = self._model, self._model.aversion
-        summed = paths = dislikes = None
-        if model.feedback_sum is not None or model.feedback_paths is not None:
-            graph = self._graph(users)
-            if model.feedback_sum is not None:
-                scores = model.feedback_sum.scores(model.feedback_sum(graph))
-                summed = (model.feedback_sum.ranking_weight * scores).cpu()
-            if model.feedback_paths is not None:
-                scores = model.feedback_paths(graph)
-                paths = (model.feedback_paths.ranking_weight * scores).cpu()
-                if aversion:
-                    near = model.feedback_paths.dislikes(graph).cpu()
-                    dislikes = -dislike_weight(aversion) * near
-        if model.item_embedding is None:
-            return Terms(None, summed, paths, None, dislikes)
-        states = self._states(users, self._sequences(users))
-        state, liked = self._mixed(states), None
-        if aversion and isinstance(model.polarity, ItemPolarity) and states.taste is not None:
-            liked = (aversion * model.polarity.log_probability(states.taste)).cpu()
-        return Terms(model.all_scores(state).cpu(), summed, paths, liked, dislikes)
+        return self._terms(self._asked(users, whole=True), slice(0, self._num_items))
 
     @torch.inference_mode()
     def states(self, users: Tensor) -> UserStates:
@@ -150,6 +155,43 @@ class ModelScorer:
     def next_state(self, users: Tensor) -> Tensor:
         """The state ``s`` of the ranking, ``[B, D]``; the model must have an encoder."""
         return self._mixed(self._states(users, self._sequences(users)))
+
+    def _asked(self, users: Tensor, whole: bool) -> _Asked:
+        """What scores need of users, for the whole catalogue at once or for parts of it."""
+        model, aversion = self._model, self._model.aversion
+        state = vector = taste = paths = dislikes = None
+        if model.feedback_sum is not None or model.feedback_paths is not None:
+            graph = self._graph(users)
+            if model.feedback_sum is not None:
+                vector = model.feedback_sum(graph)
+            if (counted := model.feedback_paths) is not None:
+                paths = counted(graph) if whole else counted.sparse(graph)
+                if aversion:
+                    dislikes = counted.dislikes(graph) if whole else counted.sparse_dislikes(graph)
+        if model.item_embedding is not None:
+            states = self._states(users, self._sequences(users))
+            state, taste = self._mixed(states), states.taste
+        return _Asked(state, vector, taste, paths, dislikes)
+
+    def _terms(self, asked: _Asked, items: slice) -> Terms:
+        model, aversion = self._model, self._model.aversion
+        following = summed = paths = liked = dislikes = None
+        if asked.vector is not None:
+            assert model.feedback_sum is not None
+            scores = model.feedback_sum.scores(asked.vector, items)
+            summed = (model.feedback_sum.ranking_weight * scores).cpu()
+        if asked.paths is not None:
+            assert model.feedback_paths is not None
+            scores = _of_items(asked.paths, items)
+            paths = (model.feedback_paths.ranking_weight * scores).cpu()
+        if asked.dislikes is not None:
+            near = _of_items(asked.dislikes, items).cpu()
+            dislikes = -dislike_weight(aversion) * near
+        if asked.state is not None:
+            following = model.all_scores(asked.state, items).cpu()
+        if aversion and isinstance(model.polarity, ItemPolarity) and asked.taste is not None:
+            liked = (aversion * model.polarity.log_probability(asked.taste, items)).cpu()
+        return Terms(following, summed, paths, liked, dislikes)
 
     def _mixed(self, states: UserStates) -> Tensor:
         share = min(self._model.aversion, 1.0)
@@ -168,14 +210,23 @@ class ModelScorer:
         return None if paths is None else paths(self._graph(users)).cpu()
 
     @torch.inference_mode()
-    def polarity(self, users: Tensor) -> Tensor:
-        """P(positive | user, item) of all items, ``[B, I]`` on the CPU, for user indices ``[B]``.
+    def polarity(self, users: Tensor, items: Tensor | None = None) -> Tensor:
+        """P(positive | user, item) on the CPU.
+
+        Args:
+            users: User indices, int64 ``[B]``.
+            items: Item indices for each of them, int64 ``[B, K]``; None: all items.
+
+        Returns:
+            ``[B, I]``, or ``[B, K]`` of the items.
 
         Raises:
             ValueError: If the model does not predict the polarity of items.
         """
-        head = self._head()
-        return head.log_probability(self.taste(users)).exp().cpu()
+        head, taste = self._head(), self.taste(users)
+        if items is None:
+            return head.log_probability(taste).exp().cpu()
+        return head.logits(taste, items.to(taste.device))[..., 1].sigmoid().cpu()
 
     @torch.inference_mode()
     def taste(self, users: Tensor) -> Tensor:
@@ -254,6 +305,10 @@ class ModelScorer:
         assert self._source is not None
         index = users.numpy()
         return self._source.graph(index, self._events.lengths[index]).to(self._device)
+
+
+def _of_items(scores: Tensor | SparseScores, items: slice) -> Tensor:
+    return scores.of(items) if isinstance(scores, SparseScores) else scores[:, items]
 
 
 def dislike_weight(aversion: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from emorec.data.feedback import Feedback
 from emorec.data.graph import FeedbackGraph
 
-__all__ = ["DISLIKE_DECAY", "MOST_NEWER", "NUM_NEAR", "FeedbackPaths"]
+__all__ = ["DISLIKE_DECAY", "MOST_NEWER", "NUM_NEAR", "FeedbackPaths", "SparseScores"]
 
 NUM_NEAR = 20
 """Items near to a disliked one: the item itself and the nineteen that are most similar to it."""
@@ -23,6 +23,34 @@ DISLIKE_DECAY = 25.0
 
 MOST_NEWER = 125
 """From so many newer events on a dislike has no effect; exp(-125 / 25) is below 1/100."""
+
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+class SparseScores(NamedTuple):
+    """Scores of the pairs of user and item that have one, sorted by item; others have 0.
+
+    Attributes:
+        item: Item indices, int64 ``[P]``, ascending.
+        user: Users, int64 ``[P]``, from 0 to ``num_users - 1``.
+        score: ``[P]``.
+        num_users: ``U``.
+    """
+
+    item: Tensor
+    user: Tensor
+    score: Tensor
+    num_users: int
+
+    def of(self, items: slice) -> Tensor:
+        """Those of a slice of the items, zeros included, ``[U, stop - start]``."""
+        first, last = torch.searchsorted(
+            self.item, torch.tensor([items.start, items.stop], device=self.item.device)
+        ).tolist()
+        found = self.score.new_zeros(self.num_users, items.stop - items.start)
+        found[self.user[first:last], self.item[first:last] - items.start] = self.score[first:last]
+        return found
 
 
 class FeedbackPaths(nn.Module):
@@ -93,32 +121,42 @@ class FeedbackPaths(nn.Module):
 
     def forward(self, graph: FeedbackGraph) -> Tensor:
         """Scores of all items for the graph's users, ``[U, I]``, at most 1."""
-        kind, owner = _of_events(graph)
-        share = torch.ones_like(graph.num_newer, dtype=self.similarity.dtype)
-        if _has_kinds(graph):
-            share = torch.tensor(self.SHARES, device=kind.device)[kind]
-        counts = share > 0
-        item = graph.events.item[counts].long()
-        weight = (share * torch.exp(-graph.num_newer / self.decay_length))[counts, None]  # [E, 1]
+        owner, item, value = self._ends(graph)
         num_items = len(self.item)
-        cell = owner[counts, None] * num_items + self.item[item]
-        total = weight.new_zeros(len(graph.users) * num_items)
-        total.index_add_(0, cell.flatten(), (weight * self.similarity[item]).flatten())
+        total = value.new_zeros(len(graph.users) * num_items)
+        total.index_add_(0, (owner * num_items + item).flatten(), value.flatten())
         total = total.view(-1, num_items)
-        return total / total.amax(1, keepdim=True).clamp(min=torch.finfo(total.dtype).tiny)
+        return total / total.amax(1, keepdim=True).clamp(min=_TINY)
+
+    def sparse(self, graph: FeedbackGraph) -> SparseScores:
+        """The same, without the zeros, for catalogues of which one user's paths reach little."""
+        owner, item, value = self._ends(graph)
+        users = len(graph.users)
+        cell, place = torch.unique((item * users + owner).flatten(), return_inverse=True)
+        total = value.new_zeros(len(cell)).index_add_(0, place, value.flatten())
+        user = cell % users
+        largest = value.new_zeros(users).scatter_reduce_(0, user, total, "amax")
+        return SparseScores(cell // users, user, total / largest.clamp(min=_TINY)[user], users)
 
     def dislikes(self, graph: FeedbackGraph) -> Tensor:
         """How near each item is to explicit dislikes of the graph's users, ``[U, I]`` in [0, 1]."""
         near = self.similarity.new_zeros(len(graph.users) * len(self.item))
         if _has_kinds(graph):
-            kind, owner = _of_events(graph)
-            counts = (kind == Feedback.EXPLICIT_NEGATIVE) & (graph.num_newer < MOST_NEWER)
-            items = self.nearest(graph.events.item[counts].long())
-            cell = owner[counts, None] * len(self.item) + items
-            weight = torch.exp(-graph.num_newer[counts, None] / DISLIKE_DECAY)
-            weight = weight.expand_as(cell).to(near.dtype)
+            owner, item, weight = self._near_dislikes(graph)
+            cell = owner * len(self.item) + item
             near.scatter_reduce_(0, cell.flatten(), weight.flatten(), "amax")
         return near.view(-1, len(self.item))
+
+    def sparse_dislikes(self, graph: FeedbackGraph) -> SparseScores:
+        """The same, without the zeros."""
+        users = len(graph.users)
+        if not _has_kinds(graph):
+            none = torch.zeros(0, dtype=torch.int64, device=self.item.device)
+            return SparseScores(none, none, self.similarity.new_zeros(0), users)
+        owner, item, weight = self._near_dislikes(graph)
+        cell, place = torch.unique((item * users + owner).flatten(), return_inverse=True)
+        near = weight.new_zeros(len(cell)).scatter_reduce_(0, place, weight.flatten(), "amax")
+        return SparseScores(cell // users, cell % users, near, users)
 
     def nearest(self, items: Tensor) -> Tensor:
         """The `NUM_NEAR` items most similar to each of some, the item itself first.
@@ -135,6 +173,25 @@ class FeedbackPaths(nn.Module):
         similarity, place = similarity.topk(size)
         near = torch.where(similarity > 0, found.gather(1, place), own)
         return torch.cat([own, near[:, : NUM_NEAR - 1]], dim=1)
+
+    def _ends(self, graph: FeedbackGraph) -> tuple[Tensor, Tensor, Tensor]:
+        """Where paths end: users ``[E, 1]``, items ``[E, N]`` and what they add, ``[E, N]``."""
+        kind, owner = _of_events(graph)
+        share = torch.ones_like(graph.num_newer, dtype=self.similarity.dtype)
+        if _has_kinds(graph):
+            share = torch.tensor(self.SHARES, device=kind.device)[kind]
+        counts = share > 0
+        item = graph.events.item[counts].long()
+        weight = (share * torch.exp(-graph.num_newer / self.decay_length))[counts, None]  # [E, 1]
+        return owner[counts, None], self.item[item], weight * self.similarity[item]
+
+    def _near_dislikes(self, graph: FeedbackGraph) -> tuple[Tensor, Tensor, Tensor]:
+        """Users ``[E, 1]``, items near to dislikes ``[E, M]`` and how much, ``[E, M]``."""
+        kind, owner = _of_events(graph)
+        counts = (kind == Feedback.EXPLICIT_NEGATIVE) & (graph.num_newer < MOST_NEWER)
+        item = self.nearest(graph.events.item[counts].long())
+        weight = torch.exp(-graph.num_newer[counts, None] / DISLIKE_DECAY)
+        return owner[counts, None], item, weight.expand_as(item).to(self.similarity.dtype)
 
 
 def _has_kinds(graph: FeedbackGraph) -> bool:

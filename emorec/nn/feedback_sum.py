@@ -100,6 +100,6 @@ class FeedbackSum(nn.Module):
         count.index_add_(0, graph.owner, edges.total_weight.to(count.dtype))
         return total * (self.scale / count.clamp(min=_TINY).sqrt())[:, None]
 
-    def scores(self, vectors: Tensor) -> Tensor:
-        """Scores of all items, ``[U, I]``, for users' vectors ``[U, D]``."""
-        return torch.addmm(self.bias, vectors, self.target.weight.T)
+    def scores(self, vectors: Tensor, items: slice = slice(None)) -> Tensor:
+        """Scores of all items, ``[U, I]``, or of a slice of them, for users' vectors ``[U, D]``."""
+        return torch.addmm(self.bias[items], vectors, self.target.weight[items].T)

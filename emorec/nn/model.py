@@ -198,9 +198,9 @@ class Recommender(nn.Module):
         """
         return torch.einsum("td,tnd->tn", state, F.embedding(items, self.item_vectors))
 
-    def all_scores(self, state: Tensor) -> Tensor:
-        """Scores of all items, ``[T, I]``, for states ``[T, D]``."""
-        return state @ self.item_vectors.T
+    def all_scores(self, state: Tensor, items: slice = slice(None)) -> Tensor:
+        """Scores of all items, ``[T, I]``, or of a slice of them, for states ``[T, D]``."""
+        return state @ self.item_vectors[items].T
 
     def graph_source(self, events: EventSequences, num_items: int) -> GraphSource | None:
         """Where the graphs that the model takes come from; None for a model without a graph.

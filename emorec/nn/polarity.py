@@ -190,21 +190,21 @@ class ItemPolarity(nn.Module):
             score = score + self.prior_scale * (mean[..., 0] - own) / others
         return score[..., None] - self.threshold
 
-    def log_probability(self, taste: Tensor) -> Tensor:
-        """``log P(positive | i)`` for every item, ``[T, 1 + R]`` -> ``[T, I]``."""
-        vectors = self._item_vectors()
+    def log_probability(self, taste: Tensor, items: slice = slice(None)) -> Tensor:
+        """``log P(positive | i)`` for all items, or a slice, ``[T, 1 + R]`` -> ``[T, I]``."""
+        vectors = self._item_vectors(items)
         score = taste[:, 1:] @ vectors[:, 1:].T + taste[:, :1] + vectors[:, 0]
         return F.logsigmoid(score - self.threshold[1])
 
-    def _item_vectors(self) -> Tensor:
+    def _item_vectors(self, items: slice = slice(None)) -> Tensor:
         """``a m + b`` and ``q``, ``[I, 1 + R]``."""
-        bias, q = self.item.weight[:, :1], self.item.weight[:, 1:]
-        prior = self.prior_scale * self._item_prior()
+        bias, q = self.item.weight[items, :1], self.item.weight[items, 1:]
+        prior = self.prior_scale * self._item_prior(items)
         return torch.cat([prior[:, None] + bias, q], dim=1)
 
-    def _item_prior(self) -> Tensor:
+    def _item_prior(self, items: slice = slice(None)) -> Tensor:
         """``m``, ``[I]``."""
-        return self.prior @ self._weights()
+        return self.prior[items] @ self._weights()
 
     def _weights(self) -> Tensor:
         """``w``, of each kind of feedback."""

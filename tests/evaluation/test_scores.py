@@ -20,6 +20,21 @@ def test_fewer_users_are_scored_at_a_time_where_there_are_many_items():
     assert [chunk for chunk, _ in chunks] == [slice(0, 16), slice(16, 18)]
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+def test_scores_that_are_not_finite_are_refused(wrong):
+    scores = torch.tensor([[1.0, 2.0], [wrong, 3e38]])
+    with pytest.raises(ValueError, match=f"user 7, item 0: the score is {wrong}, must be finite"):
+        list(scores_in_chunks(lambda users: scores, np.array([5, 7]), 2))
+    both = torch.tensor([[float("inf"), -float("inf")]])
+    with pytest.raises(ValueError, match="user 5, item 0: the score is inf"):
+        list(scores_in_chunks(lambda users: both, np.array([5]), 2))
+
+
+def test_finite_scores_whose_sum_is_not_are_fine():
+    ((_, found),) = scores_in_chunks(lambda users: torch.full((1, 3), 3e38), np.array([0]), 3)
+    assert found.tolist() == torch.full((1, 3), 3e38).tolist()
+
+
 def test_users_as_indices():
     assert as_user_indices(torch.tensor([2, 0], dtype=torch.int32), 3).dtype == np.int64
     assert as_user_indices([], 0).tolist() == []

@@ -13,6 +13,7 @@ from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions
 from emorec.data.splits import split_interactions
 from emorec.data.vocabulary import Vocabulary
+from emorec.evaluation import scores as score_chunks
 from emorec.evaluation.top_k import TopK, evaluate, recommend_top_k, seen_matrix
 
 LOVE, LIKE, SKIP, HATE = Feedback
@@ -33,6 +34,21 @@ def seen(pairs, num_users, num_items):
 def table(scores):
     scores = torch.as_tensor(scores)
     return lambda users: scores[users]
+
+
+class TableInBlocks:
+    """A table of scores, block by block."""
+
+    def __init__(self, scores):
+        self.scores, self.sizes = torch.as_tensor(scores), []
+
+    def __call__(self, users):
+        return self.scores[users]
+
+    def in_blocks(self, users, size):
+        for block in self.scores[users].split(size, dim=1):
+            self.sizes.append(tuple(block.shape))
+            yield block
 
 
 class TestRecommendTopK:
@@ -91,12 +107,50 @@ class TestRecommendTopK:
                 [2, 0, 1],
                 seen([(0, 0)], 3, 3),
                 2,
-                lambda users: allowed[users],
+                lambda some: allowed[[2, 0, 1]][some],
                 chunk_size,
             )
             assert top.items.tolist() == [[1, 2], [2, -1], [-1, -1]]
         with pytest.raises(ValueError, match=r"candidates must be bool \[2, 3\], got .* \[3, 3\]"):
             recommend_top_k(table(torch.ones(3, 3)), [0, 1], seen([], 3, 3), 2, lambda _: allowed)
+
+    @settings(deadline=None)
+    @given(st.data())
+    def test_blocks_give_the_lists_of_the_whole(self, data):
+        users, items = data.draw(st.integers(1, 5)), data.draw(st.integers(4, 12))
+        rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+        scores = rng.integers(0, 4, (users, items)).astype(np.float32)  # ties across blocks
+        known = seen(np.argwhere(rng.random((users, items)) < 0.3).tolist(), users, items)
+        allowed = data.draw(st.sampled_from([None, "all users", "each user"]))
+        candidates = None
+        if allowed == "all users":
+            candidates = rng.random(items) < 0.7
+        elif allowed == "each user":
+            each = torch.from_numpy(rng.random((users, items)) < 0.7)
+            candidates = each.__getitem__
+        k, asked = data.draw(st.integers(1, 14)), np.arange(users)
+        expected = recommend_top_k(table(scores), asked, known, k, candidates)
+        in_blocks = TableInBlocks(scores)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(score_chunks, "_ITEMS_OF_A_BLOCK", 3)
+            found = recommend_top_k(in_blocks, asked, known, k, candidates)
+        assert len(in_blocks.sizes) == -(-items // 3)
+        assert torch.equal(found.items, expected.items)
+        assert torch.equal(found.scores, expected.scores)
+
+    def test_blocks_are_checked(self, monkeypatch):
+        monkeypatch.setattr(score_chunks, "_ITEMS_OF_A_BLOCK", 2)
+        wrong = TableInBlocks([[1.0, 2.0, 3.0, math.nan, 5.0]])
+        with pytest.raises(ValueError, match="user 0, item 3: the score is nan"):
+            recommend_top_k(wrong, [0], seen([], 1, 5), 2)
+        wrong.in_blocks = lambda users, size: [torch.zeros(1, 2), torch.zeros(1, 3)]
+        with pytest.raises(ValueError, match=r"float \[1, 2\], got torch.float32 \[1, 3\]"):
+            recommend_top_k(wrong, [0], seen([], 1, 5), 2)
+
+    def test_says_how_many_users_are_done(self):
+        done = []
+        recommend_top_k(table(torch.eye(5)), [4, 0, 2], seen([], 5, 5), 1, None, 2, done.append)
+        assert done == [2, 1]
 
     def test_fewer_candidates_than_k(self):
         top = recommend_top_k(

@@ -5,13 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from emorec.baselines import ItemKNN
+from emorec.baselines.item_models import largest_of_rows
 from emorec.building import build_model
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
 from emorec.data.synthetic import generate
 from emorec.inference.ranking import ModelScorer
+from emorec.nn.polarity import ItemPolarity
 from tests.small import small_config, small_log
 
 LOG = generate(num_users=30, num_items=50, num_topics=8, events_per_user=10).interactions
@@ -41,6 +44,30 @@ def test_scores_of_all_items_for_users_in_the_order_given(model):
     torch.testing.assert_close(scores[0], scores[2])
     for row, user in enumerate(users):
         torch.testing.assert_close(scorer(user[None])[0], scores[row], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("aversion", [0.0, 0.7])
+def test_blocks_of_items_have_the_scores_of_all(model, aversion):
+    model.aversion = aversion
+    if model.feedback_paths is not None:
+        similarity = sparse.random(LOG.num_items, LOG.num_items, 0.2, format="csr", random_state=0)
+        model.feedback_paths.fit(largest_of_rows(similarity, 3))
+    scorer, users = ModelScorer(model, LOG), torch.tensor([7, 3, 29])
+    blocks = list(scorer.in_blocks(users, 17))
+    assert [block.shape for block in blocks] == [(3, 17), (3, 17), (3, 16)]
+    torch.testing.assert_close(torch.cat(blocks, dim=1), scorer(users), rtol=1e-5, atol=1e-6)
+
+
+def test_polarity_of_some_items(model):
+    scorer, users = ModelScorer(model, LOG), torch.tensor([7, 3])
+    if not isinstance(model.polarity, ItemPolarity):
+        with pytest.raises(ValueError, match="does not predict the polarity of items"):
+            scorer.polarity(users)
+        return
+    items = torch.tensor([[4, 9, 4], [0, 49, 1]])
+    torch.testing.assert_close(
+        scorer.polarity(users, items), scorer.polarity(users).gather(1, items)
+    )
 
 
 def test_states_of_some_tokens_are_those_of_all(model):

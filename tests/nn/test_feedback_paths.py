@@ -105,6 +105,23 @@ class TestPaths:
         assert not list(paths.parameters())
 
 
+class TestSparseScores:
+    @pytest.mark.parametrize("feedback_nodes", [True, False])
+    def test_have_the_values_of_all(self, feedback_nodes):
+        events = random_events(num_users=20, num_items=30, most_events=12)
+        similarity = sparse.random(30, 30, 0.2, format="csr", random_state=1)
+        paths = FeedbackPaths(30, int(np.diff(similarity.indptr).max()))
+        paths.fit(similarity)
+        graph = graph_of(events, 30, np.arange(20), feedback_nodes)
+        for whole, some in (
+            (paths(graph), paths.sparse(graph)),
+            (paths.dislikes(graph), paths.sparse_dislikes(graph)),
+        ):
+            blocks = [some.of(slice(start, min(start + 7, 30))) for start in range(0, 30, 7)]
+            torch.testing.assert_close(torch.cat(blocks, dim=1), whole, rtol=1e-6, atol=0)
+            assert (some.score != 0).sum() == (whole != 0).sum()
+
+
 class TestNearest:
     def test_most_similar_first_and_itself_in_the_place_of_missing_ones(self):
         found = fitted(SIMILAR, 3).nearest(torch.tensor([1, 0, 3]))
