@@ -63,7 +63,7 @@ docs: $(STAMP) ## Write the documentation to build/site; a broken link is an err
 	@echo "The documentation is in build/site; for the search, serve it: $(BIN)/python -m http.server -d build/site"
 
 bench: $(BUILT) ## Run the benchmarks that need neither data nor a trained run
-	@set -e; for name in attention graph softmax train; do \
+	@set -e; for name in attention graph train; do \
 		echo "== $$name"; $(BIN)/python benchmarks/$${name}_bench.py $(ARGS); done
 
 clean: ## Remove caches and build products; VENV and runs stay

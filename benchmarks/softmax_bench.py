@@ -3,7 +3,7 @@
     python benchmarks/softmax_bench.py steps --json steps.json
     python benchmarks/softmax_bench.py quality --dataset ml-1m --data-dir DATA --epochs 3
 
-The model is the flagship without graph and neighbour scores, which do not depend on the loss.
+The model is the flagship without the graph, which do not depend on the loss.
 ``steps`` trains on synthetic catalogues and takes apart what a step spends on parameters: AdamW,
 the norm of the gradients and the moving average pass over all items in every step.
 """
@@ -34,7 +34,7 @@ from emorec.training.averaging import ParameterAverage
 from emorec.training.loop import train
 
 SETTINGS = ("graph.conv=none", "graph.signed=false", "graph.informs=everything")
-SETTINGS += ("model.neighbours=0", "training.threads=1")
+SETTINGS += ("graph.paths=0", "training.threads=1")
 NEGATIVES = (0, 256, 1024, 4096)  # 0: the whole catalogue
 ITEMS = (10_000, 20_000, 50_000, 100_000, 1_000_000)
 STEPS, EVENTS_PER_USER = 4, 199
