@@ -2,9 +2,12 @@
 
 With X the binary matrix of users and items, ``[U, I]``, the gram matrix G = X^T X holds how many
 users have both of two items. It is never held as a whole: a block of its rows is counted when it is
-needed, and again when it is needed again. Time is that of the pairs of items that users have, of
-which a user with n items has n^2, times one for the neighbours, and one for each group of items
-whose regressions are solved together, see `neighbour_weights`.
+needed, and again when it is needed again. Results are exact, however large the catalogue.
+
+A user with n items has n^2 pairs. The time is that of counting the pairs of all users, once for
+the neighbours, and at most once for each group of items whose regressions are solved together, see
+`neighbour_weights`; then N^2 / 2 look-ups and a solve of N^3 steps for each item. Memory is at most
+some 3 GiB, beside the log and the N neighbours of each item.
 """
 
 from __future__ import annotations
@@ -19,10 +22,11 @@ from emorec.threads import one_blas_thread
 
 __all__ = ["largest_of_rows", "nearest_items", "neighbour_weights"]
 
-_ENTRIES = 2**23  # of the gram matrix at a time
-_CELLS = 2**22  # of an array of padded rows
-_BUFFER = 2**24  # cells of gram rows as dense arrays
+_ENTRIES = 2**20  # of the gram matrix at a time; larger blocks take longer, as they leave the cache
+_CELLS = 2**19  # of an array of padded rows
+_BUFFER_BYTES = 2**28  # gram rows as dense arrays
 _GROUP_BYTES = 2**31  # counts among the neighbours of a group of items
+_GROUP_ITEMS = 200_000
 _SOLVES = 128  # regressions at a time
 
 
@@ -72,8 +76,9 @@ def neighbour_weights(
         w_j = (G_NN + regularization I)^-1 G_Nj,  W_ij = w_j(i) for i in N, else 0
 
     for the neighbours N of item j, itself left out. Items are solved in groups whose counts G_NN
-    take at most 1 GiB: of 100 neighbours, a group has 50,000 to 200,000 items, for counts of 4
-    bytes to one. Rows of the gram matrix are counted once for each group that needs them.
+    take at most 2 GiB: with 100 neighbours, some 100,000 items if a count takes 4 bytes, and at
+    most 200,000, if all counts are below 65,536. A row of the gram matrix is counted once for each group in
+    which the item is a neighbour.
 
     Args:
         history: Ones where a user has an item, float32 ``[U, I]``.
@@ -164,7 +169,7 @@ class _Group:
         around = np.concatenate([self.circle, self.circle[:, :half]], axis=1)
         pairs = _row_pairs(by_item, history)
         order = np.argsort(pairs, kind="stable")  # so that rows of a block are alike
-        rank = np.full(num_items + 1, num_items)
+        rank = np.full(num_items + 1, num_items, np.int32)
         rank[order] = np.arange(num_items)
         flat = rank[self.circle.ravel()]
         places = np.flatnonzero(flat < num_items)
@@ -172,7 +177,7 @@ class _Group:
         rows, start, uses = np.unique(flat[places], return_index=True, return_counts=True)
         rows, start = order[rows], np.append(start, len(places))
         width = num_items + 1
-        most = max(1, _BUFFER // width)
+        most = max(1, _BUFFER_BYTES // (width * self.counts.itemsize))
         buffer = np.zeros(min(most, len(rows)) * width, self.counts.dtype)
         for block in _blocks(np.minimum(pairs[rows], num_items) + half * uses, most):
             number = np.arange(len(rows[block])) * width
@@ -254,7 +259,7 @@ def _groups(others: sparse.csr_matrix, users: np.ndarray) -> Iterator[tuple[np.n
         first = items[0]  # has the largest counts
         widest = np.maximum.accumulate(size[items])
         taken = np.arange(1, len(items) + 1) * widest * (widest // 2) * bytes_of[first]
-        fit = max(1, int(np.searchsorted(taken, _GROUP_BYTES, side="right")))
+        fit = max(1, int(np.searchsorted(taken[:_GROUP_ITEMS], _GROUP_BYTES, side="right")))
         yield items[:fit], np.dtype(f"u{bytes_of[first]}")
         items = items[fit:]
 

@@ -47,8 +47,9 @@ def plain_weights(history, near, regularization):
 def bounds(request, monkeypatch):
     """Bounds of memory that the logs here do not reach, and others that they all exceed."""
     if request.param == "tiny":
-        for name, value in (("ENTRIES", 40), ("CELLS", 50), ("BUFFER", 70), ("SOLVES", 3)):
+        for name, value in (("ENTRIES", 40), ("CELLS", 50), ("SOLVES", 3)):
             monkeypatch.setattr(neighbours, f"_{name}", value)
+        monkeypatch.setattr(neighbours, "_BUFFER_BYTES", 150)
         monkeypatch.setattr(neighbours, "_GROUP_BYTES", 500)
 
 
@@ -110,7 +111,8 @@ class TestAgainstPlainCounts:
         assert neighbour_weights(none, near, 1.0).nnz == 0
 
 
-def test_groups_keep_to_their_bytes(monkeypatch):
+@pytest.mark.parametrize(("name", "bound"), [("BYTES", 400), ("ITEMS", 7)])
+def test_groups_keep_to_their_bounds(monkeypatch, name, bound):
     history = random_history(0)
     near = nearest_items(history, 8)
     whole = neighbour_weights(history, near, 3.0)
@@ -122,10 +124,13 @@ def test_groups_keep_to_their_bytes(monkeypatch):
         made.append(self)
 
     monkeypatch.setattr(neighbours._Group, "__init__", noted)
-    monkeypatch.setattr(neighbours, "_GROUP_BYTES", 400)  # 8 neighbours: 9 * 4 bytes an item
+    monkeypatch.setattr(neighbours, f"_GROUP_{name}", bound)
     parts = neighbour_weights(history, near, 3.0)
     assert len(made) > 2
-    assert max(group.counts.nbytes for group in made) <= 400
+    if name == "BYTES":
+        assert max(group.counts.nbytes for group in made) <= bound
+    else:
+        assert max(len(group.items) for group in made) <= bound
     items = np.concatenate([group.items for group in made])
     assert sorted(items) == np.flatnonzero(np.diff(near.indptr) > 1).tolist()  # each in one
     np.testing.assert_allclose(parts.toarray(), whole.toarray(), rtol=1e-6)
