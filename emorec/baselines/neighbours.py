@@ -77,8 +77,8 @@ def neighbour_weights(
 
     for the neighbours N of item j, itself left out. Items are solved in groups whose counts G_NN
     take at most 2 GiB: with 100 neighbours, some 100,000 items if a count takes 4 bytes, and at
-    most 200,000, if all counts are below 65,536. A row of the gram matrix is counted once for each group in
-    which the item is a neighbour.
+    most 200,000 if all counts are below 65,536. A row of the gram matrix is counted once for each
+    group in which the item is a neighbour.
 
     Args:
         history: Ones where a user has an item, float32 ``[U, I]``.
@@ -97,14 +97,15 @@ def neighbour_weights(
     )
     history = history.astype(np.int32)  # whole numbers wrap around in smaller types
     by_item = history.T.tocsr()
+    users, pairs = np.diff(by_item.indptr), _row_pairs(by_item, history)
     with (
         one_blas_thread(),
         tqdm(total=num_items, desc="their weights", leave=False, disable=not progress) as bar,
     ):
-        for items, dtype in _groups(others, np.diff(by_item.indptr)):
+        for items, dtype in _groups(others, users):
             group = _Group(items, others, dtype)
-            group.count(by_item, history)
-            group.solve(np.diff(by_item.indptr), regularization, others.data, bar)
+            group.count(by_item, history, pairs)
+            group.solve(users, regularization, others.data, bar)
     return others.T.tocsr()
 
 
@@ -163,11 +164,12 @@ class _Group:
         size = self.circle.shape[1]
         self.counts = np.zeros((len(items), size, size // 2), dtype)
 
-    def count(self, by_item: sparse.csr_matrix, history: sparse.csr_matrix) -> None:
-        """Fills ``counts``, ``[T, S, H]``."""
+    def count(
+        self, by_item: sparse.csr_matrix, history: sparse.csr_matrix, pairs: np.ndarray
+    ) -> None:
+        """Fills ``counts``, ``[T, S, H]``, given the pairs of each row of the gram matrix."""
         (size, half), num_items = self.counts.shape[1:], by_item.shape[0]
         around = np.concatenate([self.circle, self.circle[:, :half]], axis=1)
-        pairs = _row_pairs(by_item, history)
         order = np.argsort(pairs, kind="stable")  # so that rows of a block are alike
         rank = np.full(num_items + 1, num_items, np.int32)
         rank[order] = np.arange(num_items)
@@ -176,12 +178,15 @@ class _Group:
         places = places[np.argsort(flat[places])]
         rows, start, uses = np.unique(flat[places], return_index=True, return_counts=True)
         rows, start = order[rows], np.append(start, len(places))
+        pairs = pairs[rows]
         width = num_items + 1
         most = max(1, _BUFFER_BYTES // (width * self.counts.itemsize))
         buffer = np.zeros(min(most, len(rows)) * width, self.counts.dtype)
-        for block in _blocks(np.minimum(pairs[rows], num_items) + half * uses, most):
+        for block in _blocks(np.minimum(pairs, num_items) + half * uses, most):
             number = np.arange(len(rows[block])) * width
-            filled = _add_gram_rows(buffer, number, by_item[rows[block]], history)
+            # Where few users share the same two items, a sparse product takes twice as long.
+            add = _add_pairs if pairs[block].sum() < len(number) * num_items else _add_product
+            filled = add(buffer, number, by_item[rows[block]], history)
             place = places[start[block.start] : start[block.stop]]
             first = place // size * around.shape[1] + place % size + 1
             columns = around.ravel()[first[:, None] + np.arange(half)]
@@ -213,9 +218,9 @@ class _Group:
             bar.update(len(exists))
 
 
-def _add_gram_rows(
+def _add_pairs(
     buffer: np.ndarray, starts: np.ndarray, by_item: sparse.csr_matrix, history: sparse.csr_matrix
-) -> np.ndarray | slice:
+) -> np.ndarray:
     """Counts the users that some items, ``[R, U]``, share with all items, ``[U, I]``.
 
     Counts are modulo the numbers that the buffer can hold.
@@ -229,17 +234,20 @@ def _add_gram_rows(
     Returns:
         Where counts were added.
     """
-    users = by_item.indices
-    if np.diff(history.indptr)[users].sum() > by_item.shape[0] * history.shape[1]:
-        filled = slice(0, len(starts) * (history.shape[1] + 1))
-        buffer[filled].reshape(len(starts), -1)[:, :-1] = (by_item @ history).toarray()
-        return filled
-    # Where few users share the same two items, a sparse product takes twice as long.
-    of_users = history[users]
+    of_users = history[by_item.indices]
     of_user = np.repeat(starts, np.diff(by_item.indptr))
     cells = np.repeat(of_user, np.diff(of_users.indptr)) + of_users.indices
     np.add.at(buffer, cells, buffer.dtype.type(1))
     return cells
+
+
+def _add_product(
+    buffer: np.ndarray, starts: np.ndarray, by_item: sparse.csr_matrix, history: sparse.csr_matrix
+) -> slice:
+    """The same as `_add_pairs`, where many users share the same two items."""
+    filled = slice(0, len(starts) * (history.shape[1] + 1))
+    buffer[filled].reshape(len(starts), -1)[:, :-1] = (by_item @ history).toarray()
+    return filled
 
 
 def _groups(others: sparse.csr_matrix, users: np.ndarray) -> Iterator[tuple[np.ndarray, np.dtype]]:
