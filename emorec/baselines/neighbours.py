@@ -90,17 +90,19 @@ def neighbour_weights(
         Weights W, float32 CSR ``[I, I]``.
     """
     num_items = history.shape[1]
-    is_other = near.indices != np.repeat(np.arange(num_items), np.diff(near.indptr))
-    offsets = np.concatenate([[0], np.cumsum(is_other)])[near.indptr]
+    item = np.arange(num_items, dtype=near.indices.dtype)
+    own = np.flatnonzero(near.indices == np.repeat(item, np.diff(near.indptr)))
+    offsets = near.indptr - np.searchsorted(own, near.indptr)
     others = sparse.csr_matrix(
-        (np.zeros(offsets[-1], np.float32), near.indices[is_other], offsets), near.shape
+        (np.zeros(offsets[-1], np.float32), np.delete(near.indices, own), offsets), near.shape
     )
     history = history.astype(np.int32)  # whole numbers wrap around in smaller types
     by_item = history.T.tocsr()
     users, pairs = np.diff(by_item.indptr), _row_pairs(by_item, history)
+    total = np.count_nonzero(np.diff(offsets))
     with (
         one_blas_thread(),
-        tqdm(total=num_items, desc="their weights", leave=False, disable=not progress) as bar,
+        tqdm(total=total, desc="their weights", leave=False, disable=not progress) as bar,
     ):
         for items, dtype in _groups(others, users):
             group = _Group(items, others, dtype)

@@ -83,3 +83,12 @@ def test_older_items_of_a_long_history_do_not_count(monkeypatch):
     expected = similar_items(log.select(~is_old), 5)
     np.testing.assert_array_equal(found.toarray(), expected.toarray())
     assert found[20].nnz == 0 and found[1_999].nnz == 6
+
+
+def test_progress_is_shown_on_request(capsys):
+    log = random_log()
+    similar_items(log, 3)
+    assert capsys.readouterr().err == ""
+    similar_items(log, 3, progress=True)
+    shown = capsys.readouterr().err
+    assert "similar items: " in shown and "their weights: " in shown
