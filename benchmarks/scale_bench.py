@@ -2,6 +2,7 @@
 
     python benchmarks/scale_bench.py training --dataset ml-1m --data-dir DATA
     python benchmarks/scale_bench.py preparing --most 1e8
+    python benchmarks/scale_bench.py counting --most 1e6
 
 `training` runs the same steps in one process and in several of one thread each, in turn, so that
 other work on the machine disturbs both alike; while one process computes, the others wait. An event
@@ -11,6 +12,10 @@ it less than the time on the clock, and it does not have the waits for the other
 
 `preparing` runs `emorec data prepare` on csv files of random events, a hundredth as many users, and
 a tenth of those as items.
+
+`counting` counts the similar items of random logs, popular items and rare ones, with 20 events per
+item and 50 per user, each in a process of its own. As random logs have no similar items, all items
+are neighbours of others, which is more to count than in a log of the same size that people made.
 """
 
 from __future__ import annotations
@@ -37,12 +42,14 @@ from emorec.data.datasets import load_dataset
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
 from emorec.data.splits import split_interactions
-from emorec.memory import keep_freed_memory
+from emorec.data.vocabulary import Vocabulary
+from emorec.memory import keep_freed_memory, peak_memory_gib
 from emorec.processes import ALONE, World, joined
 from emorec.storage.files import write_text
 from emorec.training.distributed import clip_gradients, sum_gradients
 from emorec.training.parts import parts_of
 from emorec.training.sharding import ItemShards
+from emorec.training.similarity import similar_items
 
 FILE_EVENTS = 10**7  # of a csv file
 SETTINGS = {"one process": (), "replicated": (), "sharded": ("training.shard_items=true",)}
@@ -82,6 +89,68 @@ def preparing(most: float, json_path: Path | None) -> None:
         events *= 10
     if json_path:
         write_text(json_path, json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+
+
+@main.command()
+@click.option("--most", type=float, default=1e5, show_default=True, help="Items of the last log.")
+@click.option("--similar", default=100, show_default=True, help="Items kept per item.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write figures here.")
+def counting(most: float, similar: int, json_path: Path | None) -> None:
+    """CPU seconds and memory of the similar items of 1e4, 1e5, ... items."""
+    rows = []
+    items = 10**4
+    while items <= most:
+        with tempfile.TemporaryDirectory() as folder:
+            found = Path(folder) / "found.json"
+            subprocess.run(
+                [
+                    *(sys.executable, __file__, "counted", "--items", str(items)),
+                    *("--similar", str(similar), "--file", str(found)),
+                ],
+                check=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+            rows.append(json.loads(found.read_text()))
+        click.echo(json.dumps(rows[-1]))
+        items *= 10
+    if json_path:
+        write_text(json_path, json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+
+
+@main.command(hidden=True)
+@click.option("--items", type=int)
+@click.option("--similar", type=int)
+@click.option("--file", type=click.Path(path_type=Path))
+def counted(items: int, similar: int, file: Path) -> None:
+    """A process of `counting`."""
+    log = random_log(items)
+    started, cpu_started = time.perf_counter(), time.process_time()
+    found = similar_items(log, similar)
+    row = {
+        "items": items,
+        "events": len(log),
+        "users": log.num_users,
+        "similarities": found.nnz,
+        "seconds": round(time.perf_counter() - started, 1),
+        "cpu_seconds": round(time.process_time() - cpu_started, 1),
+        "peak_memory_gib": peak_memory_gib(),
+    }
+    write_text(file, json.dumps(row))
+
+
+def random_log(items: int) -> Interactions:
+    """A log of random events, popular items and rare ones, in the order of their time."""
+    rng = np.random.default_rng(items)
+    events = 20 * items
+    users = events // 50
+    return Interactions(
+        (users * rng.random(events) ** 1.5).astype(np.int64),
+        (items * rng.random(events) ** 3).astype(np.int64),
+        rng.integers(0, 4, events, dtype=np.int8),
+        np.arange(events),
+        Vocabulary(range(users)),
+        Vocabulary(range(items)),
+    )
 
 
 def write_events(path: Path, events: int, number: int) -> None:

@@ -15,19 +15,17 @@ An item that a user has seen more than once has the weight of the last event.
 
 from __future__ import annotations
 
-import itertools
 from typing import Self
 
 import numpy as np
 import torch
 from scipy import sparse
-from tqdm import tqdm
 
+from emorec.baselines.neighbours import nearest_items, neighbour_weights
 from emorec.data.interactions import Interactions
 from emorec.evaluation.top_k import seen_matrix
-from emorec.threads import one_blas_thread
 
-__all__ = ["EASE", "ItemKNN", "RidgeKNN", "largest_of_rows"]
+__all__ = ["EASE", "ItemKNN", "RidgeKNN"]
 
 
 class _ItemModel:
@@ -74,7 +72,7 @@ class ItemKNN(_ItemModel):
     Args:
         neighbours: Similar items kept per item, itself included.
         shrink: Damps similarities that rest on few users; 0 is the cosine.
-        chunk_size: Items compared at a time; memory grows with ``chunk_size * num_items``.
+        chunk_size: Items compared at a time, at most; fewer where they share many users.
         train_on_likes: As for all item models; see the module.
         query_likes: As for all item models; see the module.
         recency: As for all item models; see the module.
@@ -112,14 +110,8 @@ class ItemKNN(_ItemModel):
     def fit(self, interactions: Interactions) -> Self:
         """Finds the neighbours of every item."""
         history = seen_matrix(self._known(interactions))
-        by_item = history.T.tocsr()  # [num_items, num_users]
-        norms = np.sqrt(np.diff(by_item.indptr))
-        parts = [
-            self._nearest(by_item, history, norms, start)
-            for start in range(0, interactions.num_items, self.chunk_size)
-        ]
-        empty = sparse.csr_matrix((0, interactions.num_items), dtype=np.float32)
-        self.similarity = sparse.vstack([empty, *parts], format="csr")  # row i: neighbours of i
+        # Row i: the neighbours of i.
+        self.similarity = nearest_items(history, self.neighbours, self.shrink, self.chunk_size)
         return self
 
     def __call__(self, users: torch.Tensor) -> torch.Tensor:
@@ -127,28 +119,13 @@ class ItemKNN(_ItemModel):
         scores = self.query[users.cpu().numpy()] @ self.similarity
         return torch.from_numpy(scores.toarray())
 
-    def _nearest(
-        self,
-        by_item: sparse.csr_matrix,
-        history: sparse.csr_matrix,
-        norms: np.ndarray,
-        start: int,
-    ) -> sparse.csr_matrix:
-        stop = min(start + self.chunk_size, by_item.shape[0])
-        common = by_item[start:stop] @ history  # n_ij, [C, num_items]
-        rows = np.repeat(np.arange(start, stop), np.diff(common.indptr))
-        values = common.data / (norms[rows] * norms[common.indices] + self.shrink)
-        similarity = sparse.csr_matrix((values, common.indices, common.indptr), common.shape)
-        return largest_of_rows(similarity, self.neighbours)
-
 
 class RidgeKNN(_ItemModel):
     r"""Scores an item by a linear regression on those of its neighbours that the user has.
 
     As EASE, but an item is explained by the ``neighbours`` most similar items alone (by cosine, see
-    `ItemKNN`), which takes time in proportion to the number of items, and memory to that of pairs
-    of items that share a user. With G = X^T X for the binary matrix X of users and items, and N the
-    neighbours of item j,
+    `ItemKNN`), which suits large catalogues: `emorec.baselines.neighbours` has what it costs. With
+    G = X^T X for the binary matrix X of users and items, and N the neighbours of item j,
 
         w_j = (G_NN + regularization I)^-1 G_Nj,  W_ij = w_j(i) for i in N, else 0
         score(u, j) = sum over items i of q_u(i) W_ij
@@ -189,29 +166,12 @@ class RidgeKNN(_ItemModel):
 
         Args:
             interactions: The log.
-            progress: Whether to show a progress bar.
+            progress: Whether to show progress bars.
         """
-        rows = self._known(interactions)
-        near = self.similarity = ItemKNN(self.neighbours + 1).fit(rows).similarity
-        matrix = seen_matrix(rows)
-        gram = (matrix.T @ matrix).tocsr()
-        sources, targets, weights = [], [], []
-        items = range(rows.num_items)
-        with one_blas_thread():
-            for item in tqdm(items, "similar items", leave=False, disable=not progress):
-                others = near.indices[near.indptr[item] : near.indptr[item + 1]]
-                others = others[others != item]
-                both = np.append(others, item)
-                among = gram[both[:, None], both].toarray().astype(np.float64)
-                among[np.diag_indices_from(among)] += self.regularization
-                sources.append(others)
-                targets.append(np.full(len(others), item))
-                weights.append(np.linalg.solve(among[:-1, :-1], among[:-1, -1]))
-        none = np.zeros(0, dtype=np.int64)
-        places = np.concatenate([none, *sources]), np.concatenate([none, *targets])
-        self.weights = sparse.csr_matrix(
-            (np.concatenate([none, *weights]).astype(np.float32), places), shape=gram.shape
-        )
+        history = seen_matrix(self._known(interactions))
+        near = nearest_items(history, self.neighbours + 1, progress=progress)
+        self.weights = neighbour_weights(history, near, self.regularization, progress)
+        self.similarity = near
         return self
 
     def __call__(self, users: torch.Tensor) -> torch.Tensor:
@@ -272,23 +232,6 @@ class EASE(_ItemModel):
     def __call__(self, users: torch.Tensor) -> torch.Tensor:
         """Scores of the users' queries, float32 ``[B, num_items]``."""
         return torch.from_numpy(self.query[users.cpu().numpy()] @ self.weights)
-
-
-def largest_of_rows(matrix: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
-    """The ``count`` entries of largest size in each row, float32, the largest first.
-
-    Of entries of one size, lower columns come first.
-    """
-    matrix.sort_indices()
-    sizes = np.abs(matrix.data)
-    kept = [  # one sort of all entries would take several times as long
-        first + np.argsort(-sizes[first:last], kind="stable")[:count]
-        for first, last in itertools.pairwise(matrix.indptr)
-    ]
-    places = np.concatenate([np.zeros(0, dtype=np.int64), *kept])
-    offsets = np.concatenate([[0], np.cumsum([len(each) for each in kept])])
-    values = matrix.data[places].astype(np.float32)
-    return sparse.csr_matrix((values, matrix.indices[places], offsets), shape=matrix.shape)
 
 
 def _queries(

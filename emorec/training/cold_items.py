@@ -37,7 +37,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from emorec.baselines.item_models import largest_of_rows
+from emorec.baselines.neighbours import largest_of_rows
 from emorec.building import build_model
 from emorec.config import Config
 from emorec.data.features import ItemFeatures

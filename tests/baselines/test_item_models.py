@@ -3,9 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import sparse
 
-from emorec.baselines.item_models import EASE, ItemKNN, RidgeKNN, largest_of_rows
+from emorec.baselines.item_models import EASE, ItemKNN, RidgeKNN
 from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions
 from emorec.data.vocabulary import Vocabulary
@@ -154,14 +153,6 @@ class TestRidgeKNN:
     def test_wrong_options_are_refused(self, options, message):
         with pytest.raises(ValueError, match=message):
             RidgeKNN(**options)
-
-
-def test_largest_of_rows():
-    matrix = [[0.5, 0, -2, 0.5], [0, 0, 0, 0], [1, 3, 0, -3]]
-    found = largest_of_rows(sparse.csr_matrix(matrix), 2)
-    assert found.toarray().tolist() == [[0.5, 0, -2, 0], [0] * 4, [0, 3, 0, -3]]
-    assert found.indices.tolist() == [2, 0, 1, 3]  # the largest first, then the lower column
-    assert largest_of_rows(sparse.csr_matrix((0, 3)), 2).shape == (0, 3)
 
 
 class TestEASE:
