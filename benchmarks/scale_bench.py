@@ -1,27 +1,23 @@
-"""What EmoRec gains from several processes, and what logs of growing size cost.
+"""What EmoRec gains from several processes.
 
-    python benchmarks/scale_bench.py training --dataset ml-1m --data-dir DATA
-    python benchmarks/scale_bench.py preparing --most 1e8
-    python benchmarks/scale_bench.py counting --most 1e6
+    python benchmarks/scale_bench.py training --dataset ml-1m --data-dir DATA \
+        [--environments ENVIRONMENTS]
 
-`training` runs the same steps in one process and in several of one thread each, in turn, so that
+It runs the same steps in one process and in several of one thread each, in turn, so that
 other work on the machine disturbs both alike; while one process computes, the others wait. An event
 is one that a state predicts, or, in the graph's part, one of the users' events. Bytes are those
 that a process sends in a step. CPU time is that of the process that needs most; other work disturbs
 it less than the time on the clock, and it does not have the waits for the others.
 
-`preparing` runs `emorec data prepare` on csv files of random events, a hundredth as many users, and
-a tenth of those as items.
-
-`counting` counts the similar items of random logs, popular items and rare ones, with 20 events per
-item and 50 per user, each in a process of its own. As random logs have no similar items, all items
-are neighbours of others, which is more to count than in a log of the same size that people made.
+With ENVIRONMENTS, a folder that ``peers/setup.sh`` filled, RecTools' SASRec is measured, too, which
+Lightning's DDP divides over processes.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,9 +28,9 @@ from typing import Any
 
 import click
 import numpy as np
-import pandas as pd
 import torch
 from machine import machine
+from peer_lists import task_of
 
 from emorec.building import build_model
 from emorec.config import Config, load_config
@@ -42,130 +38,20 @@ from emorec.data.datasets import load_dataset
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
 from emorec.data.splits import split_interactions
-from emorec.data.vocabulary import Vocabulary
-from emorec.memory import keep_freed_memory, peak_memory_gib
+from emorec.memory import keep_freed_memory
 from emorec.processes import ALONE, World, joined
 from emorec.storage.files import write_text
 from emorec.training.distributed import clip_gradients, sum_gradients
 from emorec.training.parts import parts_of
 from emorec.training.sharding import ItemShards
-from emorec.training.similarity import similar_items
 
-FILE_EVENTS = 10**7  # of a csv file
+PEER_ROUNDS = 3
 SETTINGS = {"one process": (), "replicated": (), "sharded": ("training.shard_items=true",)}
 
 
 @click.group(context_settings={"max_content_width": 100})
 def main() -> None:
-    """Measures what several processes bring, and what large logs cost."""
-
-
-@main.command()
-@click.option("--most", type=float, default=1e7, show_default=True, help="Events of the last log.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write figures here.")
-def preparing(most: float, json_path: Path | None) -> None:
-    """CPU seconds, memory and disk of preparing logs of 1e5, 1e6, ... events."""
-    rows = []
-    events = 10**5
-    while events <= most:
-        with tempfile.TemporaryDirectory() as folder:
-            for number in range(-(-events // FILE_EVENTS)):
-                write_events(Path(folder) / f"{number}.csv", min(events, FILE_EVENTS), number)
-            prepared = Path(folder) / "log"
-            command = [sys.executable, "-m", "emorec", "data", "prepare", f"{folder}/*.csv"]
-            process = subprocess.Popen([*command, "--quiet", "--output", str(prepared)])
-            _, status, used = os.wait4(process.pid, 0)
-            if status:
-                raise click.ClickException(f"preparing {events:,} events failed")
-            rows.append(
-                {
-                    "events": events,
-                    "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
-                    "peak_memory_gib": round(used.ru_maxrss / 2**20, 2),
-                    "disk_mib": round(sum(f.stat().st_size for f in prepared.iterdir()) / 2**20),
-                }
-            )
-        click.echo(json.dumps(rows[-1]))
-        events *= 10
-    if json_path:
-        write_text(json_path, json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
-
-
-@main.command()
-@click.option("--most", type=float, default=1e5, show_default=True, help="Items of the last log.")
-@click.option("--similar", default=100, show_default=True, help="Items kept per item.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write figures here.")
-def counting(most: float, similar: int, json_path: Path | None) -> None:
-    """CPU seconds and memory of the similar items of 1e4, 1e5, ... items."""
-    rows = []
-    items = 10**4
-    while items <= most:
-        with tempfile.TemporaryDirectory() as folder:
-            found = Path(folder) / "found.json"
-            subprocess.run(
-                [
-                    *(sys.executable, __file__, "counted", "--items", str(items)),
-                    *("--similar", str(similar), "--file", str(found)),
-                ],
-                check=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
-            rows.append(json.loads(found.read_text()))
-        click.echo(json.dumps(rows[-1]))
-        items *= 10
-    if json_path:
-        write_text(json_path, json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
-
-
-@main.command(hidden=True)
-@click.option("--items", type=int)
-@click.option("--similar", type=int)
-@click.option("--file", type=click.Path(path_type=Path))
-def counted(items: int, similar: int, file: Path) -> None:
-    """A process of `counting`."""
-    log = random_log(items)
-    started, cpu_started = time.perf_counter(), time.process_time()
-    found = similar_items(log, similar)
-    row = {
-        "items": items,
-        "events": len(log),
-        "users": log.num_users,
-        "similarities": found.nnz,
-        "seconds": round(time.perf_counter() - started, 1),
-        "cpu_seconds": round(time.process_time() - cpu_started, 1),
-        "peak_memory_gib": peak_memory_gib(),
-    }
-    write_text(file, json.dumps(row))
-
-
-def random_log(items: int) -> Interactions:
-    """A log of random events, popular items and rare ones, in the order of their time."""
-    rng = np.random.default_rng(items)
-    events = 20 * items
-    users = events // 50
-    return Interactions(
-        (users * rng.random(events) ** 1.5).astype(np.int64),
-        (items * rng.random(events) ** 3).astype(np.int64),
-        rng.integers(0, 4, events, dtype=np.int8),
-        np.arange(events),
-        Vocabulary(range(users)),
-        Vocabulary(range(items)),
-    )
-
-
-def write_events(path: Path, events: int, number: int) -> None:
-    """A csv file of random events, popular items and rare ones, in the order of their time."""
-    rng = np.random.default_rng(number)
-    users, items = events // 100, events // 1000
-    frame = pd.DataFrame(
-        {
-            "user_id": (users * rng.random(events) ** 1.5).astype(np.int64),
-            "item_id": (items * rng.random(events) ** 3).astype(np.int64),
-            "rating": rng.integers(1, 6, events),
-            "timestamp": 1_500_000_000 + 10**6 * number + np.sort(rng.integers(0, 10**6, events)),
-        }
-    )
-    frame.to_csv(path, index=False)
+    """Measures what several processes bring."""
 
 
 @main.command()
@@ -176,6 +62,11 @@ def write_events(path: Path, events: int, number: int) -> None:
 @click.option("--steps", default=20, show_default=True, help="Per measurement.")
 @click.option("--rounds", default=7, show_default=True, help="Measurements of each.")
 @click.option("--set", "settings", multiple=True)
+@click.option(
+    "--environments",
+    type=click.Path(path_type=Path, exists=True),
+    help="Folder that peers/setup.sh filled, to measure a peer as well.",
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write figures here.")
 def training(
     dataset: str,
@@ -185,6 +76,7 @@ def training(
     steps: int,
     rounds: int,
     settings: tuple[str, ...],
+    environments: Path | None,
     json_path: Path | None,
 ) -> None:
     """Events per second of training steps on DATASET, and bytes on the wire."""
@@ -204,6 +96,9 @@ def training(
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
         )
         rows = json.loads(found.read_text())
+    if environments is not None:
+        log = split_interactions(load_dataset(dataset, data_dir)).train
+        rows |= peer_rows(environments, log, processes, steps)
     click.echo(table(rows))
     if json_path is not None:
         facts = {"machine": machine(processes=str(processes)), "rows": rows}
@@ -267,6 +162,39 @@ def one(
             write_text(file, json.dumps(rows))
 
 
+def peer_rows(
+    environments: Path, log: Interactions, processes: int, steps: int
+) -> dict[str, dict[str, Any]]:
+    """RecTools' SASRec on one and several processes: a step of the same users, in turn."""
+    python = (environments / "rectools" / "bin" / "python").absolute()
+    counts, seconds = (1, processes), {1: np.zeros(2), processes: np.zeros(2)}
+    with tempfile.TemporaryDirectory() as name:
+        task, folder = Path(name) / "task.npz", Path(name) / "seconds"
+        task_of(log, log, 10).save(task)
+        for each in counts * PEER_ROUNDS:
+            folder.mkdir()
+            subprocess.run(
+                [
+                    *(str(python), "-W", "ignore", "-m", "peers.rectools_processes"),
+                    *(str(task), str(each), str(steps), str(folder)),
+                ],
+                check=True,
+                cwd=Path(__file__).parent,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                capture_output=True,
+            )
+            found = [json.loads(path.read_text()) for path in folder.iterdir()]
+            seconds[each] += np.max(found, axis=0)  # of the process that needs most
+            shutil.rmtree(folder)
+    return {
+        f"RecTools' SASRec, {name}": {
+            "times_one": round(seconds[1][0] / seconds[each][0], 2),
+            "times_one_by_cpu": round(seconds[1][1] / seconds[each][1], 2),
+        }
+        for name, each in zip(("one process", "replicated"), counts, strict=True)
+    }
+
+
 class Training:
     """The steps of a training, of which some are run at a time."""
 
@@ -314,13 +242,12 @@ class Training:
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """The figures as Markdown."""
     lines = [
-        "| part, processes | events/s | times one process | by CPU time | MB per step |",
+        "| part, processes | events/s | times one process | by CPU time | bytes per step |",
         "|---|---:|---:|---:|---:|",
     ]
     lines += [
-        f"| {name} | {row['events_per_second']:,} | {row['times_one']:.2f} | "
-        f"{row['times_one_by_cpu']:.2f} | "
-        f"{row['bytes_per_step'] / 1e6:.2f} |"
+        f"| {name} | {row.get('events_per_second', '')} | {row['times_one']:.2f} | "
+        f"{row['times_one_by_cpu']:.2f} | {row.get('bytes_per_step', '')} |"
         for name, row in rows.items()
     ]
     return "\n".join(lines)
