@@ -273,9 +273,11 @@ def plot(output: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(2, 4, figsize=(14, 6), layout="constrained", sharex="col")
+    colours = {"": "black", "emorec-graph": "tab:orange", "emorec": "tab:blue"}
+    styles = {"encoders_ms_per_step": "s--", "ms_of_products": ":"}
     columns = (
         ("preparing", "events", ("cpu_seconds",), "CPU s"),
         ("counting", "items", ("cpu_seconds",), "CPU s"),
@@ -291,16 +293,23 @@ def plot(output: Path) -> None:
                 if key not in some[0]:
                     continue
                 what = key.replace("_ms_per_step", "").replace("ms_of_", "")
-                label = " ".join(each for each in (preset, what) if each not in ("", keys[0]))
-                style = ":" if what == "products" else "o-"
-                (line,) = above.loglog(x, [row[key] for row in some], style, label=label)
-                slope = np.polyfit(np.log10(x), np.log10([row[key] for row in some]), 1)[0]
+                label = preset if key == "ms_per_list" else f"{preset}: {what}"
+                y, colour = [row[key] for row in some], colours[preset]
+                above.loglog(x, y, styles.get(key, "o-"), color=colour, label=label)
+                slope = np.polyfit(np.log10(x), np.log10(y), 1)[0]
                 click.echo(f"{stage} {preset} {key}: time grows as {size} to the {slope:.2f}")
-            below.loglog(x, [row["peak_memory_gib"] for row in some], "o-", label=preset)
+            memory = [row["peak_memory_gib"] for row in some]
+            below.loglog(x, memory, "o-", color=colours[preset], label=preset)
         above.set(title=stage, ylabel=unit)
+        for each in (above, below):
+            each.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            each.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+            each.yaxis.set_minor_locator(ticker.NullLocator())
+            each.grid(alpha=0.3)
         below.set(xlabel=size, ylabel="peak GiB")
         if "preset" in rows[0]:
             above.legend(frameon=False, fontsize=8)
+            below.legend(frameon=False, fontsize=8)
     figure.savefig(output)
 
 
