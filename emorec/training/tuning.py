@@ -77,7 +77,7 @@ def tune_ranking(
         topk = TopK(
             torch.cat([part.items for part in parts]), torch.cat([part.scores for part in parts])
         )
-        found = evaluate(validation.gathered(topk, own), users, targets, config.evaluation.k)
+        found = validation.gathered(evaluate(topk, own, targets, config.evaluation.k))
         return found.score(config.evaluation.select)
 
     weight, path_weight, decay_length = max(choices, key=quality)

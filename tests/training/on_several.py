@@ -1,19 +1,27 @@
-"""What test_distributed.py starts by torchrun: small trainings, with the loss of every step."""
+"""What test_distributed.py starts by torchrun: small trainings, with the loss of every step.
+
+The first process has the log and sends the others their users' part, as of a prepared log.
+"""
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from emorec.building import build_model
 from emorec.config import Config
-from emorec.data.splits import split_interactions
+from emorec.data.interactions import Interactions
+from emorec.data.sequences import EventSequences
+from emorec.data.splits import Split, split_interactions
 from emorec.data.synthetic import generate
 from emorec.processes import ALONE, World, joined
 from emorec.training import loop
+from emorec.training.shares import own_users, shared_split
 from tests.small import small_config
 
 LOG = generate(num_users=60, num_items=50, num_topics=8, events_per_user=12).interactions
@@ -22,10 +30,14 @@ NO_DROPOUT = "sequence.dropout=0"
 
 
 def losses_of(
-    config: Config, world: World = ALONE, checkpoint: Path | None = None, dropout: bool = False
+    config: Config,
+    world: World = ALONE,
+    checkpoint: Path | None = None,
+    dropout: bool = False,
+    split: Split = SPLIT,
 ):
     """The loss of every step, the records and the model."""
-    model = build_model(config, SPLIT.train.num_users, SPLIT.train.num_items)
+    model = build_model(config, split.train.num_users, split.train.num_items)
     if not dropout and model.graph_encoder is not None:
         for layer in model.graph_encoder.layers:
             layer.dropout.set(0.0)
@@ -33,26 +45,46 @@ def losses_of(
     step = loop._Loop._step
 
     def noted(self, loss):
+        if not steps and not world.is_first:
+            assert_no_others(own_users(split.train.users, world))
         steps.append(step(self, loss))
         return steps[-1]
 
     loop._Loop._step = noted
     try:
         records = loop.train(
-            model, config, SPLIT.train, SPLIT.valid_targets, checkpoint, progress=False, world=world
+            model, config, split.train, split.valid_targets, checkpoint, progress=False, world=world
         )
     finally:
         loop._Loop._step = step
     return steps, records, model
 
 
+def assert_no_others(is_own: np.ndarray) -> None:
+    """Checks that no log and no sequences of this process hold events of other users."""
+    gc.collect()
+    held = [each for each in gc.get_objects() if isinstance(each, Interactions | EventSequences)]
+    sizes = []
+    for each in held:
+        users = each.user if isinstance(each, Interactions) else np.flatnonzero(each.lengths)
+        assert is_own[users].all(), each
+        sizes.append(len(each.item))
+    assert max(sizes) > 0
+
+
 def main(cases: str, file: str) -> None:
     torch.set_num_threads(1)
     found = {}
     with joined("cpu", 60) as world:
+        if world.is_first:
+            split = shared_split(SPLIT, world)
+        else:
+            del globals()["LOG"], globals()["SPLIT"], losses_of.__defaults__
+            split = shared_split(None, world)
         for name, (preset, settings, *checkpoint) in json.loads(cases).items():
             config = small_config(*settings, preset=preset)
-            steps, records, model = losses_of(config, world, *map(Path, checkpoint))
+            file_of_case = Path(*checkpoint) if checkpoint else None
+            steps, records, model = losses_of(config, world, file_of_case, False, split)
             about = [*steps, *(each for r in records for each in r.valid.values())]
             parts = world.gather(torch.tensor(about, dtype=torch.float64))
             assert all(torch.equal(part, parts[0]) for part in parts), name

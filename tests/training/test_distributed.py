@@ -11,8 +11,9 @@ from emorec.building import build_model
 from emorec.config import ConfigError, preset_names
 from emorec.data.vocabulary import Vocabulary
 from emorec.processes import ALONE, World
-from emorec.training.distributed import own_users, require_shareable, sum_gradients
+from emorec.training.distributed import require_shareable, sum_gradients
 from emorec.training.sharding import ItemShards
+from emorec.training.shares import own_users
 from tests.small import small_config, torchrun
 from tests.training.on_several import NO_DROPOUT, SPLIT, losses_of
 
