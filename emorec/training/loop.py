@@ -24,6 +24,7 @@ from emorec.data.sequences import EventSequences
 from emorec.memory import keep_freed_memory
 from emorec.nn.model import Recommender
 from emorec.processes import ALONE, World
+from emorec.storage.files import FileError
 from emorec.training.checkpoint import GRAPH, EpochRecord, Progress
 from emorec.training.distributed import clip_gradients, require_shareable, sum_gradients
 from emorec.training.parts import Part, parts_of, selected_score, with_chosen_horizon
@@ -190,7 +191,7 @@ class _Loop:
         """Trains, and returns the records of earlier parts and of this one."""
         part, model, checkpoint = self.part, self.model, self.checkpoint
         state = Progress.fresh(model, self.identity)
-        if checkpoint is not None and self.world.first_says(str(checkpoint.exists())) == "True":
+        if checkpoint is not None and self._is_resumed(checkpoint):
             state = Progress.load(
                 checkpoint, model, self.identity, part.optimizer, part.average, self.shards
             )
@@ -225,6 +226,20 @@ class _Loop:
                 on_epoch(earlier + state.records)
         model.load_state_dict(state.best)
         return earlier + state.records
+
+    def _is_resumed(self, checkpoint: Path) -> bool:
+        """Whether the first process has a checkpoint, which all read."""
+        world = self.world
+        is_there = checkpoint.exists()
+        if world.first_says(str(is_there)) != "True":
+            return False
+        if not is_there:
+            raise FileError(
+                f"process {world.rank} of {world.size} does not see {checkpoint}, from which the "
+                "first one resumes; the run folder must be on a disk that all of them see, under "
+                "the same name"
+            )
+        return True
 
     def _validated(self) -> dict[str, float]:
         with self.shards.whole() if self.shards else nullcontext():

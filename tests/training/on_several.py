@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
 from emorec.data.splits import Split, split_interactions
 from emorec.data.synthetic import generate
+from emorec.data.vocabulary import Vocabulary
 from emorec.processes import ALONE, World, joined
 from emorec.training import loop
 from emorec.training.shares import own_users, shared_split
@@ -27,6 +29,7 @@ from tests.small import small_config
 LOG = generate(num_users=60, num_items=50, num_topics=8, events_per_user=12).interactions
 SPLIT = split_interactions(LOG, n=3)
 NO_DROPOUT = "sequence.dropout=0"
+ALL_IN_FIRST = "all users in the first"
 
 
 def losses_of(
@@ -46,7 +49,7 @@ def losses_of(
 
     def noted(self, loss):
         if not steps and not world.is_first:
-            assert_no_others(own_users(split.train.users, world))
+            assert_no_others(split.train.users, world)
         steps.append(step(self, loss))
         return steps[-1]
 
@@ -60,30 +63,41 @@ def losses_of(
     return steps, records, model
 
 
-def assert_no_others(is_own: np.ndarray) -> None:
+def assert_no_others(users: Vocabulary, world: World) -> None:
     """Checks that no log and no sequences of this process hold events of other users."""
     gc.collect()
-    held = [each for each in gc.get_objects() if isinstance(each, Interactions | EventSequences)]
-    sizes = []
+    held = [each for each in gc.get_objects() if type(each) in (Interactions, EventSequences)]
+    assert held
     for each in held:
-        users = each.user if isinstance(each, Interactions) else np.flatnonzero(each.lengths)
-        assert is_own[users].all(), each
-        sizes.append(len(each.item))
-    assert max(sizes) > 0
+        if type(each) is Interactions:
+            assert own_users(each.users, world)[each.user].all(), each
+        else:
+            assert own_users(users, world)[each.lengths > 0].all(), each
+
+
+def all_in_first(split: Split) -> Split:
+    """The same split with users who all belong to the first of 2 or 4 processes."""
+    is_first = own_users(Vocabulary(range(1000)), World(0, 4))
+    users = Vocabulary(np.flatnonzero(is_first)[: split.train.num_users])
+    train, valid, test = (
+        replace(each, users=users) for each in (split.train, split.valid, split.test)
+    )
+    return Split(train, valid, test)
 
 
 def main(cases: str, file: str) -> None:
     torch.set_num_threads(1)
     found = {}
     with joined("cpu", 60) as world:
-        if world.is_first:
-            split = shared_split(SPLIT, world)
-        else:
+        splits = [SPLIT, all_in_first(SPLIT)]
+        if not world.is_first:
             del globals()["LOG"], globals()["SPLIT"], losses_of.__defaults__
-            split = shared_split(None, world)
+            splits = [None, None]
+        splits = [shared_split(each, world) for each in splits]
         for name, (preset, settings, *checkpoint) in json.loads(cases).items():
             config = small_config(*settings, preset=preset)
             file_of_case = Path(*checkpoint) if checkpoint else None
+            split = splits[name.endswith(ALL_IN_FIRST)]
             steps, records, model = losses_of(config, world, file_of_case, False, split)
             about = [*steps, *(each for r in records for each in r.valid.values())]
             parts = world.gather(torch.tensor(about, dtype=torch.float64))
