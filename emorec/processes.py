@@ -29,7 +29,7 @@ from torch import Tensor
 __all__ = ["ALONE", "ProcessError", "World", "joined"]
 
 _LONGEST_START = 120.0  # seconds that processes wait for each other at the start
-_BEAT, _WITHOUT_BEAT, _REST = 0.5, 3.0, 0.5  # seconds
+_BEAT, _WITHOUT_BEAT = 0.5, 3.0  # seconds
 _SENT = (torch.int64, torch.int8)  # types of tensors from process to process
 
 
@@ -273,6 +273,10 @@ def _terminate(*_: object) -> None:
 def _connected(device: str, timeout: float) -> World:
     import torch.distributed as dist
 
+    # Imported by an optimizer's first step, it would take the group as default arguments, which
+    # outlive it: with gloo's threads, which abort Python if it ends while they release a tensor.
+    import torch.distributed.nn.functional
+
     environment = os.environ
     rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
     patience = min(timeout, _LONGEST_START)
@@ -318,8 +322,6 @@ def _connected(device: str, timeout: float) -> World:
             raise ProcessError(
                 f"process {rank} of {size} cannot reach the others: {error}"
             ) from error
-        # Gloo's threads still release what they summed; Python aborts if it ends meanwhile.
-        end.callback(time.sleep, _REST)
         end.callback(dist.destroy_process_group)
         end.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _terminate))
         return World(rank, size, store, end.pop_all().close)
