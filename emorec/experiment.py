@@ -137,7 +137,7 @@ def train_run(
     """Trains, or resumes training, in a run folder that `prepare` made.
 
     Of several processes, the first one writes; the folder may be on its machine alone, unless
-    training is resumed or starts from another run.
+    training is resumed.
 
     Raises:
         FileError: If another process is training there.
@@ -148,7 +148,8 @@ def train_run(
         on_epoch(records)
 
     with only_writer(folder) if world.is_first else nullcontext():
-        start = EmoRec.load(folder / START) if (folder / START).is_dir() else None
+        is_update = world.is_first and (folder / START).is_dir()
+        start = EmoRec.load(folder / START) if is_update else None
         recommender = EmoRec(config=config).fit(
             split,
             start=start,

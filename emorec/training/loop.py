@@ -79,7 +79,7 @@ def train(
             rate falls to 0 over them, in a straight line.
         start: Initialises the model with parameters that are trained already, of which the first
             epoch has to be better on validation; None: as the configuration says, see
-            `start_from_log`.
+            `start_from_log`. That of the first process counts.
         world: The processes that train; the first one counts, writes and reports.
 
     Returns:
@@ -105,7 +105,7 @@ def train(
             start_from_log(model, fit, config.model.start == "log")
         count(model, fit, progress)
     world.copy_first([*model.parameters(), *model.buffers()])
-    if again is None and start is not None:
+    if again is None and world.first_says("" if start is None else "started"):
         started = _digest(model)
     shards = ItemShards(model, fit.num_items, world) if config.training.shard_items else None
     is_own = own_users(fit.users, world)

@@ -3,7 +3,7 @@
 A user belongs to one process, by a hash of the id. Of all others it knows how many events they
 have, by which all processes draw the same windows, cutoffs, halves and samples from the same seed.
 What a step needs to know of the rows of others is summed over the processes: how many targets they
-have, and which items were drawn or are seen.
+have, and which items were drawn or are seen already.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def shared_split(split: Split | None, world: World) -> Split:
     Returns:
         In the first process the split, in others their part of it, with the vocabularies of all.
     """
-    if world.size == 1 or (world.is_first and split is not None):
-        assert split is not None
-        _send(split, world)
+    if split is not None:
+        if world.size > 1:
+            _send(split, world)
         return split
     about = json.loads(world.first_says(""))
     users, items = Vocabulary(about["users"]), Vocabulary(about["items"])
@@ -132,8 +132,8 @@ class WholeBatch:
         Returns:
             Token and item of each one that counts, by token, int64 ``[M]``.
         """
-        pairs = torch.stack([self.own[wanted.nonzero()[:, 0]], item[wanted]], dim=1)
-        token, items = torch.cat(self.world.gather(pairs)).unbind(1)
+        pairs = torch.stack([self.own[wanted.nonzero()[:, 0]], item[wanted]], dim=1).int()
+        token, items = torch.cat(self.world.gather(pairs)).long().unbind(1)
         order = token.argsort(stable=True)
         return token[order], items[order]
 
