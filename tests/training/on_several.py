@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +86,15 @@ def all_in_first(split: Split) -> Split:
     return Split(train, valid, test)
 
 
+def threads() -> list[str]:
+    """Names of this process's threads, on Linux."""
+    names = []
+    for each in Path("/proc/self/task").glob("*"):
+        with suppress(OSError):  # one that has just ended
+            names.append((each / "comm").read_text())
+    return names
+
+
 def main(cases: str, file: str) -> None:
     torch.set_num_threads(1)
     found = {}
@@ -114,10 +124,7 @@ def main(cases: str, file: str) -> None:
             }
         if world.is_first:
             Path(file).write_text(json.dumps(found))
-    # A thread of gloo's that is left may abort Python at its end. Elsewhere than on Linux, none is
-    # listed.
-    threads = [(each / "comm").read_text() for each in Path("/proc/self/task").glob("*")]
-    assert not any("gloo" in name for name in threads), threads
+    assert not any("gloo" in name for name in threads())  # one may abort Python at its end
 
 
 if __name__ == "__main__":
