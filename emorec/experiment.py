@@ -39,6 +39,7 @@ from emorec.storage.files import to_json, write_text
 from emorec.storage.folders import only_writer
 from emorec.suggestions import suggestion
 from emorec.training.checkpoint import EpochRecord
+from emorec.training.shares import shared_split
 
 __all__ = ["begin_run", "load_data", "prepare", "train_run", "write_results"]
 
@@ -94,7 +95,8 @@ def prepare(
 ) -> tuple[Split, ReadReport | None]:
     """Reads and splits the data, and writes what a killed run needs to resume.
 
-    Of several processes, each reads the data and the first one writes.
+    Of several processes, the first one writes. It alone reads a prepared log, and sends the others
+    the events of their users; of other data, each process reads all.
 
     Raises:
         ValueError: If settings do not fit each other, or the data cannot be used.
@@ -102,12 +104,17 @@ def prepare(
     check_memory(config, num_users=1, num_items=1, copies=4)
     # Settings that exclude each other fail before the data is read.
     build_model(config, num_users=1, num_items=1)
+    is_shared = world.first_says("shared" if is_prepared(config.data.dataset) else "") == "shared"
+    if is_shared:
+        world.require_same({"data": config.data.dataset})
+        if not world.is_first:
+            return shared_split(None, world), None
     log, report = load_data(config.data, data_dir, progress)
     split = split_interactions(log, **config.split.rule)
     items = _items_of(config.data, data_dir, split.train.items)
     if world.is_first:
         begin_run(folder, config, split, items)
-    return split, report
+    return shared_split(split, world) if is_shared else split, report
 
 
 def begin_run(folder: Path, config: Config, split: Split, items: Items) -> None:
@@ -130,7 +137,7 @@ def train_run(
     """Trains, or resumes training, in a run folder that `prepare` made.
 
     Of several processes, the first one writes; the folder may be on its machine alone, unless
-    training is resumed or starts from another run.
+    training is resumed.
 
     Raises:
         FileError: If another process is training there.
@@ -141,11 +148,12 @@ def train_run(
         on_epoch(records)
 
     with only_writer(folder) if world.is_first else nullcontext():
-        start = EmoRec.load(folder / START) if (folder / START).is_dir() else None
+        is_update = world.is_first and (folder / START).is_dir()
+        start = EmoRec.load(folder / START) if is_update else None
         recommender = EmoRec(config=config).fit(
             split,
             start=start,
-            items=load_items(folder, split.train.items),
+            items=load_items(folder, split.train.items) if world.is_first else Items(),
             checkpoint=folder / CHECKPOINT,
             on_epoch=record,
             progress=progress,

@@ -22,13 +22,15 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 __all__ = ["ALONE", "ProcessError", "World", "joined"]
 
 _LONGEST_START = 120.0  # seconds that processes wait for each other at the start
-_BEAT, _WITHOUT_BEAT, _REST = 0.5, 3.0, 0.5  # seconds
+_BEAT, _WITHOUT_BEAT = 0.5, 3.0  # seconds
+_SENT = (torch.int64, torch.int8)  # types of tensors from process to process
 
 
 class ProcessError(ConnectionError):
@@ -110,8 +112,28 @@ class World:
         """The text that the first process gives."""
         if self.size == 1:
             return text
-        content = torch.tensor(list(text.encode()), dtype=torch.uint8)
-        return bytes(self.gather(content if self.is_first else content[:0])[0].tolist()).decode()
+        content = torch.from_numpy(np.frombuffer(text.encode(), np.uint8).copy())
+        length = torch.tensor(len(content))
+        self.copy_first([length])
+        said = content if self.is_first else torch.empty(int(length), dtype=torch.uint8)
+        self.copy_first([said] if length else [])
+        return said.numpy().tobytes().decode()
+
+    def send(self, x: Tensor, rank: int) -> None:
+        """Sends another process, which must call `receive`, a tensor ``[N]`` on the CPU."""
+        kind = torch.tensor([len(x), _SENT.index(x.dtype)])
+        for each in (kind, x.contiguous())[: 1 + bool(len(x))]:
+            self.bytes_sent += each.nbytes
+            self._call(partial(_send, each, rank))
+
+    def receive(self) -> Tensor:
+        """What the first process sends this one."""
+        kind = torch.zeros(2, dtype=torch.int64)
+        self._call(partial(_receive, kind))
+        x = torch.empty(int(kind[0]), dtype=_SENT[int(kind[1])])
+        if len(x):
+            self._call(partial(_receive, x))
+        return x
 
     def require_same(self, what: dict[str, str]) -> None:
         """Checks that what decides about training is the same in all processes.
@@ -251,6 +273,10 @@ def _terminate(*_: object) -> None:
 def _connected(device: str, timeout: float) -> World:
     import torch.distributed as dist
 
+    # Imported by an optimizer's first step, it would take the group as default arguments, which
+    # outlive it: with gloo's threads, which abort Python if it ends while they release a tensor.
+    import torch.distributed.nn.functional
+
     environment = os.environ
     rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
     patience = min(timeout, _LONGEST_START)
@@ -296,8 +322,6 @@ def _connected(device: str, timeout: float) -> World:
             raise ProcessError(
                 f"process {rank} of {size} cannot reach the others: {error}"
             ) from error
-        # Gloo's threads still release what they summed; Python aborts if it ends meanwhile.
-        end.callback(time.sleep, _REST)
         end.callback(dist.destroy_process_group)
         end.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _terminate))
         return World(rank, size, store, end.pop_all().close)
@@ -340,6 +364,14 @@ def _beating(store: Any, rank: int) -> Iterator[None]:
 
 def _broadcast(x: Tensor, dist: Any) -> None:
     dist.broadcast(x, 0)
+
+
+def _send(x: Tensor, rank: int, dist: Any) -> None:
+    dist.send(x, rank)
+
+
+def _receive(x: Tensor, dist: Any) -> None:
+    dist.recv(x, 0)
 
 
 class _Total(torch.autograd.Function):

@@ -108,7 +108,9 @@ class EmoRec(FittedRecommender):
             start: A fitted recommender of the same configuration, whose parameters training starts
                 from; see `update`.
             world: The processes that train together, see `emorec.processes.joined`; each calls
-                `fit` with the same arguments, and has the same model in the end.
+                `fit` with the same arguments, and has the same model in the end. Of a `Split`, all
+                but the first may have their own users' events alone, see
+                `emorec.training.shares.shared_split`.
 
         Warns:
             UserWarning: If there is no validation data, rows are left out (without a rating,
@@ -134,8 +136,8 @@ class EmoRec(FittedRecommender):
             )
         known = self._items_of(items, data.train.items)
         config, valid = self.config, data.valid_targets
-        if not len(valid):
-            epochs = count(most_epochs(config, valid), "epoch")
+        if world.is_first and not len(valid):
+            epochs = count(most_epochs(config, False), "epoch")
             warnings.warn(
                 f"no validation data, so training runs for {epochs}: "
                 f"{_why_no_targets(data, config.split)}",

@@ -30,7 +30,7 @@ __all__ = ["prepare"]
     default=64,
     show_default=True,
     type=click.IntRange(1, 4096),
-    help="Parts of the log, by user: a multiple of the number of processes that will train on it.",
+    help="Parts of the log, by user, which are sorted one after the other.",
 )
 @click.option(
     "--memory",

@@ -177,6 +177,7 @@ def train(
             )
         with quick_imports():
             from emorec.run_folder import existing_file, load_split, read_config
+            from emorec.training.shares import shared_split
 
         existing_file(resume, "config.toml")  # otherwise the lock would create the folder
         config = _with_options(read_config(resume), flags, settings)
@@ -184,14 +185,15 @@ def train(
             all_processes(config) as world,
             only_writer(resume) if world.is_first else nullcontext(),
         ):
-            split = load_split(resume)
-            if not len(split.test):
+            split = load_split(resume) if world.is_first else None
+            if split is not None and not len(split.test):
                 raise click.UsageError(
                     f"{resume} has no test split: EmoRec.save wrote it, not emorec-train"
                 )
             ready_machine(config)
             _require_tensorboard(tensorboard)
             click.echo(f"Resuming {resume}")
+            split = shared_split(split, world)
             _train_or_stop(config, split, resume, progress, tensorboard, world)
         return
     config = load_config(preset or "emorec", config_file)
@@ -226,6 +228,7 @@ def _is_begun(folder: Path) -> bool:
 def _begun(config: Config, folder: Path, world: World) -> Split:
     """The data of a run that several processes began and that torchrun has started again."""
     from emorec.run_folder import existing_file, load_split
+    from emorec.training.shares import shared_split
 
     if world.is_first:
         if existing_file(folder, "config.toml").read_text("utf-8") != config.to_toml():
@@ -234,7 +237,7 @@ def _begun(config: Config, folder: Path, world: World) -> Split:
                 f"--resume {folder}"
             )
     click.echo(f"Resuming {folder}")
-    return load_split(folder)
+    return shared_split(load_split(folder) if world.is_first else None, world)
 
 
 @contextmanager
@@ -439,6 +442,8 @@ def _prepared(
     from emorec.run_report import data_card
 
     split, report = prepare(config, folder, data_dir, progress, world)
+    if not world.is_first:
+        return split
     card = data_card(split)
     if report is not None:
         click.echo(str(report))

@@ -79,7 +79,7 @@ def prepare_log(
         names: As there.
         encoding: As there.
         decimal: As there.
-        parts: Number of parts, a multiple of the number of processes that will share the log.
+        parts: Number of parts, by user, which are sorted one after the other.
         memory_gb: Memory for DuckDB, in GB; reading takes about 1 GB more.
         threads: Threads for DuckDB.
         on_rows: Called with the number of rows of each part of a file that was read.

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from emorec.data.interactions import TICKS_PER_DAY, Interactions
 
-__all__ = ["CLS", "EventSequences", "SequenceBatch", "Targets", "Windows", "ranges"]
+__all__ = [
+    "CLS",
+    "EventSequences",
+    "SequenceBatch",
+    "Targets",
+    "Windows",
+    "ranges",
+    "windows_of",
+]
 
 CLS = -1
 """Item index and kind of feedback of the [CLS] token that opens every sequence."""
@@ -184,16 +192,8 @@ class EventSequences:
         )
 
     def windows(self, max_length: int) -> Windows:
-        """Cuts every history into windows, so that each event is a target exactly once.
-
-        Windows end at the newest event and reach back ``max_length`` events at a time: with 7
-        events and ``max_length`` 3 they are ``0:1, 1:4, 4:7``.
-        """
-        user, piece = ranges(
-            np.zeros(self.num_users, dtype=np.int64), -(-self.lengths // max_length)
-        )
-        stop = self.lengths[user] - piece * max_length
-        return Windows(user, np.maximum(stop - max_length, 0), stop)
+        """Cuts every history into windows, see `windows_of`."""
+        return windows_of(self.lengths, max_length)
 
     def training_batch(self, windows: Windows, horizon: int = 1) -> tuple[SequenceBatch, Targets]:
         """Inputs and targets of windows.
@@ -271,6 +271,21 @@ class EventSequences:
             position=torch.from_numpy(position.astype(np.int32)),
             cu_seqlens=torch.from_numpy(np.concatenate([[0], np.cumsum(count + 1)])),
         )
+
+
+def windows_of(lengths: np.ndarray, max_length: int) -> Windows:
+    """Cuts histories of given lengths into windows, so that each event is a target exactly once.
+
+    Windows end at the newest event and reach back ``max_length`` events at a time: with 7 events
+    and ``max_length`` 3 they are ``0:1, 1:4, 4:7``.
+
+    Args:
+        lengths: Events of each user, int64 ``[U]``.
+        max_length: Events of a window at most.
+    """
+    user, piece = ranges(np.zeros(len(lengths), dtype=np.int64), -(-lengths // max_length))
+    stop = lengths[user] - piece * max_length
+    return Windows(user, np.maximum(stop - max_length, 0), stop)
 
 
 def ranges(start: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -41,6 +41,8 @@ class Split:
         test: Hold-out that is evaluated once; warm users and items only.
         dropped: Number of test rows dropped because their user or item is cold.
         report: What the split did to the log; None for a split made by hand.
+        known_targets: The rows of valid that a model of train can predict, where train does not
+            tell, because it is one process's part of a log; None: `valid_targets` finds them.
     """
 
     train: Interactions
@@ -48,6 +50,7 @@ class Split:
     test: Interactions
     dropped: int = 0
     report: SplitReport | None = None
+    known_targets: Interactions | None = None
 
     @cached_property
     def history(self) -> Interactions:
@@ -70,6 +73,8 @@ class Split:
     @property
     def valid_targets(self) -> Interactions:
         """The rows of valid that a model of train can predict: user and item occur in train."""
+        if self.known_targets is not None:
+            return self.known_targets
         return self.valid.select(_is_warm(self.valid, self.train))
 
 

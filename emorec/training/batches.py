@@ -9,7 +9,7 @@ Without a sequence encoder, the events before the cutoff would be no targets. `h
 no cutoff: the graph holds a random half of each user's events, and the other half are the targets,
 so that each event is predicted from earlier and later events of its user.
 
-Where several processes train, each draws the whole of a batch and has the rows of its own users.
+Where several processes train, each has the rows of its own users, see `emorec.training.shares`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from emorec.data.graph import FeedbackGraph, GraphSource
-from emorec.data.sequences import EventSequences, SequenceBatch, Targets, Windows
+from emorec.data.sequences import SequenceBatch, Targets, Windows, windows_of
+from emorec.training.shares import Share, WholeBatch
 
 __all__ = ["TrainingBatch", "half_batches", "num_batches", "training_batches"]
 
@@ -39,9 +40,7 @@ class TrainingBatch:
         graph: Graph of the events before the cutoffs, or None.
         user_node: The graph's user node of each sequence, int64 ``[B]``, or None.
         sees_graph: Whether each token's targets use the graph, bool ``[T]``, or None.
-        whole: Where several processes train, the batch of all of them, without its graph, of which
-            this one has the rows of its own users; else None.
-        own: The tokens of ``whole`` that are this batch's, int64 ``[T]``, or None.
+        whole: Where several processes train, what all of them have of the batch; else None.
     """
 
     sequences: SequenceBatch
@@ -49,60 +48,55 @@ class TrainingBatch:
     graph: FeedbackGraph | None
     user_node: Tensor | None
     sees_graph: Tensor | None
-    whole: TrainingBatch | None = None
-    own: Tensor | None = None
+    whole: WholeBatch | None = None
 
     def to(self, device: torch.device | str) -> TrainingBatch:
         """The batch on another device."""
         parts = {name: part.to(device) for name, part in vars(self).items() if part is not None}
         return TrainingBatch(**{**vars(self), **parts})
 
+    def totals(self, *masks: Tensor) -> list[int]:
+        """How often each mask is true, in the batches of all processes."""
+        counts = torch.stack([mask.sum() for mask in masks])
+        return (counts if self.whole is None else self.whole.world.sum(counts)).tolist()
+
 
 def training_batches(
-    events: EventSequences,
+    share: Share,
     source: GraphSource | None,
     max_length: int,
     batch_size: int,
     rng: np.random.Generator,
     horizon: int = 1,
-    is_own: np.ndarray | None = None,
 ) -> Iterator[TrainingBatch]:
     """One epoch: every event is the next one once, in random order.
 
     Args:
-        events: The train events.
+        share: The train events.
         source: Where graphs come from; None for a model without graph encoder.
         max_length: Events per window.
-        batch_size: Windows per batch.
+        batch_size: Windows per batch, of all processes.
         rng: Source of the order and of the cutoffs.
         horizon: Targets per token.
-        is_own: Whose rows this process has, bool ``[U]``; None: all users'.
     """
-    windows = events.windows(max_length)
-    num_known = (rng.random(events.num_users) * events.lengths).astype(np.int64)
+    windows = windows_of(share.lengths, max_length)
+    num_known = (rng.random(len(share.lengths)) * share.lengths).astype(np.int64)
     full_graph = None
     if source is not None and source.full:
-        full_graph = source.graph(np.arange(events.num_users), num_known)
-
-    def without_graph(chosen: Windows) -> TrainingBatch:
-        sequences, targets = events.training_batch(chosen, horizon)
-        sees_graph = None
-        if source is not None:
-            known = torch.from_numpy(num_known)[sequences.user[sequences.row]]
-            sees_graph = targets.place >= known
-        return TrainingBatch(sequences, targets, None, None, sees_graph)
-
+        full_graph = source.graph(np.arange(len(num_known)), num_known)
     for rows in _shuffled_by_length(windows, batch_size, rng):
         chosen = windows.select(rows)
-        batch = without_graph(chosen)
-        if is_own is not None:
-            mine = is_own[chosen.user]
-            chosen = chosen.select(np.flatnonzero(mine))
-            batch = _part(batch, without_graph(chosen), mine)
+        own, whole = share.part_of(chosen.user, chosen.stop - chosen.start)
+        chosen = chosen.select(own)
+        sequences, targets = share.events.training_batch(chosen, horizon)
+        batch = TrainingBatch(sequences, targets, None, None, None, whole)
         if source is None:
             yield batch
-        elif full_graph is not None:
-            yield replace(batch, graph=full_graph, user_node=batch.sequences.user)
+            continue
+        known = torch.from_numpy(num_known)[sequences.user[sequences.row]]
+        batch = replace(batch, sees_graph=targets.place >= known)
+        if full_graph is not None:
+            yield replace(batch, graph=full_graph, user_node=sequences.user)
         else:
             known = num_known[chosen.user]
             needed = np.where(known < chosen.stop, known, 0)
@@ -111,59 +105,40 @@ def training_batches(
 
 
 def half_batches(
-    events: EventSequences,
-    source: GraphSource,
-    batch_size: int,
-    rng: np.random.Generator,
-    is_own: np.ndarray | None = None,
+    share: Share, source: GraphSource, batch_size: int, rng: np.random.Generator
 ) -> Iterator[TrainingBatch]:
     """One epoch: every user once, in random order, for a model without a sequence encoder.
 
     Events of one user with one item are in the same half, so that no target is in the graph.
 
     Args:
-        events: The train events.
+        share: The train events.
         source: Where graphs come from.
-        batch_size: Users per batch.
+        batch_size: Users per batch, of all processes.
         rng: Source of the order and of the halves.
-        is_own: Whose rows this process has, bool ``[U]``; None: all users'.
     """
-    user = np.repeat(np.arange(events.num_users), events.lengths)
-    pairs, pair = np.unique(user * source.num_items + events.item, return_inverse=True)
-    is_known = (rng.random(len(pairs)) < 0.5)[pair]
-    known, others = events.select(is_known), events.select(~is_known)
+    is_known, users = share.halves(rng)
+    known, others = share.events.select(is_known), share.events.select(~is_known)
     source = replace(source, events=known)
     full_graph = None
     if source.full:
-        full_graph = source.graph(np.arange(events.num_users), known.lengths)
-
-    def without_graph(chosen: np.ndarray) -> TrainingBatch:
-        sequences, targets = known.inference_batch(chosen, 1), others.all_targets(chosen)
-        return TrainingBatch(sequences, targets, None, None, None)
-
-    users = rng.permutation(np.flatnonzero(others.lengths))
+        full_graph = source.graph(np.arange(known.num_users), known.lengths)
+    users = rng.permutation(users)
     for chosen in np.split(users, range(batch_size, len(users), batch_size)):
-        batch = without_graph(chosen)
-        if is_own is not None:
-            mine = is_own[chosen]
-            chosen = chosen[mine]
-            batch = _part(batch, without_graph(chosen), mine)
+        own, whole = share.part_of(chosen, np.ones_like(chosen))
+        chosen = chosen[own]
+        sequences, targets = known.inference_batch(chosen, 1), others.all_targets(chosen)
+        batch = TrainingBatch(sequences, targets, None, None, None, whole)
         if full_graph is not None:
-            yield replace(batch, graph=full_graph, user_node=batch.sequences.user)
+            yield replace(batch, graph=full_graph, user_node=sequences.user)
         else:
             graph = source.graph(chosen, known.lengths[chosen])
             yield replace(batch, graph=graph, user_node=torch.arange(len(chosen)))
 
 
-def num_batches(events: EventSequences, max_length: int, batch_size: int) -> int:
-    """Batches per epoch."""
-    return -(-len(events.windows(max_length)) // batch_size)
-
-
-def _part(whole: TrainingBatch, batch: TrainingBatch, mine: np.ndarray) -> TrainingBatch:
-    """A process's part of a batch, whose rows ``mine``, bool ``[B]``, it has."""
-    own = torch.from_numpy(mine)[whole.sequences.row].nonzero()[:, 0]
-    return replace(batch, whole=whole, own=own)
+def num_batches(lengths: np.ndarray, max_length: int, batch_size: int) -> int:
+    """Batches per epoch of `training_batches`, with ``lengths`` events of each user."""
+    return -(-len(windows_of(lengths, max_length)) // batch_size)
 
 
 def _shuffled_by_length(

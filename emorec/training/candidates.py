@@ -25,6 +25,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from emorec.training.shares import Share
+
 __all__ = ["LARGEST_WHOLE", "CandidateSampler", "num_drawn"]
 
 LARGEST_WHOLE = 50_000
@@ -49,24 +51,24 @@ class CandidateSampler:
     """Draws the candidates of each step; see the module's formula.
 
     Args:
-        item: Items of the train events, int64 ``[N]``.
-        num_items: Size of the catalogue, ``I``.
+        share: The train events.
         size: Draws per step, at least 1 and below ``I``; half of them, rounded down, are events.
 
     Attributes:
         log_probability: ``log pi``, float32 ``[I]``.
     """
 
-    def __init__(self, item: np.ndarray, num_items: int, size: int) -> None:
-        self._item, self._num_items = item, num_items
+    def __init__(self, share: Share, size: int) -> None:
+        self._share = share
         self._num_events = size // 2
         self._num_uniform = size - self._num_events
-        share = np.bincount(item, minlength=num_items) / len(item)
-        absent = (1 - self._num_uniform / num_items) * (1 - share) ** self._num_events
+        of_item = share.item_counts / share.num_events
+        absent = (1 - self._num_uniform / share.num_items) * (1 - of_item) ** self._num_events
         self.log_probability = np.log1p(-absent).astype(np.float32)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """Distinct items in ascending order, int64 ``[C]``, at most ``size``."""
-        uniform = rng.choice(self._num_items, self._num_uniform, replace=False, shuffle=False)
-        events = rng.integers(len(self._item), size=self._num_events)
-        return np.union1d(uniform, self._item[events])
+        num_items, num_events = self._share.num_items, self._share.num_events
+        uniform = rng.choice(num_items, self._num_uniform, replace=False, shuffle=False)
+        events = rng.integers(num_events, size=self._num_events)
+        return np.union1d(uniform, self._share.items_of(events))

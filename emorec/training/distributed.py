@@ -1,26 +1,23 @@
-"""What several processes share in training: users are divided, gradients summed.
+"""What several processes share in training: gradients are summed.
 
-Every process draws the same batches from the same seed, and encodes the rows of its own users. A
-loss is divided by the targets of the whole batch, so that the sum of the processes' gradients is
-the gradient of one process with all rows.
+Every process encodes the rows of its own users, see `emorec.training.shares`. A loss is divided by
+the targets of the whole batch, so that the sum of the processes' gradients is the gradient of one
+process with all rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from emorec.config import ConfigError
-from emorec.data.prepared import part_of
-from emorec.data.vocabulary import Vocabulary
 from emorec.nn.model import Recommender
 from emorec.processes import World
 from emorec.training.sharding import ItemShards
 
-__all__ = ["clip_gradients", "own_users", "require_shareable", "sum_gradients"]
+__all__ = ["clip_gradients", "require_shareable", "sum_gradients"]
 
 
 def require_shareable(model: Recommender, world: World) -> None:
@@ -36,16 +33,6 @@ def require_shareable(model: Recommender, world: World) -> None:
             "users' events; several processes train models with graph.layers of at most 2, as all "
             "presets have"
         )
-
-
-def own_users(users: Vocabulary, world: World) -> np.ndarray | None:
-    """Whose events this process encodes, by a hash of their ids, bool ``[U]``; None: all users'.
-
-    The hash depends on nothing but the id: a user stays where it is when others come.
-    """
-    if world.size == 1:
-        return None
-    return part_of(users.ids, world.size) == world.rank
 
 
 def sum_gradients(

@@ -38,7 +38,9 @@ def fit_model(
     Args:
         model: The model.
         config: The run.
-        split: The train split is learned from, the validation split chooses, if it has events.
+        split: The train split is learned from, the validation split chooses, if it has events. Of
+            several processes, each needs the events of its own users, see
+            `emorec.training.shares`, and the first one those of all.
         checkpoint: File to write after each epoch, and to resume from if it exists. Refitting
             writes one of its own beside it.
         on_epoch: Called after each epoch with all records so far.
@@ -54,13 +56,13 @@ def fit_model(
         FileError: If the checkpoint is of another model, other data or other settings.
     """
     valid = split.valid_targets
-    config = with_chosen_horizon(config, valid)
+    config = with_chosen_horizon(config, valid, world)
     records = train(
         model, config, split.train, valid, checkpoint, on_epoch, progress, start=start, world=world
     )
-    if not config.training.refit or not len(valid):
+    chosen = chosen_epochs(config, records)  # none without validation events
+    if not config.training.refit or not chosen:
         return records
-    chosen = chosen_epochs(config, records)
     names = "-".join(str(epoch) for epoch in chosen.values())
     again = train(
         model,

@@ -19,14 +19,17 @@ from tqdm import tqdm
 
 from emorec.config import Config
 from emorec.data.interactions import Interactions
+from emorec.data.prepared import part_of
 from emorec.data.sequences import EventSequences
 from emorec.memory import keep_freed_memory
 from emorec.nn.model import Recommender
 from emorec.processes import ALONE, World
+from emorec.storage.files import FileError
 from emorec.training.checkpoint import GRAPH, EpochRecord, Progress
 from emorec.training.distributed import clip_gradients, require_shareable, sum_gradients
 from emorec.training.parts import Part, parts_of, selected_score, with_chosen_horizon
 from emorec.training.sharding import ItemShards
+from emorec.training.shares import own_rows, own_users, summed
 from emorec.training.start import count, start_from_log
 from emorec.training.tuning import tune_decay, tune_ranking
 from emorec.training.validation import TrainingError, Validation, diverged
@@ -65,8 +68,9 @@ def train(
     Args:
         model: The model.
         config: The run.
-        fit: The events to train on.
-        valid: Targets that choose the epoch; if empty, the last epoch is taken.
+        fit: The events to train on: in the first process those of all users, in others at least
+            those of their own.
+        valid: Targets that choose the epoch, likewise; if empty, the last epoch is taken.
         checkpoint: File to write after each epoch, and to resume from if it exists. The feedback
             sum has one of its own beside it.
         on_epoch: Called after each epoch with all records so far.
@@ -75,7 +79,7 @@ def train(
             rate falls to 0 over them, in a straight line.
         start: Initialises the model with parameters that are trained already, of which the first
             epoch has to be better on validation; None: as the configuration says, see
-            `start_from_log`.
+            `start_from_log`. That of the first process counts.
         world: The processes that train; the first one counts, writes and reports.
 
     Returns:
@@ -88,10 +92,11 @@ def train(
         ValueError: If other processes have other settings or data.
     """
     keep_freed_memory()
-    config = with_chosen_horizon(config, valid)
+    config = with_chosen_horizon(config, valid, world)
     model.to(config.training.device)
     require_shareable(model, world)
-    world.require_same({"settings": _settings(config, again), "data": _digest_of_logs(fit, valid)})
+    world.require_same({"settings": _settings(config, again)})
+    _require_same_logs(world, fit, valid)
     started = ""
     if world.is_first:
         if again is None and start is not None:
@@ -100,16 +105,19 @@ def train(
             start_from_log(model, fit, config.model.start == "log")
         count(model, fit, progress)
     world.copy_first([*model.parameters(), *model.buffers()])
-    if again is None and start is not None:
+    if again is None and world.first_says("" if start is None else "started"):
         started = _digest(model)
     shards = ItemShards(model, fit.num_items, world) if config.training.shard_items else None
-    events = EventSequences.build(fit)
+    is_own = own_users(fit.users, world)
+    own, targets = own_rows(fit, is_own), own_rows(valid, is_own)
+    is_validated = bool(summed(world, np.array([len(targets)])))
+    events = EventSequences.build(own)
     records: list[EpochRecord] = []
-    for part in parts_of(model, config, events, fit, world, shards):
+    for part in parts_of(model, config, events, own, world, shards):
         is_graph = part.name == GRAPH
         validation = None
-        if len(valid):
-            validation = Validation(model, config, fit, events, valid, is_graph, world)
+        if is_validated:
+            validation = Validation(model, config, own, events, targets, is_graph, world)
         file = checkpoint
         if checkpoint is not None and is_graph:
             file = checkpoint.with_stem(f"{checkpoint.stem}-{GRAPH}")
@@ -118,9 +126,9 @@ def train(
             config,
             part,
             validation,
-            identity=_identity(config, part.name, fit, valid, again) + started,
+            identity=world.first_says(_identity(config, part.name, fit, valid, again)) + started,
             checkpoint=file,
-            epochs=most_epochs(config, valid) if again is None else again[part.name],
+            epochs=most_epochs(config, is_validated) if again is None else again[part.name],
             is_trained=bool(started),
             anneal=again is not None,
             progress=progress,
@@ -133,15 +141,15 @@ def train(
                 tune_decay(model.feedback_sum, validation, selected_score(config, GRAPH))
     if shards is not None:
         shards.join()
-    if len(valid):
-        validation = Validation(model, config, fit, events, valid, world=world)
+    if is_validated:
+        validation = Validation(model, config, own, events, targets, world=world)
         tune_ranking(model, config, validation, progress)
     return records
 
 
-def most_epochs(config: Config, valid: Interactions) -> int:
+def most_epochs(config: Config, is_validated: bool) -> int:
     """How many epochs training may take; see ``training.epochs``."""
-    return config.training.epochs or (MOST_EPOCHS if len(valid) else _EPOCHS_WITHOUT_VALIDATION)
+    return config.training.epochs or (MOST_EPOCHS if is_validated else _EPOCHS_WITHOUT_VALIDATION)
 
 
 @dataclass
@@ -183,7 +191,7 @@ class _Loop:
         """Trains, and returns the records of earlier parts and of this one."""
         part, model, checkpoint = self.part, self.model, self.checkpoint
         state = Progress.fresh(model, self.identity)
-        if checkpoint is not None and self.world.first_says(str(checkpoint.exists())) == "True":
+        if checkpoint is not None and self._is_resumed(checkpoint):
             state = Progress.load(
                 checkpoint, model, self.identity, part.optimizer, part.average, self.shards
             )
@@ -218,6 +226,20 @@ class _Loop:
                 on_epoch(earlier + state.records)
         model.load_state_dict(state.best)
         return earlier + state.records
+
+    def _is_resumed(self, checkpoint: Path) -> bool:
+        """Whether the first process has a checkpoint, which all read."""
+        world = self.world
+        is_there = checkpoint.exists()
+        if world.first_says(str(is_there)) != "True":
+            return False
+        if not is_there:
+            raise FileError(
+                f"process {world.rank} of {world.size} does not see {checkpoint}, from which the "
+                "first one resumes; the run folder must be on a disk that all of them see, under "
+                "the same name"
+            )
+        return True
 
     def _validated(self) -> dict[str, float]:
         with self.shards.whole() if self.shards else nullcontext():
@@ -314,10 +336,21 @@ def _settings(config: Config, again: Mapping[str, int] | None) -> str:
     return json.dumps([_settings_that_count(config), divided, dict(again or {})], sort_keys=True)
 
 
-def _digest_of_logs(*logs: Interactions) -> str:
-    digest = hashlib.sha256()
-    _add_logs(digest, *logs)
-    return digest.hexdigest()
+def _require_same_logs(world: World, *logs: Interactions) -> None:
+    """Checks that the events of each process's own users are those that the first one has."""
+    if world.size == 1:
+        return
+    owner = part_of(logs[0].users.ids, world.size)
+
+    def digest_of(rank: int) -> str:
+        digest = hashlib.sha256()
+        _add_logs(digest, *(own_rows(log, owner == rank) for log in logs))
+        return digest.hexdigest()
+
+    own = digest_of(world.rank)
+    expected = [digest_of(rank) for rank in range(world.size)] if world.is_first else []
+    expected = json.loads(world.first_says(json.dumps(expected)))
+    world.require_same({"data": "" if expected[world.rank] == own else own})
 
 
 def _add_logs(digest: hashlib._Hash, *logs: Interactions) -> None:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from emorec.config import LossConfig
 from emorec.data.feedback import Feedback
-from emorec.data.sequences import Targets
 from emorec.nn.feedback_sum import FeedbackSum
 from emorec.nn.model import Recommender
 from emorec.training.batches import TrainingBatch
@@ -73,16 +72,14 @@ class Objective:
         """
         model, targets = self._model, batch.targets
         predictable, wanted = self._choices(batch)  # [T, K]
-        every_predictable, every_wanted = predictable, wanted
-        if batch.whole is not None:
-            every_predictable, every_wanted = self._choices(batch.whole)
-        if not every_wanted.any():
+        num_predictable, num_wanted = batch.totals(predictable, wanted)
+        if not num_wanted:
             return None
         drawn, others = None, None
         if self._options.ranking == "softmax":
             drawn = draw_candidates(self._candidates, rng)
         else:
-            others = self._samples(batch, every_wanted, rng)
+            others = self._samples(batch, wanted, rng)
         loss, rows = torch.zeros((), device=wanted.device), None
         if self._shards is not None:
             rows = self._shards.rows(model.item_vectors, batch.sequences.item)
@@ -97,14 +94,13 @@ class Objective:
         ranked = wanted.any(1)
         x, target = state[ranked], targets.item[ranked]
         if self._shards is not None:
-            assert batch.whole is not None and batch.own is not None
+            assert batch.whole is not None
             loss = loss + sharded_catalogue_loss(
                 x,
-                batch.own[ranked],
+                batch.whole.own[ranked],
                 model.item_vectors,
                 None,
-                batch.whole.targets.item,
-                every_wanted,
+                *batch.whole.targets(targets.item, wanted),
                 self._candidates,
                 drawn,
                 self._shards,
@@ -116,12 +112,12 @@ class Objective:
                 )
             else:
                 ranking = self._bpr(batch, state, wanted, *others)
-            loss = loss + _share(wanted, every_wanted) * ranking
+            loss = loss + int(wanted.sum()) / num_wanted * ranking
         if model.polarity is not None and predictable.any():
             logit = model.polarity.logits(taste, targets.item, targets.feedback)[predictable]
             levels = torch.tensor(model.polarity.levels, device=logit.device)
             is_reached = targets.feedback[predictable][:, None] <= levels
-            share = _share(predictable, every_predictable)
+            share = int(predictable.sum()) / num_predictable
             loss = loss + share * polarity_loss(logit, is_reached).mean()
         return loss
 
@@ -138,13 +134,17 @@ class Objective:
         self, batch: TrainingBatch, wanted: Tensor, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         """Items for the targets of this process, drawn with those of all processes, ``[N, 1]``."""
-        every = batch.whole or batch
-        token = wanted.nonzero()[:, 0]
-        user = every.sequences.user[every.sequences.row[token]]
-        sampled, valid = self._sampler.sample(user.cpu().numpy(), 1, rng)
-        others, is_valid = (torch.from_numpy(each).to(user.device) for each in (sampled, valid))
-        if batch.own is not None:
-            is_own = torch.isin(token, batch.own)
+        whole, sequences = batch.whole, batch.sequences
+        if whole is None:
+            token = wanted.nonzero()[:, 0]
+            user = sequences.user[sequences.row[token]].cpu().numpy()
+        else:
+            token = whole.spread(wanted).nonzero()[:, 0]
+            user = whole.user[token.cpu().numpy()]
+        found = self._sampler.sample(user, 1, rng)
+        others, is_valid = (torch.from_numpy(each).to(wanted.device) for each in found)
+        if whole is not None:
+            is_own = torch.isin(token, whole.own)
             others, is_valid = others[is_own], is_valid[is_own]
         return others, is_valid
 
@@ -177,38 +177,30 @@ def sum_loss(
     """
     assert batch.graph is not None
     kinds = torch.tensor([kind in _TARGETS["positive"] for kind in Feedback])
-
-    def likes(targets: Targets) -> Tensor:
-        return targets.exists & kinds.to(targets.feedback.device)[targets.feedback]
-
-    wanted = likes(batch.targets)
-    every = wanted if batch.whole is None else likes(batch.whole.targets)
-    if not every.any():
+    targets = batch.targets
+    wanted = targets.exists & kinds.to(targets.feedback.device)[targets.feedback]
+    (num_wanted,) = batch.totals(wanted)
+    if not num_wanted:
         return None
     drawn = draw_candidates(candidates, rng)
     ranked = wanted.any(1)
-    items, bias, target = encoder.target.weight, encoder.bias, batch.targets.item[ranked]
+    items, bias = encoder.target.weight, encoder.bias
     if shards is not None:
-        assert batch.whole is not None and batch.own is not None
+        assert batch.whole is not None
         source = shards.rows(encoder.source.weight, batch.graph.events.item)
         x = source.vectors[:0]  # without a user, for the gradient of what was looked up
         if len(batch.sequences.user):
             x = encoder(batch.graph.among(source.items), source.vectors)
             x = x[batch.user_node][batch.sequences.row][ranked]
-        whole = batch.whole.targets.item
+        token, target = batch.whole.targets(targets.item, wanted)
         return sharded_catalogue_loss(
-            x, batch.own[ranked], items, bias, whole, every, candidates, drawn, shards
+            x, batch.whole.own[ranked], items, bias, token, target, candidates, drawn, shards
         )
     if not wanted.any():
         return torch.zeros((), device=wanted.device)
     x = encoder(batch.graph)[batch.user_node][batch.sequences.row][ranked]
-    loss = catalogue_loss(x, items, bias, target, wanted[ranked], candidates, drawn)
-    return _share(wanted, every) * loss
-
-
-def _share(own: Tensor, every: Tensor) -> float:
-    """The share of a batch's targets that this process has; 1 where it is the only one."""
-    return 1.0 if own is every else int(own.sum()) / int(every.sum())
+    loss = catalogue_loss(x, items, bias, targets.item[ranked], wanted[ranked], candidates, drawn)
+    return int(wanted.sum()) / num_wanted * loss
 
 
 def bpr_loss(target: Tensor, others: Tensor) -> Tensor:

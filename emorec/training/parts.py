@@ -25,10 +25,10 @@ from emorec.training.averaging import ParameterAverage
 from emorec.training.batches import TrainingBatch, half_batches, num_batches, training_batches
 from emorec.training.candidates import CandidateSampler, num_drawn
 from emorec.training.checkpoint import ENCODERS, GRAPH, EpochRecord
-from emorec.training.distributed import own_users
 from emorec.training.losses import Objective, sum_loss
 from emorec.training.sampling import ItemSampler
 from emorec.training.sharding import ItemShards
+from emorec.training.shares import Share
 
 __all__ = [
     "Part",
@@ -61,7 +61,7 @@ def chosen_epochs(config: Config, records: list[EpochRecord]) -> dict[str, int]:
     return {part: record.epoch for part, record in best.items()}
 
 
-def with_chosen_horizon(config: Config, valid: Interactions) -> Config:
+def with_chosen_horizon(config: Config, valid: Interactions, world: World = ALONE) -> Config:
     """A configuration whose states predict as many events as suits what is asked of them.
 
     Where a user's next event alone counts, states should predict that one; where the next ten
@@ -71,13 +71,15 @@ def with_chosen_horizon(config: Config, valid: Interactions) -> Config:
     Args:
         config: The run; without ``loss.horizon=0`` it stays as it is.
         valid: The validation events; without any, three events are predicted.
+        world: The processes; the validation events of the first one count.
     """
-    if config.loss.horizon:
-        return config
     horizon = _USUAL_HORIZON
     if len(valid):
         per_user = len(valid) / len(np.unique(valid.user))
         horizon = min(_LONGEST_HORIZON, max(1, round(per_user / 3)))
+    horizon = int(world.first_says(str(horizon)))
+    if config.loss.horizon:
+        return config
     return config.updated({"loss": {"horizon": horizon}}, "")
 
 
@@ -96,19 +98,19 @@ def parts_of(
         config: The run.
         events: The events to train on, as sequences.
         log: The same as a log.
-        world: The processes that train.
+        world: The processes that train, each on the events of its own users.
         shards: Item vectors that are divided over them, or None.
     """
-    is_own = own_users(log.users, world)
+    share = Share.of(events, log.num_items, log.users, world)
     parts: list[Part] = []
     if model.feedback_sum is not None:
-        parts.append(_GraphPart(model, config, events, log, is_own, shards))
+        parts.append(_GraphPart(model, config, share, shards))
     if model.item_embedding is not None:
-        parts.append(_EncoderPart(model, config, events, log, is_own, shards))
+        parts.append(_EncoderPart(model, config, share, shards))
     return parts
 
 
-def polarity_decay(setting: float, log: Interactions) -> float:
+def polarity_decay(setting: float, item_counts: np.ndarray) -> float:
     """The weight decay of the polarity's tables.
 
     The fewer events an item has, the sooner its vectors overfit; from some point on, counts alone
@@ -116,24 +118,24 @@ def polarity_decay(setting: float, log: Interactions) -> float:
 
     Args:
         setting: ``loss.polarity_decay``; below 0, the decay is chosen by the log.
-        log: The log that the polarity is trained on.
+        item_counts: Events of every item that the polarity is trained on, int64 ``[I]``.
     """
     if setting >= 0:
         return setting
-    per_item = len(log) / max(1, len(np.unique(log.item)))
-    return min(_MOST_DECAY, _DECAY_EVENTS / max(1.0, per_item))
+    per_item = item_counts.sum() / max(1, np.count_nonzero(item_counts))
+    return min(_MOST_DECAY, _DECAY_EVENTS / max(1.0, float(per_item)))
 
 
-def chosen_dropout(setting: float, log: Interactions) -> float:
+def chosen_dropout(setting: float, num_events: int) -> float:
     """The dropout of the sequence encoder; the more there is to learn from, the less it needs.
 
     Args:
         setting: ``sequence.dropout``; below 0, the dropout is chosen by the log.
-        log: The log that the encoder is trained on.
+        num_events: Size of the log that the encoder is trained on.
     """
     if setting >= 0:
         return setting
-    return _DROPOUT if len(log) < _LARGE_LOG else _DROPOUT_OF_LARGE_LOGS
+    return _DROPOUT if num_events < _LARGE_LOG else _DROPOUT_OF_LARGE_LOGS
 
 
 class Part(ABC):
@@ -178,26 +180,24 @@ class _GraphPart(Part):
         self,
         model: Recommender,
         config: Config,
-        events: EventSequences,
-        log: Interactions,
-        is_own: np.ndarray | None,
+        share: Share,
         shards: ItemShards | None,
     ) -> None:
         options = config.graph
-        source = model.graph_source(events, log.num_items)
+        source = model.graph_source(share.events, share.num_items)
         assert model.feedback_sum is not None and source is not None
         self._sum: FeedbackSum = model.feedback_sum
-        self._events, self._source, self._batch_size = events, source, options.batch_size
-        self._is_own, self._shards = is_own, shards
-        self._candidates = _candidates(config, events, log)
+        self._share, self._source, self._batch_size = share, source, options.batch_size
+        self._shards = shards
+        self._candidates = _candidates(config, share)
         self.learning_rate = options.learning_rate
         self.optimizer = torch.optim.AdamW(
             self._sum.parameters(), lr=options.learning_rate, weight_decay=0.0, fused=True
         )
-        self.steps_per_epoch = -(-int((events.lengths > 0).sum()) // options.batch_size)
+        self.steps_per_epoch = -(-int(np.count_nonzero(share.lengths)) // options.batch_size)
 
     def batches(self, rng: np.random.Generator) -> Iterator[TrainingBatch]:
-        return half_batches(self._events, self._source, self._batch_size, rng, self._is_own)
+        return half_batches(self._share, self._source, self._batch_size, rng)
 
     def loss(self, batch: TrainingBatch, rng: np.random.Generator) -> Tensor | None:
         return sum_loss(self._sum, batch, self._candidates, rng, self._shards)
@@ -215,33 +215,37 @@ class _EncoderPart(Part):
         self,
         model: Recommender,
         config: Config,
-        events: EventSequences,
-        log: Interactions,
-        is_own: np.ndarray | None,
+        share: Share,
         shards: ItemShards | None,
     ) -> None:
         options = config.training
-        self._model, self._config, self._events = model, config, events
-        self._is_own = is_own
+        self._model, self._config, self._share = model, config, share
         self._source = None
         if model.graph_encoder is not None:
-            self._source = model.graph_source(events, log.num_items)
+            self._source = model.graph_source(share.events, share.num_items)
         if model.sequence_encoder is not None:
-            model.sequence_encoder.set_dropout(chosen_dropout(config.sequence.dropout, log))
-        self._decay = polarity_decay(config.loss.polarity_decay, log)
+            dropout = chosen_dropout(config.sequence.dropout, share.num_events)
+            model.sequence_encoder.set_dropout(dropout)
+        self._decay = polarity_decay(config.loss.polarity_decay, share.item_counts)
         self.learning_rate = options.learning_rate
         self.optimizer = torch.optim.AdamW(
             self._groups(), lr=options.learning_rate, weight_decay=0.0, fused=True
         )
         if options.averaging:
             self.average = ParameterAverage(model, options.averaging)
-        items = np.unique(log.item)
-        sampler = ItemSampler(events, items, log.num_items, config.loss.use_negatives)
+        sampler = ItemSampler(
+            share.events,
+            np.flatnonzero(share.item_counts),
+            share.num_items,
+            config.loss.use_negatives,
+            share.world,
+        )
         candidates = None
         if config.loss.ranking == "softmax":
-            candidates = _candidates(config, events, log)
+            candidates = _candidates(config, share)
         self._objective = Objective(model, config.loss, sampler, candidates, shards)
-        self.steps_per_epoch = num_batches(events, config.sequence.max_length, options.batch_size)
+        max_length = config.sequence.max_length
+        self.steps_per_epoch = num_batches(share.lengths, max_length, options.batch_size)
         self.no_target = (
             f"no event is a target: loss.targets is {config.loss.targets!r}, and no train event is "
             "of that kind"
@@ -251,9 +255,7 @@ class _EncoderPart(Part):
         config = self._config
         max_length, horizon = config.sequence.max_length, config.loss.horizon
         batch_size = config.training.batch_size
-        return training_batches(
-            self._events, self._source, max_length, batch_size, rng, horizon, self._is_own
-        )
+        return training_batches(self._share, self._source, max_length, batch_size, rng, horizon)
 
     def loss(self, batch: TrainingBatch, rng: np.random.Generator) -> Tensor | None:
         return self._objective(batch, rng)
@@ -273,9 +275,7 @@ class _EncoderPart(Part):
         return groups + ([{"params": tables, "weight_decay": self._decay}] if tables else [])
 
 
-def _candidates(
-    config: Config, events: EventSequences, log: Interactions
-) -> CandidateSampler | None:
+def _candidates(config: Config, share: Share) -> CandidateSampler | None:
     """What draws the items of a sampled softmax; None for the whole catalogue."""
-    drawn = num_drawn(config.loss.negatives, log.num_items)
-    return CandidateSampler(events.item, log.num_items, drawn) if drawn else None
+    drawn = num_drawn(config.loss.negatives, share.num_items)
+    return CandidateSampler(share, drawn) if drawn else None

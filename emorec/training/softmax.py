@@ -86,8 +86,8 @@ def sharded_catalogue_loss(
     place: Tensor,
     items: Tensor,
     bias: Tensor | None,
-    target: Tensor,
-    wanted: Tensor,
+    token: Tensor,
+    item: Tensor,
     candidates: CandidateSampler | None,
     drawn: np.ndarray | None,
     shards: ItemShards,
@@ -99,11 +99,11 @@ def sharded_catalogue_loss(
 
     Args:
         x: States of this process, ``[N, D]``.
-        place: Where they are among the ``T`` of all processes, ascending, int64 ``[N]``.
+        place: Their tokens among those of all processes, ascending, int64 ``[N]``.
         items: Vectors of this process's items.
         bias: Their biases, or None.
-        target: Targets of all processes' states, int64 ``[T, K]``.
-        wanted: Which of them count, bool ``[T, K]``.
+        token: Token of each target of all processes, ascending, int64 ``[M]``.
+        item: Its item, int64 ``[M]``.
         candidates: As in `catalogue_loss`.
         drawn: As in `catalogue_loss`.
         shards: Which items this process has.
@@ -111,12 +111,10 @@ def sharded_catalogue_loss(
     Returns:
         A scalar.
     """
-    ranked = wanted.any(1).nonzero()[:, 0]
+    ranked, row = token.unique(return_inverse=True)
     place = torch.searchsorted(ranked, place)
     states = x.new_zeros(len(ranked), x.shape[1]).index_copy(0, place, x)
-    states = shards.world.total(states)  # [T, D]
-    target, wanted = target[ranked], wanted[ranked]
-    row, item = wanted.nonzero()[:, 0], target[wanted]  # [M]
+    states = shards.world.total(states)  # of all tokens that have targets
 
     def offset(items: Tensor) -> Tensor | float:
         own = 0.0 if bias is None else F.embedding(items - shards.start, bias[:, None])[:, 0]

@@ -52,9 +52,10 @@ def tune_ranking(
         return
     users = validation.users[:: math.ceil(len(validation.users) / _USERS)]
     targets = validation.targets.select(np.isin(validation.targets.user, users))
-    lists: dict[tuple[float, float, float], list[TopK]] = {choice: [] for choice in choices}
-    own = validation.own(users)
-    chunks = own.split(validation.chunk_size)
+    own, k = validation.own(users), config.evaluation.k
+    nothing = TopK(torch.zeros(0, k, dtype=torch.int64), torch.zeros(0, k))
+    lists = {choice: [nothing] for choice in choices}
+    chunks = own.split(validation.chunk_size) if len(own) else ()
     for chunk in tqdm(chunks, "weights", unit="chunk", leave=False, disable=not progress):
         terms = validation.scorer.terms(chunk)._replace(graph=None, paths=None)
         others: Tensor | float = terms.total() if any(t is not None for t in terms) else 0.0
@@ -77,7 +78,7 @@ def tune_ranking(
         topk = TopK(
             torch.cat([part.items for part in parts]), torch.cat([part.scores for part in parts])
         )
-        found = evaluate(validation.gathered(topk, own), users, targets, config.evaluation.k)
+        found = validation.gathered(evaluate(topk, own, targets, k))
         return found.score(config.evaluation.select)
 
     weight, path_weight, decay_length = max(choices, key=quality)

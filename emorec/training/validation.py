@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -11,11 +12,17 @@ from emorec.data.interactions import Interactions
 from emorec.data.requests import first_times
 from emorec.data.sequences import EventSequences
 from emorec.evaluation.scores import users_at_a_time
-from emorec.evaluation.top_k import TopK, evaluate, excluded_items, recommend_top_k
+from emorec.evaluation.top_k import (
+    Evaluation,
+    TopK,
+    evaluate,
+    excluded_items,
+    recommend_top_k,
+)
 from emorec.inference.ranking import ModelScorer
 from emorec.nn.model import Recommender
 from emorec.processes import ALONE, World
-from emorec.training.distributed import own_users
+from emorec.training.shares import summed
 
 __all__ = ["TrainingError", "Validation", "diverged"]
 
@@ -32,16 +39,16 @@ class Validation:
     Args:
         model: The model in training.
         config: The run.
-        fit: The events that the model is trained on.
+        fit: The events that the model is trained on, of this process's own users.
         events: The same as sequences.
-        targets: Validation targets, at least one.
+        targets: Validation targets of this process's own users; at least one of all processes.
         only_sum: Whether to rank by the feedback sum alone.
         world: The processes, each of which makes the lists of its own users.
 
     Attributes:
         scorer: The model's scorer, which follows its parameters.
         targets: The targets.
-        users: Users with a target, int64 ``[U]``.
+        users: Users with a target, of all processes, int64 ``[U]``.
         chunk_size: Users that are scored at a time.
     """
 
@@ -59,12 +66,12 @@ class Validation:
         self.scorer = ModelScorer(model, fit, config.training.device, events, requests)
         self._only_sum = only_sum
         self.targets = targets
-        self.users = torch.from_numpy(np.unique(targets.user))
-        self._world, self._is_own = world, own_users(fit.users, world)
-        self._config = config
+        counts = np.bincount(targets.user, minlength=fit.num_users)
+        self.users = torch.from_numpy(np.flatnonzero(summed(world, counts)))
+        self._is_own, self._world, self._config = counts > 0, world, config
         self._excluded = excluded_items(fit, config.evaluation.seen)
-        self._candidates = torch.zeros(fit.num_items, dtype=torch.bool)
-        self._candidates[np.unique(fit.item)] = True
+        item_counts = np.bincount(fit.item, minlength=fit.num_items)
+        self._candidates = torch.from_numpy(summed(world, item_counts) > 0)
         self.chunk_size = users_at_a_time(fit.num_items)
 
     def __call__(self) -> dict[str, float]:
@@ -82,9 +89,7 @@ class Validation:
             self._candidates,
             self.chunk_size,
         )
-        found = evaluate(
-            self.gathered(topk, own), self.users, self.targets, self._config.evaluation.k
-        )
+        found = self.gathered(evaluate(topk, own, self.targets, self._config.evaluation.k))
         summary = found.summary()
         return {
             "recall": summary["recall_any"],
@@ -97,17 +102,20 @@ class Validation:
 
     def own(self, users: Tensor) -> Tensor:
         """Those of some users that this process makes lists for."""
-        return users if self._is_own is None else users[torch.from_numpy(self._is_own)[users]]
+        return users[torch.from_numpy(self._is_own)[users]]
 
-    def gathered(self, topk: TopK, own: Tensor) -> TopK:
-        """The lists of all processes in the order of users, from those of its own users."""
-        if self._is_own is None:
-            return topk
-        users, items, scores = (
-            torch.cat(self._world.gather(each)) for each in (own, topk.items, topk.scores)
+    def gathered(self, found: Evaluation) -> Evaluation:
+        """The metrics of all processes' users, in their order, from those of its own users."""
+        if self._world.size == 1:
+            return found
+        frame = found.per_user
+        users, values = (
+            torch.cat(self._world.gather(torch.tensor(each)))
+            for each in (frame.index.to_numpy(), frame.to_numpy())
         )
         order = users.argsort()
-        return TopK(items[order], scores[order])
+        columns = dict(zip(frame.columns, values[order].T.numpy(), strict=True))
+        return Evaluation(found.k, pd.DataFrame(columns, index=users[order].numpy()))
 
     def lists(self, scores: Tensor, users: Tensor) -> TopK:
         """Lists by scores that are made already, ``[B, I]``, of users ``[B]``."""

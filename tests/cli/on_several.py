@@ -5,6 +5,7 @@ The first argument says which, where and how; see `arrange`.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -12,7 +13,11 @@ import signal
 import sys
 import time
 
+import numpy as np
+
 from emorec.cli import main
+from emorec.data.interactions import Interactions
+from emorec.data.prepared import part_of
 from emorec.training import checkpoint, loop, start
 
 HOOKS = {
@@ -45,11 +50,28 @@ def arrange(rank: int, where: str, number: int, how: str) -> None:
     setattr(owner, name, failing)
 
 
+def hold_no_others() -> None:
+    """Lets a process other than the first fail if it holds events of users that are not its own."""
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    step = loop._Loop._step
+
+    def checked(self, loss):
+        gc.collect()
+        for each in (each for each in gc.get_objects() if type(each) is Interactions):
+            users = each.users.lookup(np.unique(each.user))
+            assert not rank or (part_of(users, size) == rank).all(), each
+        return step(self, loss)
+
+    loop._Loop._step = checked
+
+
 if __name__ == "__main__":
     about, *arguments = sys.argv[1:]
     told = json.loads(about)
     if "fails" in told:
         arrange(*told["fails"])
+    if told.get("no_others"):
+        hold_no_others()
     if os.environ["RANK"] == "1":
         arguments += told.get("second", [])
     main(arguments, prog_name="emorec")

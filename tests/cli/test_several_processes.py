@@ -38,12 +38,19 @@ MOST_SECONDS = 20  # from the failure of a process to the end of all, on a busy 
 KILL = "SIGKILL"
 
 
-def start(folder: Path, number: int = 2, options: tuple[str, ...] = (), **told):
+def start(
+    folder: Path,
+    number: int = 2,
+    options: tuple[str, ...] = (),
+    dataset: Path | None = None,
+    more: tuple[str, ...] = (),
+    **told,
+):
     """Trains; the result, and the seconds from the failure on."""
-    log = folder.with_name("log.csv")
+    log = dataset or folder.with_name("log.csv")
     if not log.exists():
         log.write_text("user_id,item_id,rating,timestamp\n" + rows_of_log())
-    command = "-m", "tests.cli.on_several", json.dumps(told), "train", *OPTIONS
+    command = "-m", "tests.cli.on_several", json.dumps(told), "train", *OPTIONS, *more
     command += "--dataset", str(log)
     done = torchrun(number, *options, *command, "--run-dir", str(folder))
     failed = re.search(r"FAILS ([0-9.]+)", done.stderr)

@@ -14,16 +14,18 @@ from emorec.training.batches import (
     num_batches,
     training_batches,
 )
+from emorec.training.shares import Share
 from tests.small import random_events, small_log
 
 NUM_USERS, NUM_ITEMS, MAX_LENGTH, BATCH_SIZE = 23, 50, 4, 3
 EVENTS = random_events(NUM_USERS, NUM_ITEMS, most_events=15)
+SHARE = Share.of(EVENTS, NUM_ITEMS)
 SOURCES = [(True, False), (True, True), (False, False), (False, True)]
 
 
 def epoch(source=None, seed=0, max_length=MAX_LENGTH, batch_size=BATCH_SIZE):
     rng = np.random.default_rng(seed)
-    return list(training_batches(EVENTS, source, max_length, batch_size, rng))
+    return list(training_batches(SHARE, source, max_length, batch_size, rng))
 
 
 def make_source(feedback_nodes, full):
@@ -60,7 +62,7 @@ def oldest(user, count, with_kind):
 @pytest.mark.parametrize(("max_length", "batch_size"), [(4, 3), (1, 1), (100, 100)])
 def test_every_event_is_a_target_once(source, max_length, batch_size):
     batches = epoch(source, max_length=max_length, batch_size=batch_size)
-    assert len(batches) == num_batches(EVENTS, max_length, batch_size)
+    assert len(batches) == num_batches(EVENTS.lengths, max_length, batch_size)
     rows = []
     for batch in batches:
         assert len(batch.sequences.user) <= batch_size
@@ -163,7 +165,7 @@ class TestLengths:
 
     def epoch(self, seed=0, batch_size=2):
         rng = np.random.default_rng(seed)
-        return list(training_batches(self.EVENTS, None, 100, batch_size, rng))
+        return list(training_batches(Share.of(self.EVENTS, 9), None, 100, batch_size, rng))
 
     def lengths(self, batches):
         return [np.bincount(batch.sequences.row.numpy()) for batch in batches]
@@ -187,7 +189,8 @@ class TestLengths:
 class TestHalves:
     def epoch(self, source=None, seed=0, batch_size=BATCH_SIZE, events=EVENTS):
         source = source or GraphSource(events, NUM_ITEMS, feedback_nodes=True, full=False)
-        return list(half_batches(events, source, batch_size, np.random.default_rng(seed)))
+        share = Share.of(events, NUM_ITEMS)
+        return list(half_batches(share, source, batch_size, np.random.default_rng(seed)))
 
     def sides(self, events, seed=0):
         """Each user's known and asked items, over the batches of an epoch."""

@@ -5,16 +5,22 @@ import pytest
 import torch
 
 from emorec.config import LossConfig
+from emorec.data.sequences import EventSequences
 from emorec.training.candidates import LARGEST_WHOLE, CandidateSampler, num_drawn
+from emorec.training.shares import Share
 from emorec.training.softmax import sampled_softmax_loss
+from tests.small import small_log
 
 ITEMS = np.array([0, 0, 0, 0, 1, 1, 2, 3])  # of eight events; items 4 and 5 have none
 NUM_ITEMS = 6
+SHARE = Share.of(
+    EventSequences.build(small_log([(0, item, 0, 0) for item in ITEMS], 1, NUM_ITEMS)), NUM_ITEMS
+)
 DRAWS = 20_000
 
 
 def draws(size, seed=0):
-    sampler = CandidateSampler(ITEMS, NUM_ITEMS, size)
+    sampler = CandidateSampler(SHARE, size)
     rng = np.random.default_rng(seed)
     return sampler, [sampler.draw(rng) for _ in range(DRAWS)]
 
@@ -22,10 +28,10 @@ def draws(size, seed=0):
 def test_probabilities_by_hand():
     # One uniform draw and one event: 1 - 5/6 (1 - share).
     expected = [1 - 5 / 12, 1 - 5 / 8, 1 - 35 / 48, 1 - 35 / 48, 1 / 6, 1 / 6]
-    sampler = CandidateSampler(ITEMS, NUM_ITEMS, 2)
+    sampler = CandidateSampler(SHARE, 2)
     assert np.exp(sampler.log_probability) == pytest.approx(expected)
     # Two uniform draws and one event: 1 - 4/6 (1 - share).
-    sampler = CandidateSampler(ITEMS, NUM_ITEMS, 3)
+    sampler = CandidateSampler(SHARE, 3)
     assert np.exp(sampler.log_probability)[[0, 5]] == pytest.approx([2 / 3, 1 / 3])
 
 

@@ -9,12 +9,11 @@ import torch
 
 from emorec.building import build_model
 from emorec.config import ConfigError, preset_names
-from emorec.data.vocabulary import Vocabulary
 from emorec.processes import ALONE, World
-from emorec.training.distributed import own_users, require_shareable, sum_gradients
+from emorec.training.distributed import require_shareable, sum_gradients
 from emorec.training.sharding import ItemShards
 from tests.small import small_config, torchrun
-from tests.training.on_several import NO_DROPOUT, SPLIT, losses_of
+from tests.training.on_several import ALL_IN_FIRST, NO_DROPOUT, SPLIT, losses_of
 
 CASES = {
     "all there is": (None, [NO_DROPOUT]),
@@ -34,6 +33,10 @@ CASES |= {
         *("emorec", "emorec-graph", "drawn candidates of the sum", "emorec by dgl"),
         "one window per batch",
     )
+}
+CASES |= {
+    f"{name}, {ALL_IN_FIRST}": CASES[name]
+    for name in ("emorec", "emo-sage-thp-negatives", "emorec, sharded")
 }
 CASES["drawn candidates, sharded"] = "emorec", [NO_DROPOUT, "loss.negatives=9", SHARDED]
 
@@ -134,24 +137,6 @@ def test_three_layers_need_all_events():
     require_shareable(model, ALONE)
     with pytest.raises(ConfigError, match=r"graph.layers is 3, .* at most 2, as all presets have"):
         require_shareable(model, World(0, 2))
-
-
-class TestOwnUsers:
-    def test_one_process_has_all(self):
-        assert own_users(Vocabulary(["a", 1]), ALONE) is None
-
-    def test_each_user_is_in_one_process_and_stays_there(self):
-        users = Vocabulary([*(f"user-{number}" for number in range(500)), *range(500)])
-        shares = np.array([own_users(users, World(rank, 4)) for rank in range(4)])
-        assert (shares.sum(0) == 1).all()
-        assert shares.sum(1).min() > 200
-        later = Vocabulary(["new", *reversed(users.ids)])
-        own = own_users(later, World(2, 4))
-        assert np.array_equal(own[:0:-1], shares[2])
-        # By a hash that is the same in every process, everywhere.
-        assert own_users(Vocabulary(["a", "b", "c", 1, 2, 3]), World(0, 2)).tolist() == [
-            True, False, True, True, True, False,
-        ]  # fmt: skip
 
 
 def test_sum_of_gradients_of_one_process_is_its_own():

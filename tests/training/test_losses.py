@@ -8,6 +8,7 @@ import torch
 
 from emorec.training.candidates import CandidateSampler
 from emorec.training.losses import bpr_loss, polarity_loss
+from emorec.training.shares import Share
 from emorec.training.softmax import catalogue_loss, draw_candidates, sampled_softmax_loss
 from tests.small import random_events
 
@@ -16,7 +17,7 @@ INF = math.inf
 
 class TestSampledSoftmax:
     NUM_ITEMS = 9
-    EVENTS = random_events(num_items=NUM_ITEMS)
+    SHARE = Share.of(random_events(num_items=NUM_ITEMS), NUM_ITEMS)
 
     def test_by_hand(self):
         # Candidates a and b score log 2 and log 3; c, a target too, scores log 5.
@@ -55,7 +56,7 @@ class TestSampledSoftmax:
         return value
 
     def test_exact_where_all_items_are_candidates(self, model):
-        all_of_them = CandidateSampler(self.EVENTS.item, self.NUM_ITEMS, 2 * self.NUM_ITEMS)
+        all_of_them = CandidateSampler(self.SHARE, 2 * self.NUM_ITEMS)
         assert np.array_equal(all_of_them.draw(np.random.default_rng(0)), np.arange(9))
         drawn, gradient = self.objective(model, all_of_them)(0)
         whole, expected = self.objective(model, None)(0)
@@ -63,7 +64,7 @@ class TestSampledSoftmax:
         torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
 
     def test_the_seed_decides_the_draw(self, model):
-        value = self.objective(model, CandidateSampler(self.EVENTS.item, self.NUM_ITEMS, 3))
+        value = self.objective(model, CandidateSampler(self.SHARE, 3))
         assert value(5)[0] == value(5)[0]
         assert len({value(seed)[0] for seed in range(5)}) > 1
 
@@ -71,7 +72,7 @@ class TestSampledSoftmax:
         _, expected = self.objective(model, None)(0)
         errors = []
         for size in (2, 4, 8):
-            value = self.objective(model, CandidateSampler(self.EVENTS.item, self.NUM_ITEMS, size))
+            value = self.objective(model, CandidateSampler(self.SHARE, size))
             error = [(value(seed)[1] - expected).norm() for seed in range(100)]
             errors.append(torch.stack(error).mean() / expected.norm())
         assert errors[0] > errors[1] > errors[2]

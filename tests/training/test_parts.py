@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from emorec.building import build_model
-from emorec.data.interactions import Interactions
-from emorec.data.vocabulary import Vocabulary
 from emorec.nn.dropout import Dropout
 from emorec.training.loop import train
 from emorec.training.parts import chosen_dropout, with_chosen_horizon
@@ -44,9 +42,7 @@ def test_states_predict_a_third_of_a_users_validation_events(counts, expected):
     [(-1.0, 299_999, 0.3), (-1.0, 300_000, 0.2), (0.0, 10, 0.0), (0.5, 300_000, 0.5)],
 )
 def test_large_logs_have_less_dropout(setting, events, expected):
-    zeros = np.zeros(events, dtype=np.int64)
-    log = Interactions(zeros, zeros, zeros, zeros, Vocabulary([0]), Vocabulary([0]), "s")
-    assert chosen_dropout(setting, log) == expected
+    assert chosen_dropout(setting, events) == expected
 
 
 def test_training_sets_the_dropout_that_the_log_is_given():

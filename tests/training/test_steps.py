@@ -159,6 +159,5 @@ def test_validation_ranks_the_items_of_the_log_alone(monkeypatch):
     [(0.0, 9, 0.0), (0.3, 9, 0.3), (-1.0, 9, 0.75), (-1.0, 128, 0.5), (-1.0, 256, 0.25)],
 )
 def test_the_weight_decay_of_the_polarity_falls_with_events_per_item(setting, per_item, expected):
-    rows = [(user, item, 0, 1) for user in range(per_item) for item in (0, 2)]
-    log = small_log(rows, per_item, 5)  # items without events do not count
-    assert parts.polarity_decay(setting, log) == pytest.approx(expected)
+    counts = np.array([per_item, 0, per_item, 0, 0])  # items without events do not count
+    assert parts.polarity_decay(setting, counts) == pytest.approx(expected)
