@@ -223,8 +223,8 @@ class Training:
         events, started, cpu_started = 0, time.perf_counter(), time.process_time()
         for _ in range(steps):
             batch, rng = next(batches)
-            exists = (batch.whole or batch).targets.exists
-            events += int(exists.sum() if part.name == "graph" else exists[:, 0].sum())
+            exists = batch.targets.exists
+            events += batch.totals(exists if part.name == "graph" else exists[:, :1])[0]
             loss = part.loss(batch, rng)
             assert loss is not None
             part.optimizer.zero_grad(set_to_none=True)
