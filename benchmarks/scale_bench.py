@@ -149,13 +149,13 @@ def one(
             for name, row in rows.items():
                 speeds = [events / seconds for events, seconds, *_ in row["runs"]]
                 alone = rows[f"{name.split(',')[0]}, one process"]["runs"]
-                clock, cpu = (
+                by_clock, by_cpu = (
                     [a[which] / b[which] for a, b in zip(alone, row["runs"], strict=True)]
                     for which in (1, 3)
                 )
                 row["events_per_second"] = round(float(np.median(speeds)))
-                row["times_one"] = round(float(np.median(clock)), 2)
-                row["times_one_by_cpu"] = round(float(np.median(cpu)), 2)
+                row["times_one"] = round(float(np.median(by_clock)), 2)
+                row["times_one_by_cpu"] = round(float(np.median(by_cpu)), 2)
                 row["bytes_per_step"] = round(row["runs"][0][2] / steps)
             for row in rows.values():
                 del row["runs"]
