@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 
 from emorec.baselines import ItemKNN
-from emorec.baselines.item_models import largest_of_rows
+from emorec.baselines.neighbours import largest_of_rows
 from emorec.building import build_model
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
