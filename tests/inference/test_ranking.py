@@ -13,6 +13,7 @@ from emorec.building import build_model
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
 from emorec.data.synthetic import generate
+from emorec.evaluation.scores import BlockScorer
 from emorec.inference.ranking import ModelScorer
 from emorec.nn.polarity import ItemPolarity
 from tests.small import small_config, small_log
@@ -53,6 +54,7 @@ def test_blocks_of_items_have_the_scores_of_all(model, aversion):
         similarity = sparse.random(LOG.num_items, LOG.num_items, 0.2, format="csr", random_state=0)
         model.feedback_paths.fit(largest_of_rows(similarity, 3))
     scorer, users = ModelScorer(model, LOG), torch.tensor([7, 3, 29])
+    assert isinstance(scorer, BlockScorer)
     blocks = list(scorer.in_blocks(users, 17))
     assert [block.shape for block in blocks] == [(3, 17), (3, 17), (3, 16)]
     torch.testing.assert_close(torch.cat(blocks, dim=1), scorer(users), rtol=1e-5, atol=1e-6)
