@@ -45,7 +45,7 @@ import torch
 from machine import machine
 
 from emorec.building import build_model
-from emorec.config import load_config
+from emorec.config import Config, load_config
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
 from emorec.data.vocabulary import Vocabulary
@@ -54,7 +54,7 @@ from emorec.inference.ranking import ModelScorer
 from emorec.memory import keep_freed_memory, peak_memory_gib
 from emorec.storage.files import write_text
 from emorec.training.distributed import clip_gradients
-from emorec.training.parts import parts_of
+from emorec.training.parts import parts_of, with_chosen_horizon
 from emorec.training.similarity import similar_items
 
 RESULTS = Path(__file__).parent / "results"
@@ -62,6 +62,19 @@ PRESETS = ("emorec-graph", "emorec")
 FILE_EVENTS = 10**7  # of a csv file
 WARM, STEPS = 2, 6
 LISTED = 512  # users
+
+
+def by_items(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of stages that are measured with presets, by the number of items."""
+    for option in (
+        click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write figures."),
+        click.option("--set", "settings", multiple=True, metavar="NAME=VALUE"),
+        click.option("--preset", "presets", multiple=True, default=PRESETS, show_default=True),
+        click.option("--most", type=float, default=1e5, show_default=True, help="Most items."),
+        click.option("--least", type=float, default=1e4, show_default=True, help="Fewest items."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group(context_settings={"max_content_width": 100})
@@ -106,33 +119,33 @@ def counting(most: float, json_path: Path | None) -> None:
 
 
 @main.command()
-@click.option("--most", type=float, default=1e5, show_default=True, help="Most items.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write figures here.")
-def learning(most: float, json_path: Path | None) -> None:
+@by_items
+def learning(json_path: Path | None, **options: Any) -> None:
     """CPU time of training steps, and memory, with 1e4, 1e5, ... items."""
-    keep(by_preset("learning", most), json_path)
+    keep(by_preset("learning", **options), json_path)
 
 
 @main.command()
-@click.option("--most", type=float, default=1e5, show_default=True, help="Most items.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write figures here.")
-def recommending(most: float, json_path: Path | None) -> None:
+@by_items
+def recommending(json_path: Path | None, **options: Any) -> None:
     """CPU time of lists, and memory, with 1e4, 1e5, ... items."""
-    keep(by_preset("recommending", most), json_path)
+    keep(by_preset("recommending", **options), json_path)
 
 
-def by_preset(stage: str, most: float) -> list[dict[str, Any]]:
+def by_preset(
+    stage: str, least: float, most: float, presets: tuple[str, ...], settings: tuple[str, ...]
+) -> list[dict[str, Any]]:
     """Measures a stage with each preset."""
     return [
-        {"preset": preset, **measured(stage, items, preset)}
-        for preset in PRESETS
-        for items in sizes(10**4, most)
+        {"preset": preset, **measured(stage, items, preset, settings)}
+        for preset in presets
+        for items in sizes(least, most)
     ]
 
 
-def sizes(first: int, most: float) -> list[int]:
+def sizes(least: float, most: float) -> list[int]:
     """Powers of ten."""
-    return [10**power for power in range(len(str(first)) - 1, 20) if 10**power <= most]
+    return [10**power for power in range(20) if least <= 10**power <= most]
 
 
 def keep(rows: list[dict[str, Any]], json_path: Path | None) -> None:
@@ -141,9 +154,12 @@ def keep(rows: list[dict[str, Any]], json_path: Path | None) -> None:
         write_text(json_path, json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
 
 
-def measured(stage: str, items: int, preset: str = "") -> dict[str, Any]:
+def measured(
+    stage: str, items: int, preset: str = "", settings: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """A measurement in a process of its own."""
     command = [sys.executable, "-W", "ignore", __file__, "one", stage, str(items), preset]
+    command += settings
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=alone)
     row = dict(json.loads(run.stdout.splitlines()[-1]))
@@ -155,14 +171,15 @@ def measured(stage: str, items: int, preset: str = "") -> dict[str, Any]:
 @click.argument("stage")
 @click.argument("items", type=int)
 @click.argument("preset")
-def one(stage: str, items: int, preset: str) -> None:
+@click.argument("settings", nargs=-1)
+def one(stage: str, items: int, preset: str, settings: tuple[str, ...]) -> None:
     """Measures one size, and prints the figures as JSON."""
     torch.set_num_threads(1)
     keep_freed_memory()
     stages: dict[str, Callable[[], dict[str, Any]]] = {
         "counting": lambda: count(items),
-        "learning": lambda: learn(items, preset),
-        "recommending": lambda: recommend(items, preset),
+        "learning": lambda: learn(items, load_config(preset, settings=settings)),
+        "recommending": lambda: recommend(items, load_config(preset, settings=settings)),
     }
     found = stages[stage]()
     click.echo(json.dumps({"items": items, **found, "peak_memory_gib": peak_memory_gib()}))
@@ -182,12 +199,13 @@ def count(items: int) -> dict[str, Any]:
     }
 
 
-def learn(items: int, preset: str) -> dict[str, Any]:
+def learn(items: int, config: Config) -> dict[str, Any]:
     """Milliseconds per step of each part of a training."""
     log = random_log(20_000, 100, items)
-    config = load_config(preset, settings=("loss.horizon=3",))
     model = build_model(config, log.num_users, items)
     facts: dict[str, Any] = {}
+    # Without validation, a state predicts three events.
+    config = with_chosen_horizon(config, log.select(np.zeros(0, np.int64)))
     for part in parts_of(model, config, EventSequences.build(log), log):
         rng, spent = np.random.default_rng(0), []
         model.train()
@@ -206,10 +224,10 @@ def learn(items: int, preset: str) -> dict[str, Any]:
     return facts
 
 
-def recommend(items: int, preset: str) -> dict[str, Any]:
+def recommend(items: int, config: Config) -> dict[str, Any]:
     """Milliseconds per list, and those of the products alone."""
     log = random_log(LISTED, 100, items)
-    model = build_model(load_config(preset), LISTED, items)
+    model = build_model(config, LISTED, items)
     if model.feedback_paths is not None:
         model.feedback_paths.item.random_(0, items)
         model.feedback_paths.similarity.uniform_()
