@@ -234,7 +234,7 @@ def _read_csv(
             part = frame[keep].reset_index(drop=True)
             if several is not None:
                 # What is left of it stands within quotes.
-                texts = [c for c in part if pd.api.types.infer_dtype(part[c]) in _OF_TEXT]
+                texts = [str(c) for c in part if pd.api.types.infer_dtype(part[c]) in _OF_TEXT]
                 part = part.assign(
                     **{c: part[c].str.replace(delimiter, several, regex=False) for c in texts}
                 )
