@@ -34,9 +34,11 @@ class Disk:
         number: The step that fails.
         code: Its `errno`.
         stays: Whether all later steps that need room fail, too, as on a full disk.
+        without: Part of the names of files that are left alone.
     """
 
-    def __init__(self, root: Path, number: int, code: int, stays: bool) -> None:
+    def __init__(self, root: Path, number: int, code: int, stays: bool, without: str = "") -> None:
+        self.without = without
         self.root, self.number, self.code, self.stays = str(root.resolve()), number, code, stays
         self.done = 0
         self.failed = ""  # the name of the step
@@ -60,7 +62,10 @@ class Disk:
         return os.path.abspath(os.fsdecode(path))
 
     def is_within(self, path: Any) -> bool:
-        return self.path_of(path).startswith(self.root)
+        path = self.path_of(path)
+        if self.without and self.without in os.path.basename(path):
+            return False
+        return path.startswith(self.root)
 
     def patched(self, name: str) -> Any:
         original = getattr(os, name)
@@ -150,6 +155,7 @@ def try_all(
     state: Callable[[Path], Any],
     every: int = 1,
     again: Callable[[Path], str] | None = None,
+    without: str = "",
 ) -> Counts:
     """Lets each step of an operation fail, on a copy of a folder each time.
 
@@ -160,6 +166,7 @@ def try_all(
         state: What a reader finds in the folder; raises if it is half of something.
         every: Only every n-th step, for slow operations.
         again: What is done after a fault, if it is not the same.
+        without: Steps on a file whose name has this never fail.
     """
     old = state(template)
     copy = work / "copy"
@@ -170,7 +177,7 @@ def try_all(
         while True:
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(template, copy, symlinks=True)
-            disk = Disk(copy, number if goal is not None else 10**9, code, stays)
+            disk = Disk(copy, number if goal is not None else 10**9, code, stays, without)
             try:
                 with disk():
                     error = act(copy)

@@ -191,7 +191,8 @@ class TestRuns:
             return "finished" in set(study.trials()["state"])
 
         every = 5 if IS_SHORT else 1
-        check(try_all(tmp_path / "template", tmp_path, act, state, every))
+        # Optuna ends with a RuntimeError where it cannot remove the lock that it made.
+        check(try_all(tmp_path / "template", tmp_path, act, state, every, without=".lock"))
 
     @pytest.mark.slow
     def test_retraining(self, models, tmp_path):
