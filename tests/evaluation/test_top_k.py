@@ -398,6 +398,7 @@ class TestEvaluate:
             ([[0, 1]], [0], 3, r"k must be in 1 \.\. 2 .*got 3"),
             ([[0, 1]], [0], 0, "got 0"),
             ([[0, 0]], [0], 2, "list 0 holds an item twice"),
+            ([[0, 1, 1]], [0], 3, "list 0 holds an item twice"),
             ([[0, 99]], [0], 2, "a list holds item 99, must be in"),
             ([[0, -2]], [0], 2, "a list holds item -2, must be in"),
             ([[0, 7]], [0], 2, r"item 7, must be in 0 \.\. 2"),
