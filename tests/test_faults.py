@@ -204,9 +204,9 @@ class TestRuns:
         template = shutil.copytree(folder / "old", tmp_path / "template")
         store = Store(f"sqlite:///{template / 'events.db'}")
         store.add([
-            [Event(user, LOG.items.ids[(7 * number) % 40], (0, 0, 3, 1)[number % 4], 2 * 10**15 + number)
+            [Event(user, LOG.items.ids[(7 * n) % 40], (0, 0, 3, 1)[n % 4], 2 * 10**15 + n)
              for user in LOG.users.ids]
-            for number in range(10)
+            for n in range(10)
         ])  # fmt: skip
         store.close()
         before = run_of(template)
