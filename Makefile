@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 ARGS ?=
+EXAMPLES ?= .hypothesis
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 BUILT := $(VENV)/built
@@ -10,7 +11,7 @@ BUILD := $(BIN)/python setup.py --quiet build_ext --inplace
 BACKEND = $(shell $(BIN)/python -c 'from emorec.data.graph import import_dgl; import_dgl()' 2>/dev/null && echo dgl || echo auto)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build wheel train test matrix lint typecheck format docs bench clean
+.PHONY: help install build wheel train test fuzz matrix lint typecheck format docs bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +43,9 @@ train: $(BUILT) ## Train the flagship on the embedded data set, e.g. ARGS="--dat
 
 test: $(BUILT) ## Run the tests, e.g. ARGS="--run-slow"
 	$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(BUILT) ## Try a hundred times as many random inputs, e.g. ARGS="-k logs"; what fails is kept in EXAMPLES
+	HYPOTHESIS_STORAGE_DIRECTORY=$(EXAMPLES) $(BIN)/python -m pytest --hypothesis-profile fuzz tests/fuzz $(ARGS)
 
 matrix: ## Run the tests with each Python from 3.11 to 3.14 that is here
 	"$(PYTHON)" .ci/matrix $(ARGS)

@@ -203,8 +203,11 @@ class Study:
         split = Split(split.train, split.valid, nothing)
         if not len(split.valid_targets):
             raise ValueError("a study needs validation events, and the split has none")
-        while (number := len(self.trials())) < num_trials:
-            self._study.sampler = self._sampler(number)
+        rows = self.trials()
+        if len(rows):
+            self._write(rows)  # an earlier call may have failed just before
+        while len(rows) < num_trials:
+            self._study.sampler = self._sampler(len(rows))
             self._try(split, progress)
             rows = self.trials()
             self._write(rows)

@@ -159,3 +159,29 @@ def test_libraries_with_a_home_are_imported_there_alone(library: str) -> None:
         and not any(belongs_to(name, home) for home in ONLY_IN[library])
     }
     assert not strangers, f"{library} is imported by {sorted(strangers)}"
+
+
+def runs_data_as_code(source: str) -> list[str]:
+    """Calls and imports by which data could become code."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in ("eval", "exec", "compile", "__import__", "torch.load", "torch.jit.load"):
+                found.append(called)
+            if any(each.arg == "allow_pickle" for each in node.keywords):
+                found.append("allow_pickle")
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [each.name for each in node.names]
+            module = getattr(node, "module", None)
+            found += {"pickle", "marshal", "shelve", "dill", "joblib"} & {*names, module}
+    return found
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_data_is_never_run(name: str) -> None:
+    assert runs_data_as_code(MODULES[name].read_text()) == []
+
+
+def test_what_would_run_data_is_found() -> None:
+    assert runs_data_as_code("import pickle\nmodel.eval()\neval('1')") == ["pickle", "eval"]

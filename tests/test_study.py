@@ -76,6 +76,18 @@ def test_a_study_goes_on_as_if_it_had_not_been_stopped(done, tmp_path):
     pd.testing.assert_frame_equal(again.drop(columns="seconds"), rows.drop(columns="seconds"))
 
 
+def test_tables_that_could_not_be_written_are_written_by_the_next_call(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(Study, "_write", full)
+        study(tmp_path).run(SPLIT, 1, progress=False)
+    study(tmp_path).run(SPLIT, 1, progress=False)
+    assert len(pd.read_csv(tmp_path / "trials.csv")) == 1
+    assert (tmp_path / "best.toml").exists()
+
+
 def test_a_trial_that_was_interrupted_does_not_count(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(EmoRec, "fit", _raise(KeyboardInterrupt()))

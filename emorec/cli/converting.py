@@ -152,7 +152,7 @@ def split(
     """  # noqa: D301
     check_output(output_format, output, is_folder=True)
     config = config_of_log(file, config_file, settings, {"data", "split"})
-    if output.is_dir() and not (output / _SPLIT).exists() and any(output.iterdir()):
+    if output.is_dir() and not _holds_split(output) and any(output.iterdir()):
         raise click.UsageError(
             f"--output {output}: the folder is not empty and holds no earlier split; choose another"
         )
@@ -173,6 +173,14 @@ def split(
     for part in _PARTS:
         click.echo(f"{output / part}.{output_format}: {_sizes(getattr(made, part))}")
     click.echo(output / _SPLIT)
+
+
+def _holds_split(folder: Path) -> bool:
+    """Whether a folder has a split, or one whose last files were never moved into place."""
+    with quick_imports():
+        from emorec.storage.folders import read_manifest
+
+    return (folder / _SPLIT).exists() or _SPLIT in (read_manifest(folder) or {})
 
 
 def config_of_log(

@@ -74,12 +74,14 @@ def download(
             write_text(recorded_sha256(path), f"{found_sha256}  {path.name}\n")
         os.replace(temporary, path)
     # urllib's errors are OSErrors; those of a broken answer are not, or ValueErrors.
-    except DataError:
-        raise
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise DataError(f"cannot download {url}: {one_line(error)}") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # what went wrong first is what counts
+            os.unlink(temporary)
+        if isinstance(error, DataError) or not isinstance(
+            error, OSError | http.client.HTTPException | ValueError
+        ):
+            raise
+        raise DataError(f"cannot download {url} to {path}: {one_line(error)}") from error
     if md5 is None:
         warnings.warn(
             f"{path}: no checksum is published, so that only https vouches for this file; its "

@@ -82,7 +82,8 @@ def _rules_of_words(column: str, values: pd.Series) -> GuessedRules:
             conditions = ", ".join(f"\"rating == '{word}'\"" for word in own)
             lines.append(f"{kind.label} = [{conditions}]")
     known = ", ".join(f"{word!r} is {kind.label}" for word, kind in words.items())
-    unknown = values[values.notna() & ~values.isin(list(words))]
+    texts = values.dropna().astype(str)  # lists, which JSON can hold, have no hash
+    unknown = texts[~texts.isin(list(words))]
     rest = ""
     if len(unknown):
         names = ", ".join(repr(shortened(word)) for word in unknown.unique()[:5])
@@ -93,10 +94,10 @@ def _rules_of_words(column: str, values: pd.Series) -> GuessedRules:
 def words_of(values: pd.Series) -> dict[str, Feedback]:
     """The kinds of feedback of those words of a column that are known."""
     kinds = {word: kind for kind, words in WORDS.items() for word in words}
-    unique = values.dropna().unique()
+    unique = values.dropna().astype(str).unique()
     return {
         word: kinds[key]
-        for word in map(str, unique[:100])
+        for word in unique[:100]
         if (key := re.sub(r"[^a-z]+", "_", word.lower()).strip("_")) in kinds
         and not re.search(r"['\"\\\n\r]", word)  # these would end the text in a rule
     }

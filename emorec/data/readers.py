@@ -411,7 +411,12 @@ def _labels(table: Table, column: str) -> np.ndarray:
     values = table.full_column(column, "feedback")
     if pd.api.types.is_integer_dtype(values.dtype):
         return _values_of_feedback(table, column, values)
-    codes, labels = pd.factorize(values)
+    try:
+        codes, labels = pd.factorize(values)
+    except TypeError:  # of JSON's lists and objects
+        wrong = ~values.map(pd.api.types.is_hashable).to_numpy(dtype=bool)
+        table.refuse(wrong, column, "is not a kind of feedback; give labels or write rules")
+        raise
     kinds = np.empty(len(labels), dtype=np.int8)
     for index, label in enumerate(labels):
         try:

@@ -31,6 +31,7 @@ _SUFFIXES: dict[str, FileFormat] = {
 }
 # Not in columns of text: a user may be called "NA".
 _MISSING_NUMBERS = ["", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"]
+_OF_TEXT = {"string", "mixed", "mixed-integer"}  # unlike whole numbers beyond int64
 _JSON_ROWS_AT_ONCE = 200_000
 
 
@@ -233,7 +234,7 @@ def _read_csv(
             part = frame[keep].reset_index(drop=True)
             if several is not None:
                 # What is left of it stands within quotes.
-                texts = part.select_dtypes(include=["object", "string"]).columns
+                texts = [str(c) for c in part if pd.api.types.infer_dtype(part[c]) in _OF_TEXT]
                 part = part.assign(
                     **{c: part[c].str.replace(delimiter, several, regex=False) for c in texts}
                 )

@@ -212,3 +212,13 @@ def test_odd_ids_come_back(tmp_path):
         assert call(cli.main, "data", "convert", log, "--output", output).exit_code == 0
         written = read(output, "data.feedback_column=feedback")
         assert written.users.ids == ids and written.items.ids == ids[::-1]
+
+
+def test_a_split_whose_files_were_not_moved_into_place_is_written_over(log, tmp_path):
+    arguments = ("data", "split", log, "--set", "split.n=2", "--output")
+    assert call(cli.main, *arguments, tmp_path / "one").exit_code == 0
+    (tmp_path / "two").mkdir()
+    (tmp_path / "one" / ".lock").unlink(missing_ok=True)
+    (tmp_path / "one").rename(tmp_path / "two" / ".written")
+    assert call(cli.main, *arguments, tmp_path / "two").exit_code == 0
+    assert (tmp_path / "two" / "split.json").exists()

@@ -15,6 +15,7 @@ import pytest
 
 from emorec.data import files
 from emorec.data.datasets import load_dataset
+from emorec.data.describe import describe
 from emorec.data.formats import read_kuairand, read_movielens
 from emorec.data.readers import DataError, read_interactions
 from emorec.data.table_files import read_table
@@ -61,6 +62,12 @@ class TestNumbers:
         path = tmp_path / "log.csv"
         path.write_text(f"{HEADER}{ROWS}{'9' * 400},i,5,1000\n")
         assert read_interactions(path)[0].users.ids[-1] == "9" * 400
+
+    def test_beyond_int64_in_a_file_whose_delimiter_has_two_characters(self, tmp_path):
+        path = tmp_path / "log.dat"
+        path.write_text(f"{HEADER}{ROWS}u,i,{'9' * 25},1000\n".replace(",", "::"))
+        with pytest.raises(DataError, match=r"log.dat: ratings go from 1 to 1e\+25"):
+            read_interactions(path)
 
     def test_more_digits_than_python_reads(self, tmp_path):
         path = tmp_path / "log.jsonl"
@@ -195,6 +202,22 @@ class TestLines:
         path = tmp_path / "log.jsonl"
         path.write_text("[" * 10**6)
         refused(read_interactions, path, message="line 1 of .*: not a JSON object")
+
+
+class TestLists:
+    """JSON holds lists and objects where words are expected."""
+
+    @pytest.mark.parametrize("value", [[], ["like"], {"a": 1}])
+    def test_for_words(self, tmp_path, value):
+        path = tmp_path / "log.jsonl"
+        row = {"user_id": 1, "item_id": 2, "timestamp": 3}
+        path.write_text("".join(json.dumps({**row, "word": w}) + "\n" for w in ("like", value)))
+        refused(
+            read_interactions, path, feedback="word",
+            message="line 2 of .*log.jsonl, column 'word': .* is not a kind of feedback",
+        )  # fmt: skip
+        path.write_text(path.read_text().replace("word", "rating"))
+        assert "no rule matches 1 row, such as" in str(describe(path))
 
 
 class TestColumns:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import inspect
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from emorec.config import SplitConfig
 from emorec.data.datasets import load_dataset
 from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions
@@ -412,6 +415,13 @@ def test_time_split_has_the_papers_counts(
     assert split.report.test_before_history == 0
 
 
+@pytest.mark.parametrize("function", [split_interactions, hold_out_validation])
+def test_the_defaults_are_those_of_the_settings(function: Callable[..., Split]) -> None:
+    settings = SplitConfig()
+    for name, parameter in list(inspect.signature(function).parameters.items())[1:]:
+        assert parameter.default == getattr(settings, name), name
+
+
 class TestHowTestsDiffer:
     SPLIT = split_interactions(LOG, n=2)
 
@@ -431,6 +441,13 @@ class TestHowTestsDiffer:
             test.select(np.arange(len(test))[::-1]),
         )
         assert how_tests_differ(self.SPLIT, other) == ""
+
+    def test_order_of_rows_that_differ_in_the_user_alone_does_not_matter(self) -> None:
+        log = Interactions.from_columns([0, 1, 0, 1], [0, 0, 1, 1], [0] * 4, [5] * 4)
+        nothing = log.select(np.arange(0))
+        order = np.array([1, 0, 3, 2])
+        one, other = Split(log, nothing, log), Split(log.select(order), nothing, log.select(order))
+        assert how_tests_differ(one, other) == ""
 
     def test_numbers(self) -> None:  # of items that are known before: not d, not e
         fewer = split_interactions(LOG, n=1)
@@ -528,3 +545,5 @@ class TestNewest:
             split_newest(self.LOG, 2)
         with pytest.raises(ValueError, match="share must be above 0 and at most 0.5, got 0.6"):
             split_newest(self.LOG, 2, share=0.6)
+        with pytest.raises(ValueError, match="share must be above 0 and at most 0.5, got 0"):
+            split_newest(self.LOG, 2, share=0)

@@ -1,5 +1,6 @@
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -86,6 +87,20 @@ class TestBootstrap:
         low, high = bootstrap_intervals(column([1, 0, 0, 0]), column([1, 0, 0, 0]))
         assert (low[0], high[0]) == (1, 1)
 
+    def test_draws_without_any_value_do_not_warn(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            bootstrap_intervals(column([1, 0]), column([1, 0]))
+
+    def test_defaults(self):
+        values = np.random.default_rng(5).random((40, 2))
+        expected = bootstrap_intervals(values, resamples=2000, rng=0)
+        np.testing.assert_array_equal(bootstrap_intervals(values), expected)
+        per_user = pd.DataFrame({"recall_any": values[:, 0], "hits_dislikes": 0, "hits_any": 1})
+        pd.testing.assert_frame_equal(
+            confidence_intervals(per_user), confidence_intervals(per_user, resamples=2000, rng=0)
+        )
+
     def test_no_users(self):
         low, high = bootstrap_intervals(np.zeros((0, 2)))
         assert np.isnan(low).all() and np.isnan(high).all()
@@ -168,6 +183,10 @@ class TestPairedTest:
         same = pd.Series([0.1, 0.2, 0.3])
         found = paired_test(same, same)
         assert (found.difference, found.p_t, found.p_wilcoxon) == (0, 1, 1)
+
+    def test_two_users_are_enough(self):
+        found = paired_test(pd.Series([1.0, 3.0]), pd.Series([0.0, 0.0]))
+        assert found.p_t == pytest.approx(stats.ttest_1samp([1.0, 3.0], 0).pvalue)
 
     @pytest.mark.parametrize("values", [[], [1.0]])
     def test_too_few_users(self, values):
@@ -309,6 +328,10 @@ class TestSeeds:
         assert mean.index.tolist() == [4, 2, 7]
         assert mean["x"].tolist()[:2] == [0.5, 1.0]
         assert math.isnan(mean.loc[7, "x"])
+
+    def test_the_mean_of_one_run_is_that_run(self):
+        one = pd.DataFrame({"x": [0.0, 1.0]}, index=[4, 2])
+        pd.testing.assert_frame_equal(mean_over_seeds([one]), one)
 
     def test_wrong_input_is_refused(self):
         with pytest.raises(ValueError, match="no run"):

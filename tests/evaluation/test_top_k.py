@@ -2,6 +2,7 @@ import math
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from emorec.data.interactions import Interactions
 from emorec.data.splits import split_interactions
 from emorec.data.vocabulary import Vocabulary
 from emorec.evaluation import scores as score_chunks
-from emorec.evaluation.top_k import TopK, evaluate, recommend_top_k, seen_matrix
+from emorec.evaluation.top_k import Evaluation, TopK, evaluate, recommend_top_k, seen_matrix
 
 LOVE, LIKE, SKIP, HATE = Feedback
 
@@ -101,16 +102,18 @@ class TestRecommendTopK:
 
     def test_candidates_of_each_user(self):
         allowed = torch.tensor([[True, False, True], [False, False, False], [False, True, True]])
+        asked = []
         for chunk_size in (1, 2, None):
             top = recommend_top_k(
                 table([[3.0, 2.0, 1.0]] * 3),
                 [2, 0, 1],
                 seen([(0, 0)], 3, 3),
                 2,
-                lambda some: allowed[[2, 0, 1]][some],
+                lambda some: asked.append(some) or allowed[[2, 0, 1]][some],
                 chunk_size,
             )
             assert top.items.tolist() == [[1, 2], [2, -1], [-1, -1]]
+        assert [each.stop - each.start for each in asked] == [1, 1, 1, 2, 1, 3]
         with pytest.raises(ValueError, match=r"candidates must be bool \[2, 3\], got .* \[3, 3\]"):
             recommend_top_k(table(torch.ones(3, 3)), [0, 1], seen([], 3, 3), 2, lambda _: allowed)
 
@@ -269,6 +272,16 @@ def lists(items):
 
 
 class TestEvaluate:
+    def test_one_number_to_choose_by(self):
+        frame = pd.DataFrame({"ndcg_any": [0.2, 0.4], "ndcg_likes": [1.0, math.nan]})
+        found = Evaluation(10, frame)
+        assert found.score("ndcg") == pytest.approx(0.3)
+        assert found.score("ndcg_likes") == 1
+        assert found.score("ndcg_mean") == pytest.approx(0.65)
+        nothing = Evaluation(10, frame.assign(ndcg_likes=math.nan))
+        assert math.isnan(nothing.score("ndcg_likes"))
+        assert nothing.score("ndcg_mean") == pytest.approx(0.15)
+
     def test_hand_worked(self):
         test = log(
             [
@@ -385,6 +398,9 @@ class TestEvaluate:
             ([[0, 1]], [0], 3, r"k must be in 1 \.\. 2 .*got 3"),
             ([[0, 1]], [0], 0, "got 0"),
             ([[0, 0]], [0], 2, "list 0 holds an item twice"),
+            ([[0, 1, 1]], [0], 3, "list 0 holds an item twice"),
+            ([[0, 99]], [0], 2, "a list holds item 99, must be in"),
+            ([[0, -2]], [0], 2, "a list holds item -2, must be in"),
             ([[0, 7]], [0], 2, r"item 7, must be in 0 \.\. 2"),
             ([[0]], [5], 1, "user 5 is out of range"),
         ],

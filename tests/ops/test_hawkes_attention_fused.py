@@ -68,6 +68,23 @@ def test_heads_that_share_a_rate(heads: int, sum_heads: bool) -> None:
     inputs = make_inputs([50, 20], heads)
     shared = Inputs(**{**vars(inputs), "decay_rate": inputs.decay_rate[:1]})
     assert_as_accurate_as_reference(shared, torch.float32, sum_heads=sum_heads, window=9.0)
+    assert_as_accurate_as_reference(
+        shared, torch.float32, sum_heads=sum_heads, window=torch.tensor([9.0]), dropout=0.5, seed=1
+    )
+
+
+def test_heads_of_their_own_scores_that_share_a_rate() -> None:
+    inputs = make_inputs([50, 20], 2, head_scores=True)
+    shared = Inputs(**{**vars(inputs), "decay_rate": inputs.decay_rate[:1]})
+    assert_as_accurate_as_reference(shared, torch.float32)
+
+
+@pytest.mark.parametrize("window", [[4.0, 30.0], [7.0]], ids=str)
+@pytest.mark.parametrize("rates", [1, 2])
+def test_windows_of_heads(window: list[float], rates: int) -> None:
+    inputs = make_inputs([50, 20], 2)
+    inputs = Inputs(**{**vars(inputs), "decay_rate": inputs.decay_rate[:rates]})
+    assert_as_accurate_as_reference(inputs, torch.float32, window=torch.tensor(window))
 
 
 def test_ragged_batch_with_empty_sequences() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -254,21 +255,25 @@ def test_a_library_of_older_sources_is_not_used(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("dtype", "size", "reason"),
+    ("dtypes", "sizes", "reason"),
     [
-        (torch.float64, 4, "float64 has no CUDA kernel"),
-        (torch.float32, 257, "the CUDA kernel takes sizes up to 256 per head"),
-        (torch.float32, 256, None),
+        ((torch.float64, torch.float64), (4, 4), "float64 has no CUDA kernel"),
+        ((torch.float64, torch.float32), (4, 4), "float64 has no CUDA kernel"),
+        ((torch.float32, torch.float32), (257, 4), "the CUDA kernel takes sizes up to 256 per"),
+        ((torch.float32, torch.float32), (4, 257), "the CUDA kernel takes sizes up to 256 per"),
+        ((torch.float32, torch.float32), (256, 256), None),
     ],
 )
 def test_auto_runs_the_reference_for_what_the_cuda_kernel_does_not_support(
-    dtype: torch.dtype,
-    size: int,
+    dtypes: tuple[torch.dtype, torch.dtype],
+    sizes: tuple[int, int],
     reason: str | None,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    inputs = make_inputs([3], 2, size).to(dtype)
+    inputs = make_inputs([3], 2, *sizes).to(dtypes[0])
+    inputs = replace(inputs, value=inputs.value.to(dtypes[1]))
+    library.warn_once.cache_clear()
     monkeypatch.setattr(library, "load", dict)  # as if the CUDA library were there
     monkeypatch.setattr(module, "_hawkes_attention_fused", lambda *_, **__: "fused")
     monkeypatch.setattr(module, "hawkes_attention_ref", lambda *_, **__: "reference")

@@ -234,6 +234,9 @@ class TestOperator:
             for name in ("own", "others", "bias", "scale")
             if (each := arguments[name]) is not None
         }
+        strided["index"] = arguments["index"].T.contiguous().T
+        for name in ("gain", "shift"):
+            strided[name] = torch.stack([arguments[name]] * 2, 1)[:, 0]
         found, expected = (node_update(**each, backend="fused") for each in (strided, arguments))
         assert torch.equal(found, expected)
 

@@ -5,12 +5,17 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from emorec.data.graph import GraphSource, schema
+from emorec.data.sequences import EventSequences
+from emorec.nn.feedback_sum import FeedbackSum
+from emorec.training.batches import half_batches
 from emorec.training.candidates import CandidateSampler
-from emorec.training.losses import bpr_loss, polarity_loss
+from emorec.training.losses import bpr_loss, polarity_loss, sum_loss
 from emorec.training.shares import Share
 from emorec.training.softmax import catalogue_loss, draw_candidates, sampled_softmax_loss
-from tests.small import random_events
+from tests.small import random_events, small_log
 
 INF = math.inf
 
@@ -115,3 +120,41 @@ class TestPolarity:
     def test_takes_booleans_and_large_logits(self):
         loss = polarity_loss(torch.tensor([[1000.0], [1000.0]]), torch.tensor([[True], [False]]))
         assert loss.tolist() == [0, 1000]
+
+
+class TestSumLoss:
+    NUM_ITEMS = 12
+
+    def batch(self, events):
+        source = GraphSource(events, self.NUM_ITEMS, feedback_nodes=True, full=False)
+        share = Share.of(events, self.NUM_ITEMS)
+        (batch,) = half_batches(share, source, 100, np.random.default_rng(0))
+        return batch
+
+    def encoder(self):
+        torch.manual_seed(0)
+        encoder = FeedbackSum(schema(), self.NUM_ITEMS, 3, backend="torch")
+        for parameter in encoder.parameters():
+            torch.nn.init.normal_(parameter)
+        return encoder
+
+    def test_is_the_mean_over_liked_targets(self):
+        batch, encoder = self.batch(random_events(8, self.NUM_ITEMS, 10)), self.encoder()
+        found = sum_loss(encoder, batch, None, np.random.default_rng(0))
+        states = encoder(batch.graph)[batch.user_node][batch.sequences.row]
+        expected = [
+            F.cross_entropy(states[row] @ encoder.target.weight.T + encoder.bias, item)
+            for row, (items, kinds, exists) in enumerate(
+                zip(batch.targets.item, batch.targets.feedback, batch.targets.exists, strict=True)
+            )
+            for item, kind, is_target in zip(items, kinds, exists, strict=True)
+            if is_target and int(kind) in (0, 1)
+        ]
+        assert len(expected) > 5
+        torch.testing.assert_close(found, torch.stack(expected).mean())
+
+    def test_without_a_like_there_is_none(self):
+        log = small_log([(0, item, 2 + item % 2, item) for item in range(6)], 1, self.NUM_ITEMS)
+        batch = self.batch(EventSequences.build(log))
+        assert batch.targets.exists.any()
+        assert sum_loss(self.encoder(), batch, None, np.random.default_rng(0)) is None
