@@ -2,12 +2,16 @@
 
     python benchmarks/scale_bench.py training --dataset ml-1m --data-dir DATA \
         [--environments ENVIRONMENTS]
+    python benchmarks/scale_bench.py memory
 
-It runs the same steps in one process and in several of one thread each, in turn, so that
+`training` runs the same steps in one process and in several of one thread each, in turn, so that
 other work on the machine disturbs both alike; while one process computes, the others wait. An event
 is one that a state predicts, or, in the graph's part, one of the users' events. Bytes are those
 that a process sends in a step. CPU time is that of the process that needs most; other work disturbs
 it less than the time on the clock, and it does not have the waits for the others.
+
+`memory` is the peak of each process that trains on a random log of 20,000 items, of which the first
+one holds all events and each other those of its own users.
 
 With ENVIRONMENTS, a folder that ``peers/setup.sh`` filled, RecTools' SASRec is measured, too, which
 Lightning's DDP divides over processes.
@@ -29,6 +33,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from growth_bench import random_log
 from machine import machine
 from peer_lists import task_of
 
@@ -38,14 +43,20 @@ from emorec.data.datasets import load_dataset
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import EventSequences
 from emorec.data.splits import split_interactions
-from emorec.memory import keep_freed_memory
+from emorec.memory import keep_freed_memory, peak_memory_gib
 from emorec.processes import ALONE, World, joined
 from emorec.storage.files import write_text
 from emorec.training.distributed import clip_gradients, sum_gradients
 from emorec.training.parts import parts_of
 from emorec.training.sharding import ItemShards
+from emorec.training.shares import shared_split
 
 PEER_ROUNDS = 3
+HELD_ITEMS = 20_000
+HELD = {  # models so small that the events are most of the memory
+    "emorec": ("graph.conv=none", "graph.paths=0", "graph.signed=false", "sequence.max_length=50"),
+    "emorec-graph": ("graph.paths=0", "graph.size=16"),
+}
 SETTINGS = {"one process": (), "replicated": (), "sharded": ("training.shard_items=true",)}
 
 
@@ -162,6 +173,52 @@ def one(
             write_text(file, json.dumps(rows))
 
 
+@main.command()
+@click.option("--events", default=5_000_000, show_default=True)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write figures here.")
+def memory(events: int, json_path: Path | None) -> None:
+    """Peak memory of processes that hold their own users' events, up to the third step."""
+    rows = []
+    for preset in HELD:
+        for processes in (1, 2, 4):
+            with tempfile.TemporaryDirectory() as folder:
+                found = Path(folder) / "found.json"
+                subprocess.run(
+                    [
+                        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+                        *("--nproc-per-node", str(processes), __file__, "held"),
+                        *("--preset", preset, "--events", str(events), "--file", str(found)),
+                    ],
+                    check=True,
+                    env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+                )
+                peaks = json.loads(found.read_text())
+            rows.append({"preset": preset, "processes": processes, "peak_memory_gib": peaks})
+            click.echo(json.dumps(rows[-1]))
+    if json_path is not None:
+        write_text(json_path, json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+
+
+@main.command(hidden=True)
+@click.option("--preset")
+@click.option("--events", type=int)
+@click.option("--file", type=click.Path(path_type=Path))
+def held(preset: str, events: int, file: Path) -> None:
+    """A process of `memory`; the first one makes the log and writes what was found."""
+    torch.set_num_threads(1)
+    config = load_config(preset, settings=("loss.horizon=3", *HELD[preset]))
+    with joined("cpu", 600) as world:
+        split = None
+        if world.is_first:
+            log = random_log(events // 100, 100, HELD_ITEMS)
+            split = split_interactions(log, **config.split.rule)
+        training = Training("replicated", config, shared_split(split, world).train, world)
+        training.run(0, 3)
+        peaks = torch.cat(world.gather(torch.tensor([peak_memory_gib()])))
+        if world.is_first:
+            write_text(file, json.dumps([round(each, 2) for each in peaks.tolist()]))
+
+
 def peer_rows(
     environments: Path, log: Interactions, processes: int, steps: int
 ) -> dict[str, dict[str, Any]]:
@@ -224,7 +281,7 @@ class Training:
         for _ in range(steps):
             batch, rng = next(batches)
             exists = batch.targets.exists
-            events += batch.totals(exists if part.name == "graph" else exists[:, :1])[0]
+            events += int(exists.sum() if part.name == "graph" else exists[:, 0].sum())
             loss = part.loss(batch, rng)
             assert loss is not None
             part.optimizer.zero_grad(set_to_none=True)
@@ -236,7 +293,8 @@ class Training:
             if part.average is not None:
                 part.average.update()
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
-        return events, seconds, self.world.bytes_sent - sent, cpu
+        sent = self.world.bytes_sent - sent
+        return int(self.world.sum(torch.tensor(events))), seconds, sent, cpu
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
