@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from emorec.baselines.neighbours import nearest_items, neighbour_weights
+from emorec.baselines.neighbours import REGULARIZATION, nearest_items, neighbour_weights
 from emorec.data.interactions import Interactions
 from emorec.evaluation.top_k import seen_matrix
 
@@ -148,7 +148,7 @@ class RidgeKNN(_ItemModel):
     def __init__(
         self,
         neighbours: int = 100,
-        regularization: float = 500.0,
+        regularization: float = REGULARIZATION,
         *,
         train_on_likes: bool = False,
         query_likes: bool = False,

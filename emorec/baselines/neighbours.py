@@ -20,7 +20,10 @@ from tqdm import tqdm
 
 from emorec.threads import one_blas_thread
 
-__all__ = ["largest_of_rows", "nearest_items", "neighbour_weights"]
+__all__ = ["REGULARIZATION", "largest_of_rows", "nearest_items", "neighbour_weights"]
+
+REGULARIZATION = 500.0
+"""Usual lambda of `neighbour_weights`, in squared interactions."""
 
 _ENTRIES = 2**20  # of the gram matrix at a time; larger blocks take longer, as they leave the cache
 _CELLS = 2**19  # of an array of padded rows

@@ -81,33 +81,21 @@ def is_prepared(source: Any) -> bool:
     return isinstance(source, str | Path) and (Path(source) / LOG).is_file()
 
 
-def read_prepared(
-    folder: str | Path, rank: int = 0, size: int = 1
-) -> tuple[Interactions, ReadReport]:
-    """Reads a prepared log, or the share of it that one of several processes works on.
-
-    Args:
-        folder: The folder.
-        rank: The process, whose share are the users of the parts ``rank, rank + size, ...``.
-        size: Number of processes; the number of parts must be a multiple of it.
+def read_prepared(folder: str | Path) -> tuple[Interactions, ReadReport]:
+    """Reads a prepared log.
 
     Returns:
-        The events in the order of the log, with the vocabularies of all; and how it was read.
+        The events in the order of the log, and how it was read.
 
     Raises:
-        DataError: If a file is missing or damaged, or the parts cannot be shared so.
+        DataError: If a file is missing or damaged.
     """
     folder = Path(folder)
     try:
         about = PreparedLog(**read_json(_file(folder, LOG)))
     except (TypeError, FileError) as error:
         raise DataError(f"{folder / LOG}: not that of a prepared log ({error})") from error
-    if about.parts % size:
-        raise DataError(
-            f"{folder} has {about.parts} parts, which {size} processes cannot share; prepare it "
-            f"with --parts {size} or a multiple of it"
-        )
-    parts = [_read(folder, part_name(number)) for number in range(rank, about.parts, size)]
+    parts = [_read(folder, part_name(number)) for number in range(about.parts)]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in _COLUMNS}
     order = np.argsort(columns.pop("row"))
     users, items = (

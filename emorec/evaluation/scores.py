@@ -29,7 +29,7 @@ class BlockScorer(Protocol):
         """As `Scorer`."""
 
     def in_blocks(self, users: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
-        """The same scores, of ``size`` items after the other; the last block may be smaller."""
+        """The same scores for ``size`` items at a time, the last block for what is left."""
 
 
 # What is computed for more users at a time no longer fits into caches; for fewer of them the

@@ -41,7 +41,7 @@ SeenItems = Literal["exclude", "include"]
 """Whether lists may hold items that their user has seen."""
 
 CandidatesOf = Callable[[slice], torch.Tensor]
-"""Some of the users -> the items allowed in each one's list, bool ``[B, num_items]``."""
+"""Places in ``users`` -> the items allowed in their lists, bool ``[B, num_items]``."""
 
 LOWER_IS_BETTER = frozenset(
     {"recall_dislikes", "ndcg_dislikes", "dislike_rate", "ndcl", "disliked_share"}
@@ -195,7 +195,7 @@ def recommend_top_k(
             them for some users, see `CandidatesOf`; None allows all.
         chunk_size: Users scored at a time; memory grows with ``chunk_size * num_items``. None: see
             `emorec.evaluation.scores.users_at_a_time`.
-        done: Called with the number of users whose lists were made, time and again.
+        done: Called after each chunk with the number of its users.
 
     Returns:
         Lists on the CPU, row i for ``users[i]``.

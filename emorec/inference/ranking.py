@@ -78,10 +78,10 @@ class UserStates(NamedTuple):
     taste: Tensor | None
 
 
-class _Asked(NamedTuple):
-    """What the terms of the ranking need of users, whatever the items; None where one is absent.
+class _UserPart(NamedTuple):
+    """What the terms of the ranking need to know of users; None where a term is absent.
 
-    Paths and dislikes are scores of all items, ``[B, I]``, or of those that they reach.
+    Paths and dislikes are scores of all items, ``[B, I]``, or of those that they reach alone.
     """
 
     state: Tensor | None
@@ -131,16 +131,16 @@ class ModelScorer:
 
     @torch.inference_mode()
     def in_blocks(self, users: Tensor, size: int) -> Iterator[Tensor]:
-        """The same, of ``size`` items after the other, ``[B, size]`` each; the last may be less."""
-        asked = self._asked(users, whole=False)
+        """The same scores for ``size`` items at a time, the last block for what is left."""
+        part = self._user_part(users, whole=False)
         for start in range(0, self._num_items, size):
             items = slice(start, min(start + size, self._num_items))
-            yield self._terms(asked, items).total()
+            yield self._terms(part, items).total()
 
     @torch.inference_mode()
     def terms(self, users: Tensor) -> Terms:
         """The terms of the ranking apart, on the CPU, for user indices ``[B]``."""
-        return self._terms(self._asked(users, whole=True), slice(0, self._num_items))
+        return self._terms(self._user_part(users, whole=True), slice(0, self._num_items))
 
     @torch.inference_mode()
     def states(self, users: Tensor) -> UserStates:
@@ -156,8 +156,8 @@ class ModelScorer:
         """The state ``s`` of the ranking, ``[B, D]``; the model must have an encoder."""
         return self._mixed(self._states(users, self._sequences(users)))
 
-    def _asked(self, users: Tensor, whole: bool) -> _Asked:
-        """What scores need of users, for the whole catalogue at once or for parts of it."""
+    def _user_part(self, users: Tensor, whole: bool) -> _UserPart:
+        """What depends on users alone, to score the whole catalogue at once or blocks of it."""
         model, aversion = self._model, self._model.aversion
         state = vector = taste = paths = dislikes = None
         if model.feedback_sum is not None or model.feedback_paths is not None:
@@ -171,26 +171,26 @@ class ModelScorer:
         if model.item_embedding is not None:
             states = self._states(users, self._sequences(users))
             state, taste = self._mixed(states), states.taste
-        return _Asked(state, vector, taste, paths, dislikes)
+        return _UserPart(state, vector, taste, paths, dislikes)
 
-    def _terms(self, asked: _Asked, items: slice) -> Terms:
+    def _terms(self, part: _UserPart, items: slice) -> Terms:
         model, aversion = self._model, self._model.aversion
         following = summed = paths = liked = dislikes = None
-        if asked.vector is not None:
+        if part.vector is not None:
             assert model.feedback_sum is not None
-            scores = model.feedback_sum.scores(asked.vector, items)
+            scores = model.feedback_sum.scores(part.vector, items)
             summed = (model.feedback_sum.ranking_weight * scores).cpu()
-        if asked.paths is not None:
+        if part.paths is not None:
             assert model.feedback_paths is not None
-            scores = _of_items(asked.paths, items)
+            scores = _of_items(part.paths, items)
             paths = (model.feedback_paths.ranking_weight * scores).cpu()
-        if asked.dislikes is not None:
-            near = _of_items(asked.dislikes, items).cpu()
+        if part.dislikes is not None:
+            near = _of_items(part.dislikes, items).cpu()
             dislikes = -dislike_weight(aversion) * near
-        if asked.state is not None:
-            following = model.all_scores(asked.state, items).cpu()
-        if aversion and isinstance(model.polarity, ItemPolarity) and asked.taste is not None:
-            liked = (aversion * model.polarity.log_probability(asked.taste, items)).cpu()
+        if part.state is not None:
+            following = model.all_scores(part.state, items).cpu()
+        if aversion and isinstance(model.polarity, ItemPolarity) and part.taste is not None:
+            liked = (aversion * model.polarity.log_probability(part.taste, items)).cpu()
         return Terms(following, summed, paths, liked, dislikes)
 
     def _mixed(self, states: UserStates) -> Tensor:

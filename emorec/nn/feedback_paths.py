@@ -129,7 +129,7 @@ class FeedbackPaths(nn.Module):
         return total / total.amax(1, keepdim=True).clamp(min=_TINY)
 
     def sparse(self, graph: FeedbackGraph) -> SparseScores:
-        """The same, without the zeros, for catalogues of which one user's paths reach little."""
+        """The same scores without the zeros: in a large catalogue, paths reach few of the items."""
         owner, item, value = self._ends(graph)
         users = len(graph.users)
         cell, place = torch.unique((item * users + owner).flatten(), return_inverse=True)
@@ -148,7 +148,7 @@ class FeedbackPaths(nn.Module):
         return near.view(-1, len(self.item))
 
     def sparse_dislikes(self, graph: FeedbackGraph) -> SparseScores:
-        """The same, without the zeros."""
+        """The same scores without the zeros."""
         users = len(graph.users)
         if not _has_kinds(graph):
             none = torch.zeros(0, dtype=torch.int64, device=self.item.device)

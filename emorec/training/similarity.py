@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from emorec.baselines.neighbours import largest_of_rows, nearest_items, neighbour_weights
+from emorec.baselines.neighbours import (
+    REGULARIZATION,
+    largest_of_rows,
+    nearest_items,
+    neighbour_weights,
+)
 from emorec.data.interactions import Interactions
 from emorec.evaluation.top_k import seen_matrix
 
@@ -14,7 +19,6 @@ __all__ = ["MOST_ITEMS", "newest_items", "similar_items"]
 MOST_ITEMS = 5_000
 """Items of a user that count in similarities, the newest: n items are n^2 pairs."""
 
-_REGULARIZATION = 500.0  # that of `RidgeKNN`, unless it is told otherwise
 _ROWS = 2**16  # added at a time
 
 
@@ -41,7 +45,7 @@ def similar_items(log: Interactions, num_similar: int, progress: bool = False) -
     """
     history = seen_matrix(newest_items(log, MOST_ITEMS))
     cosine = nearest_items(history, num_similar + 1, progress=progress)
-    weights = neighbour_weights(history, cosine, _REGULARIZATION, progress)
+    weights = neighbour_weights(history, cosine, REGULARIZATION, progress)
     a, b = _mean_largest(cosine), _mean_largest(weights)
     parts = [sparse.csr_matrix((0, log.num_items), dtype=np.float32)]
     for start in range(0, log.num_items, _ROWS):

@@ -131,16 +131,12 @@ def folder(file, tmp_path):
     return tmp_path / "log"
 
 
-def test_processes_share_the_parts_by_users(folder):
+def test_a_part_has_the_users_whose_ids_hash_there(folder):
     whole, _ = read_prepared(folder)
-    shares = [read_prepared(folder, rank, 2)[0] for rank in range(2)]
-    assert sum(map(len, shares)) == len(whole)
-    for rank, share in enumerate(shares):
-        own = whole.users.lookup(np.unique(share.user))
-        assert set(part_of(own, 4) % 2) == {rank} and share.users == whole.users
-        np.testing.assert_array_equal(part_of(own, 2), rank)  # whatever the number of parts
-    with pytest.raises(DataError, match="has 4 parts, which 3 processes cannot share"):
-        read_prepared(folder, 0, 3)
+    for number in range(4):
+        users = pd.read_parquet(folder / f"part-000{number}.parquet")["user"].unique()
+        assert len(users)
+        np.testing.assert_array_equal(part_of(whole.users.lookup(users), 4), number)
 
 
 def test_training_takes_it_as_it_takes_the_file(folder, file):
