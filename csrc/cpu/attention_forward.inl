@@ -22,9 +22,9 @@ struct ForwardPass {
   Rows<const C>* value;                        // [H]
   C* value_room;
   C* value_panels;
-  C* all_g;    // [kBlockRows or padded, stride]
-  C* weights;  // [kBlockRows, stride], before they are divided by their sum
-  C* output;   // [kBlockRows, Dv]
+  C* all_g;        // [kBlockRows or padded, stride]
+  C* weights;      // [kBlockRows, stride], before they are divided by their sum
+  C* output_room;  // [kBlockRows, Dv]
   // Of the rows of a block: what is subtracted from scores before exp, sums of weights, their
   // inverses, and the weight of one far key.
   C *shifts, *sums, *inverse_sum, *far_weight;  // [kBlockRows]
@@ -54,7 +54,7 @@ struct ForwardPass {
     value_panels = arena.take<C>(p.num_heads * value_panels_size);
     all_g = arena.take<C>((symmetric ? padded : kBlockRows) * stride);
     weights = arena.take<C>(kBlockRows * stride);
-    output = arena.take<C>(kBlockRows * sizes.value);
+    output_room = arena.take<C>(kBlockRows * sizes.value);
     shifts = arena.take<C>(kBlockRows);
     sums = arena.take<C>(kBlockRows);
     inverse_sum = arena.take<C>(kBlockRows);
@@ -74,6 +74,10 @@ struct ForwardPass {
  private:
   void read() {
     line.read(p, first, n, padded);
+    // Values are used last. Of longer sequences they would be gone again by then.
+    if (n <= kSymmetricLength)
+      for (int64_t h = 0; h < p.num_heads; h++)
+        prefetch_rows<C>(p.dtype, p.value, h, first, n, p.value_size);
     scores.read(p, first);
     for (int64_t h = 0; h < p.num_heads; h++) {
       value[h] = read_rows<C>(p.dtype, p.value, h, first, n, p.value_size,
@@ -91,8 +95,13 @@ struct ForwardPass {
       decay.start_head(p, h, line, keys);
       weigh(block, h, keys, g);
       write_log_sum(block, h);
-      add_values(block, h, keys);
-      if (!p.sum_heads || h + 1 == p.num_heads) write_output(block, h);
+      const int64_t output_head = p.sum_heads ? 0 : h, token = first + block.first;
+      const Rows<C> output =
+          rows_to_write<C>(p.dtype, p.output, output_head, token, p.value_size, output_room);
+      add_values(block, h, keys, output);
+      if (!p.sum_heads || h + 1 == p.num_heads)
+        write_rows<C>(p.dtype, output, C(1), p.output, output_head, token, block.rows,
+                      p.value_size);
     }
   }
 
@@ -173,7 +182,7 @@ struct ForwardPass {
   }
 
   // The output of a block: weights times values, over the sums, and the far field.
-  void add_values(const Block<C>& block, int64_t h, Keys keys) {
+  void add_values(const Block<C>& block, int64_t h, Keys keys, Rows<C> output) {
     const Panels<C> v = {values[h].data + keys.low * values[h].row_stride, values[h].row_stride,
                          values[h].panel_stride};
     const bool add = p.sum_heads && h > 0;
@@ -181,14 +190,9 @@ struct ForwardPass {
     block.for_strips([&](int64_t r, int64_t rows) {
       const int64_t depth = minimum(block.of_row(keys, r).high, n) - keys.low;
       product(rows, sizes.value, depth, {weights + r * stride + keys.low, stride, 1}, v,
-              output + r * sizes.value, sizes.value, inverse_sum + r);
+              output[r], output.stride, inverse_sum + r);
     });
     if (far.count(keys, block, p.causal)) far.add(h, keys, block, far_weight, output);
-  }
-
-  void write_output(const Block<C>& block, int64_t h) const {
-    write_rows<C>(p.dtype, {output, sizes.value}, C(1), p.output, p.sum_heads ? 0 : h,
-                  first + block.first, block.rows, p.value_size);
   }
 };
 

@@ -88,11 +88,12 @@ struct FarField {
   }
 
   // output += the far keys' share; far_weight is the weight of each of a row's far keys.
-  void add(int64_t head, Keys keys, const Block<C>& block, const C* far_weight, C* output) const {
+  void add(int64_t head, Keys keys, const Block<C>& block, const C* far_weight,
+           Rows<C> output) const {
     for (int64_t d = 0; d < stride; d += kLanes<C>) {
       const Real<C> sum = sum_of(head, keys, block, d);
       for (int64_t r = 0; r < block.rows; r++) {
-        C* to = output + r * stride + d;
+        C* to = output[r] + d;
         store(to, load(to) + sum * far_weight[r]);
       }
     }

@@ -78,6 +78,17 @@ static Rows<const C> read_rows(Dtype dtype, const ConstVectors& from, int64_t he
   return {room, stride};
 }
 
+// Asks for rows that are needed soon.
+template <typename C>
+static void prefetch_rows(Dtype dtype, const ConstVectors& from, int64_t head, int64_t first,
+                          int64_t n, int64_t size) {
+  const int64_t width = dtype == Dtype::bfloat16 ? sizeof(uint16_t) : sizeof(C);
+  const char* row = static_cast<const char*>(from.data) +
+                    width * (first * from.token_stride + head * from.head_stride);
+  for (int64_t i = 0; i < n; i++, row += width * from.token_stride)
+    for (int64_t at = 0; at < width * size; at += 64) __builtin_prefetch(row + at, 0, 2);
+}
+
 // Where the rows of one head from token `first` on are computed: in the tensor or, if write_rows
 // has to copy them there, in `room`.
 template <typename C>
