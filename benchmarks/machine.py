@@ -21,9 +21,11 @@ def machine(**more: str) -> dict[str, str]:
     """
     cpu = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                cpu = line.split(":")[1].strip()
+        lines = [line.partition(":") for line in info.read_text().splitlines()]
+        about = {name.strip(): value.strip() for name, _, value in lines}
+        if "model name" in about:  # which some machines keep short, hence the numbers
+            cpu = about["model name"]
+            cpu += f" (family {about.get('cpu family')}, model {about.get('model')})"
     commit = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
         stdout=subprocess.PIPE,
