@@ -1,7 +1,10 @@
-// The far field of multiplicative decay: where w_ij is so small that |g_ij w_ij| < epsilon,
-// exp(s_ij) is 1 to within rounding: the far keys of a row add their number to the sum of its
-// weights and the sum of their values to its output. A block of rows then computes only the keys in
+// Far keys, whose decay is so strong that a block of rows leaves them out: it computes the keys in
 // [low, high).
+//
+// Additive decay takes their weight to 0, so that nothing is changed. With multiplicative decay,
+// where w_ij is so small that |g_ij w_ij| < epsilon, exp(s_ij) is 1 to within rounding: the far
+// keys of a row add their number to the sum of its weights and the sum of their values to its
+// output.
 #pragma once
 
 #include "decay.inl"
@@ -11,6 +14,7 @@ constexpr int64_t kFarFieldLength = 256;  // below, the sums cost more than they
 template <typename C>
 struct FarField {
   bool on;
+  const bool additive;
   int64_t num_heads, stride, length, padded, boundaries;
   C threshold = 0;  // exponent beyond which a key is far
   int64_t* low;     // [H], of the current block, multiples of kPanel
@@ -22,12 +26,13 @@ struct FarField {
 
   FarField(Arena& arena, const HawkesForwardParams& p, int64_t n, int64_t stride, bool backward)
       : on(false),
+        additive(p.decay == Decay::additive),
         num_heads(p.num_heads),
         stride(stride),
         length(n),
         padded(round_up(n, kPanel<C>)),
         boundaries(padded / kPanel<C> + 1) {
-    const int64_t count = n >= kFarFieldLength ? num_heads * boundaries * stride : 0;
+    const int64_t count = n >= kFarFieldLength && !additive ? num_heads * boundaries * stride : 0;
     low = arena.take<int64_t>(num_heads);
     high = arena.take<int64_t>(num_heads);
     sum_before = arena.take<C>(count);
@@ -40,6 +45,12 @@ struct FarField {
   // `bound` is the largest |g_ij|; `values` are the heads' rows.
   void enable(C bound, const Rows<const C>* values) {
     on = true;
+    if (additive) {
+      // Of weights 2^(g - x - shift), where shift is at least the row's own score, -bound at the
+      // least. The 1 is for the rounding of x.
+      threshold = C(kLn2) * (kLowestExponent<C> + 1 + 2 * bound);
+      return;
+    }
     const C epsilon = sizeof(C) == 4 ? C(1e-7) : C(1e-16);
     threshold = static_cast<C>(__builtin_log(static_cast<double>(bound / epsilon)));
     for (int64_t h = 0; h < num_heads; h++)
@@ -80,9 +91,10 @@ struct FarField {
     for (int64_t h = 0; h < num_heads; h++) low[h] = high[h] = 0;
   }
 
-  // The near keys of a head, and how many far ones a block's rows have.
+  // The near keys of a head, and how many far ones with a weight a block's rows have.
   Keys near_keys(int64_t head) const { return {low[head], high[head]}; }
   int64_t count(Keys near, const Block<C>& block, bool causal) const {
+    if (additive) return 0;
     const int64_t end = causal ? block.first + block.rows : length;
     return near.low + maximum(end - near.high, 0);
   }
@@ -108,6 +120,7 @@ struct FarField {
   }
 
   void clear_grads() {
+    if (additive) return;
     clear(grad_before, num_heads * boundaries * stride);
     clear(grad_after, num_heads * boundaries * stride);
   }
@@ -126,7 +139,7 @@ struct FarField {
   // Adds the gradients of the sums to those of the values: a value is in every sum_before of a
   // later boundary and in every sum_after of an earlier one.
   void spread_grads(const Rows<C>* grad_values) const {
-    if (!on) return;
+    if (!on || additive) return;
     for (int64_t h = 0; h < num_heads; h++)
       for (int64_t d = 0; d < stride; d += kLanes<C>) {
         Real<C> later = Real<C>{};

@@ -131,10 +131,15 @@ EMOREC_LANES_INLINE Real<float> bounded_power_of_2(Real<float> x) {
   return (Real<float>)((Bits<float>)p + ((Bits<float>)shifted << 23));
 }
 
+// Below 2 to the minus this, powers of 2 are taken for 0.
+template <typename C>
+constexpr C kLowestExponent = sizeof(C) == 4 ? C(125) : C(1020);
+
 // The same for any x < 128, 0 below -125.
 EMOREC_LANES_INLINE Real<float> power_of_2(Real<float> x) {
-  const Real<float> e = bounded_power_of_2(larger(broadcast(-125.f), x));
-  return x < -125.f ? Real<float>{} : e;
+  const Real<float> lowest = broadcast(-kLowestExponent<float>);
+  const Real<float> e = bounded_power_of_2(larger(lowest, x));
+  return x < lowest ? Real<float>{} : e;
 }
 
 // The same in double, for -1020 <= x < 1024; Taylor's polynomial of e^(r ln 2) of degree 13 has an
@@ -160,8 +165,9 @@ EMOREC_LANES_INLINE Real<double> bounded_power_of_2(Real<double> x) {
 }
 
 EMOREC_LANES_INLINE Real<double> power_of_2(Real<double> x) {
-  const Real<double> e = bounded_power_of_2(larger(broadcast(-1020.0), x));
-  return x < -1020.0 ? Real<double>{} : e;
+  const Real<double> lowest = broadcast(-kLowestExponent<double>);
+  const Real<double> e = bounded_power_of_2(larger(lowest, x));
+  return x < lowest ? Real<double>{} : e;
 }
 
 template <typename C>

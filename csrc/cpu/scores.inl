@@ -48,14 +48,6 @@ static C largest_norm(Rows<const C> rows, int64_t n, int64_t width, double scale
 // the end exp underflows.
 constexpr double kBoundedScore = 28.0;  // 20 in powers of e
 
-// Whether the far field's sums are exact to within rounding, and worth their cost.
-template <typename C>
-static bool far_field_applies(const HawkesForwardParams& p, const Timeline<C>& line, C bound,
-                              int64_t n) {
-  return p.decay == Decay::multiplicative && bound < C(kBoundedScore) && line.sorted &&
-         p.dropout == 0 && n >= kFarFieldLength;
-}
-
 // The score of a key that is masked, below all others. Not infinite: its difference from itself
 // would be NaN.
 template <typename C>
@@ -64,6 +56,16 @@ constexpr C kLowest = sizeof(C) == 4 ? C(-3e38) : C(-1e308);
 // Beyond this the rounding of a score may be so large that exp of it overflows.
 template <typename C>
 constexpr C kRoundedScore = sizeof(C) == 4 ? C(1 << 18) : C(int64_t{1} << 40);
+
+// Whether far keys can be left out, exactly or to within rounding, and that is worth its cost. With
+// additive decay, each row must attend to itself, so that its largest score is not far below all g.
+template <typename C>
+static bool far_field_applies(const HawkesForwardParams& p, const Timeline<C>& line, C bound,
+                              int64_t n) {
+  if (!line.sorted || n < kFarFieldLength) return false;
+  if (p.decay == Decay::additive) return !p.mask_self && bound < kRoundedScore<C>;
+  return bound < C(kBoundedScore) && p.dropout == 0;
+}
 
 // A row whose largest weight is at least this share of their sum has the largest score subtracted
 // before exp: the other weights are then as small as the rounding.

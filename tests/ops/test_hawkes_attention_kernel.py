@@ -112,6 +112,32 @@ def test_far_field(
     assert not torch.equal(near["output"], full["output"])  # it did something
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("scale", [0.3, 3.0])  # scores of some hundred: the largest is subtracted
+def test_far_keys_of_additive_decay_change_nothing(
+    dtype: torch.dtype, causal: bool, dropout: float, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = make_inputs([700, 300], gap=lambda u: (u * DAY).round(), rate=12 / DAY).to(dtype)
+    options = {"causal": causal, "decay": "additive", "dropout": dropout, "scale": scale}
+    options |= {"window": torch.tensor([0.3, 0.1]), "seed": 1}
+    near = inputs.run("fused", **options)
+    monkeypatch.setenv("EMOREC_FAR_FIELD", "0")
+    full = inputs.run("fused", **options)
+    for name, value in near.items():
+        assert torch.equal(value, full[name]), name
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_far_keys_of_additive_decay_are_left_out(causal: bool) -> None:
+    inputs = make_inputs([700], rate=0).to(torch.float32)
+    inputs.value[:10] = torch.nan
+    output = inputs.run("fused", causal=causal, decay="additive", window=0.5)["output"]
+    assert output[:10].isnan().all()
+    assert output[300:].isfinite().all()
+
+
 def test_far_field_of_time_alone() -> None:
     inputs = make_inputs([600], gap=lambda u: (u * DAY).round(), rate=3 / DAY)
     assert_as_accurate_as_reference(inputs, torch.float32, causal=False)
