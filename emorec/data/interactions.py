@@ -12,7 +12,16 @@ import pandas as pd
 from emorec.data.feedback import Feedback
 from emorec.data.vocabulary import Vocabulary
 
-__all__ = ["Interactions", "TICKS_PER_DAY", "TimeUnit", "k_core", "require_choice"]
+__all__ = [
+    "Interactions",
+    "TICKS_PER_DAY",
+    "TimeUnit",
+    "contains",
+    "is_repeated",
+    "k_core",
+    "occurs",
+    "require_choice",
+]
 
 TimeUnit = Literal["none", "s", "ms", "us", "ns"]
 TICKS_PER_DAY: dict[str, int] = {
@@ -22,6 +31,8 @@ TICKS_PER_DAY: dict[str, int] = {
     "us": 86_400 * 10**6,
     "ns": 86_400 * 10**9,
 }
+# Odd and without a pattern in its bits, so that few different rows are mixed to the same number.
+_MULTIPLIER = np.int64(0x2545F4914F6CDD1D)
 _COLUMNS = ("user", "item", "feedback", "time")
 
 
@@ -167,8 +178,8 @@ class Interactions:
         added = Interactions(user, item, later.feedback, later.time, users, items, own.time_unit)
         same_users = own.of_users(added.user)  # no other row can be one of the added ones
         both = same_users.joined_with(added)
-        rows = pd.DataFrame({name: getattr(both, name) for name in _COLUMNS})
-        return own.joined_with(added.select(~rows.duplicated().to_numpy()[len(same_users) :]))
+        is_known = is_repeated(*(getattr(both, name) for name in _COLUMNS))[len(same_users) :]
+        return own.joined_with(added.select(~is_known))
 
     def in_unit(self, unit: TimeUnit) -> Interactions:
         """The same rows with times in a unit that is as fine or finer.
@@ -187,19 +198,26 @@ class Interactions:
 
     def reindexed(self) -> Interactions:
         """The same rows with vocabularies that hold just the users and items that occur."""
-        users, user = np.unique(self.user, return_inverse=True)
-        items, item = np.unique(self.item, return_inverse=True)
+        has_user, has_item = occurs(self.user, self.num_users), occurs(self.item, self.num_items)
         return replace(
             self,
-            user=user,
-            item=item,
-            users=self.users.subset(users),
-            items=self.items.subset(items),
+            user=(np.cumsum(has_user) - 1)[self.user],
+            item=(np.cumsum(has_item) - 1)[self.item],
+            users=self.users.subset(np.flatnonzero(has_user)),
+            items=self.items.subset(np.flatnonzero(has_item)),
         )
 
     def chronological(self) -> np.ndarray:
         """Row order by user, then time, int64 ``[N]``; ties keep the order of the log."""
-        return np.lexsort((self.time, self.user))
+        rows = len(self)
+        if rows * self.num_users >= 2**63:
+            return np.lexsort((self.time, self.user))
+        order = np.argsort(self.time, kind="stable")
+        # By user, then place in time: numbers without ties sort several times faster than rows.
+        key = self.user[order] * rows + np.arange(rows)
+        key.sort()
+        key %= max(rows, 1)
+        return order[key]
 
     def feedback_counts(self) -> dict[Feedback, int]:
         """Rows per kind of feedback."""
@@ -213,6 +231,47 @@ class Interactions:
         return (
             f"Interactions({len(self):,} rows, {self.num_users:,} users, {self.num_items:,} items)"
         )
+
+
+def occurs(index: np.ndarray, size: int) -> np.ndarray:
+    """Which of the indices 0 .. size - 1 occur in ``index``, bool ``[size]``."""
+    found = np.zeros(size, dtype=bool)
+    found[index] = True
+    return found
+
+
+def is_repeated(*columns: np.ndarray) -> np.ndarray:
+    """Whether an earlier row holds the same values in all columns, bool ``[N]``.
+
+    Args:
+        columns: Columns of whole numbers, ``[N]`` each.
+    """
+    mixed = np.zeros(len(columns[0]), dtype=np.int64)
+    for column in columns:
+        mixed *= _MULTIPLIER  # wraps around
+        mixed += column
+    ordered = np.sort(mixed)
+    several = ordered[1:][ordered[1:] == ordered[:-1]]
+    repeated = np.zeros(len(mixed), dtype=bool)
+    if len(several):
+        # Different rows may be mixed to the same number; only those are compared.
+        rows = np.flatnonzero(contains(several, mixed))
+        some = pd.DataFrame({place: column[rows] for place, column in enumerate(columns)})
+        repeated[rows] = some.duplicated().to_numpy()
+    return repeated
+
+
+def contains(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Which values occur in a sorted array, bool ``[N]``.
+
+    Args:
+        ordered: The array, sorted, ``[M]``.
+        values: The values, ``[N]``.
+    """
+    if not len(ordered):
+        return np.zeros(len(values), dtype=bool)
+    place = np.searchsorted(ordered, values)
+    return ordered[np.minimum(place, len(ordered) - 1)] == values
 
 
 def _extended(

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from emorec.data.feedback import Feedback
-from emorec.data.interactions import Interactions, TimeUnit
+from emorec.data.interactions import Interactions, TimeUnit, is_repeated
 from emorec.data.rules import STARS, FeedbackRules, NoRuleMatches, RuleMatch
 from emorec.data.scales import require_stars
 from emorec.data.table_files import FileFormat, read_table
@@ -236,12 +236,13 @@ def interactions_of_table(
     users, user_index = _fit(table, user, rows.user, matched)
     items, item_index = _fit(table, item, rows.item, matched)
     kinds, ticks = match.feedback[matched], times.values[matched]
-    events = pd.DataFrame({"user": user_index, "item": item_index, "time": ticks, "kind": kinds})
+    interactions = Interactions(user_index, item_index, kinds, ticks, users, items, times.unit)
     # Without times, two rows of the same words may be two events.
-    repeats = events.duplicated().to_numpy() if time else np.zeros(len(events), dtype=bool)
-    interactions = Interactions(
-        user_index, item_index, kinds, ticks, users, items, times.unit
-    ).select(~repeats)
+    repeats = np.zeros(len(matched), dtype=bool)
+    if time:
+        repeats = is_repeated(user_index, item_index, ticks, kinds)
+    if repeats.any():
+        interactions = interactions.select(~repeats)
     unmatched = match.feedback < 0
     report = ReadReport(
         source=table.source,

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from emorec.data.feedback import Feedback
-from emorec.data.interactions import Interactions
+from emorec.data.interactions import Interactions, occurs
 
 __all__ = ["PartSummary", "SplitMethod", "SplitReport"]
 
@@ -34,9 +34,8 @@ class PartSummary:
     @classmethod
     def of(cls, part: Interactions) -> PartSummary:
         """Counts a part."""
-        return cls(
-            len(part), len(np.unique(part.user)), len(np.unique(part.item)), part.feedback_counts()
-        )
+        users, items = occurs(part.user, part.num_users), occurs(part.item, part.num_items)
+        return cls(len(part), int(users.sum()), int(items.sum()), part.feedback_counts())
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class SplitReport:
             ties, share = 0, 0.0
         else:
             ties = _users_tied_at_cut(past, future)
-            share = ties / len(np.unique(future.user))
+            share = ties / int(occurs(future.user, future.num_users).sum())
         parts = {
             "train": train,
             "valid": valid,
@@ -133,8 +132,8 @@ class SplitReport:
             ties_at_cut=ties,
             ties_share=share,
             test_before_history=float((future.time < past.time.max()).mean()),
-            cold_users=len(np.setdiff1d(future.user, past.user)),
-            cold_items=len(np.setdiff1d(future.item, past.item)),
+            cold_users=_number_of_cold(future.user, past.user, past.num_users),
+            cold_items=_number_of_cold(future.item, past.item, past.num_items),
             dropped=len(future) - len(kept),
             valid_cold=valid_cold,
             repeats=repeats,
@@ -197,6 +196,11 @@ class SplitReport:
             "that their user has seen"
         )
         return "\n".join([title, *table, ties, leak, cold, again])
+
+
+def _number_of_cold(future: np.ndarray, past: np.ndarray, size: int) -> int:
+    """How many of the indices 0 .. size - 1 occur in future and not in past."""
+    return int((occurs(future, size) & ~occurs(past, size)).sum())
 
 
 def _users_tied_at_cut(past: Interactions, future: Interactions) -> int:

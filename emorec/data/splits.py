@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from emorec.data.interactions import TICKS_PER_DAY, Interactions
+from emorec.data.interactions import TICKS_PER_DAY, Interactions, contains, occurs
 from emorec.data.split_report import SplitMethod, SplitReport
 from emorec.texts import count
 
@@ -265,8 +265,9 @@ def is_repeat(rows: Interactions, past: Interactions) -> np.ndarray:
         rows: ``N`` rows.
         past: Rows of the same vocabularies.
     """
-    own = rows.user * rows.num_items + rows.item
-    return np.isin(own, past.user * past.num_items + past.item)
+    pairs = past.user * past.num_items + past.item
+    pairs.sort()
+    return contains(pairs, rows.user * rows.num_items + rows.item)
 
 
 def last_n_per_user(interactions: Interactions, n: int) -> np.ndarray:
@@ -411,10 +412,7 @@ def _validation_of(rows: Interactions, rule: _Rule) -> tuple[Interactions, np.nd
 
 def _is_warm(rows: Interactions, past: Interactions) -> np.ndarray:
     """Whether each row's user and item occur in past, of the same vocabularies, bool ``[N]``."""
-    known_user = np.zeros(past.num_users, dtype=bool)
-    known_item = np.zeros(past.num_items, dtype=bool)
-    known_user[past.user] = True
-    known_item[past.item] = True
+    known_user, known_item = occurs(past.user, past.num_users), occurs(past.item, past.num_items)
     return known_user[rows.user] & known_item[rows.item]
 
 

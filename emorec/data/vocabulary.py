@@ -62,8 +62,16 @@ class Vocabulary:
         Returns:
             The vocabulary and the column's indices, int64 ``[N]``.
         """
-        codes, ids = pd.factorize(_as_ids(column))
-        return cls(ids), codes.astype(np.int64)
+        values = _as_series(column)
+        if not isinstance(values.dtype, pd.StringDtype):
+            codes, ids = pd.factorize(_as_ids(values))
+            return cls(ids), codes.astype(np.int64, copy=False)
+        # As text, before each id becomes an object of Python.
+        codes, texts = pd.factorize(values, use_na_sentinel=False)
+        try:
+            return cls(texts), codes.astype(np.int64, copy=False)
+        except IdError as error:
+            raise IdError(int((codes == error.row).argmax()), error.reason) from None
 
     @cached_property
     def _keys(self) -> pd.Index:

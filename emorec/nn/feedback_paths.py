@@ -124,7 +124,10 @@ class FeedbackPaths(nn.Module):
         owner, item, value = self._ends(graph)
         num_items = len(self.item)
         total = value.new_zeros(len(graph.users) * num_items)
-        total.index_add_(0, (owner * num_items + item).flatten(), value.flatten())
+        first = owner * num_items
+        if len(total) < 2**31:  # many paths: shorter indices take half of the memory
+            first = first.int()
+        total.index_add_(0, (first + item).flatten(), value.flatten())
         total = total.view(-1, num_items)
         return total / total.amax(1, keepdim=True).clamp(min=_TINY)
 

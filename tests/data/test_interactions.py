@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from emorec.data.feedback import Feedback
-from emorec.data.interactions import Interactions, k_core
+from emorec.data.interactions import (
+    _MULTIPLIER,
+    Interactions,
+    contains,
+    is_repeated,
+    k_core,
+    occurs,
+)
 
 
 def small() -> Interactions:
@@ -210,3 +217,36 @@ class TestFollowedBy:
         both = self.LOG.followed_by(self.LOG.select(np.zeros(0, dtype=np.int64)))
         assert both.user.tolist() == self.LOG.user.tolist()
         assert both.users == self.LOG.users
+
+
+def test_repeated_rows_are_those_of_equal_columns() -> None:
+    rng = np.random.default_rng(0)
+    for values in (2, 5, 50):
+        columns = [rng.integers(0, values, 300) for _ in range(3)]
+        seen: set[tuple[int, ...]] = set()
+        expected = []
+        for row in zip(*(column.tolist() for column in columns), strict=True):
+            expected.append(row in seen)
+            seen.add(row)
+        assert is_repeated(*columns).tolist() == expected
+
+
+def test_rows_that_are_mixed_to_one_number_are_not_repeats() -> None:
+    # mixed is multiplier * first + second, which the second row reaches without the first column.
+    first, second = np.array([1, 0, 1]), np.array([0, int(_MULTIPLIER), 0])
+    assert is_repeated(first, second).tolist() == [False, False, True]
+    assert is_repeated(first[:0], second[:0]).tolist() == []
+
+
+def test_values_in_a_sorted_array() -> None:
+    ordered = np.array([2, 2, 7])
+    assert contains(ordered, np.array([7, 1, 2, 8])).tolist() == [True, False, True, False]
+    assert contains(ordered[:0], np.array([7])).tolist() == [False]
+    assert occurs(ordered, 9).tolist() == [place in (2, 7) for place in range(9)]
+
+
+def test_chronological_is_the_stable_order_by_user_and_time() -> None:
+    rng = np.random.default_rng(1)
+    user, time = rng.integers(0, 7, 500), rng.integers(0, 20, 500)
+    log = Interactions.from_columns(user, user, np.zeros(500, np.int64), time)
+    assert log.chronological().tolist() == np.lexsort((log.time, log.user)).tolist()

@@ -156,3 +156,13 @@ def test_indices_and_lookup_are_inverse(ids: list[Any]) -> None:
     vocabulary = Vocabulary(ids)
     assert vocabulary.indices(ids).tolist() == list(range(len(ids)))
     assert vocabulary.lookup(np.arange(len(ids))) == ids
+
+
+def test_rows_are_named_in_a_column_of_text() -> None:
+    column = pd.Series(["b", "a", "b", "", "a", ""], dtype="string")
+    with pytest.raises(IdError, match="row 3: an id is empty"):
+        Vocabulary.fit(column)
+    with pytest.raises(IdError, match="row 3: an id is missing"):
+        Vocabulary.fit(column.mask(column == ""))
+    vocabulary, index = Vocabulary.fit(column[:3])
+    assert vocabulary.ids == ["b", "a"] and index.tolist() == [0, 1, 0]
