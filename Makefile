@@ -47,7 +47,7 @@ test: $(BUILT) ## Run the tests, e.g. ARGS="--run-slow"
 fuzz: $(BUILT) ## Try a hundred times as many random inputs, e.g. ARGS="-k logs"; what fails is kept in EXAMPLES
 	HYPOTHESIS_STORAGE_DIRECTORY=$(EXAMPLES) $(BIN)/python -m pytest --hypothesis-profile fuzz tests/fuzz $(ARGS)
 
-matrix: ## Run the tests with each Python from 3.11 to 3.14 that is here
+matrix: ## Run the tests with each Python, the lowest and the newest versions, and without DGL and others
 	"$(PYTHON)" .ci/matrix $(ARGS)
 
 lint: $(STAMP) ## Check style and spelling
