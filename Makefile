@@ -11,7 +11,7 @@ BUILD := $(BIN)/python setup.py --quiet build_ext --inplace
 BACKEND = $(shell $(BIN)/python -c 'from emorec.data.graph import import_dgl; import_dgl()' 2>/dev/null && echo dgl || echo auto)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build wheel train test fuzz matrix lint typecheck format docs bench clean
+.PHONY: help install build wheel train test fuzz coverage matrix lint typecheck format docs bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,7 +47,12 @@ test: $(BUILT) ## Run the tests, e.g. ARGS="--run-slow"
 fuzz: $(BUILT) ## Try a hundred times as many random inputs, e.g. ARGS="-k logs"; what fails is kept in EXAMPLES
 	HYPOTHESIS_STORAGE_DIRECTORY=$(EXAMPLES) $(BIN)/python -m pytest --hypothesis-profile fuzz tests/fuzz $(ARGS)
 
-matrix: ## Run the tests with each Python from 3.11 to 3.14 that is here
+coverage: $(BUILT) ## Run the tests and list the branches that none takes, e.g. ARGS=tests/data
+	@mkdir -p build
+	$(BIN)/python -m coverage run -m pytest $(ARGS)
+	$(BIN)/python -m coverage report
+
+matrix: ## Run the tests with each Python, the lowest and the newest versions, and without DGL and others
 	"$(PYTHON)" .ci/matrix $(ARGS)
 
 lint: $(STAMP) ## Check style and spelling

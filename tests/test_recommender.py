@@ -194,7 +194,9 @@ class TestFit:
 
     def test_more_epochs_after_a_refit_are_those_of_an_unbroken_run(self, tmp_path):
         def fitted(epochs, checkpoint):
-            config = small_config(f"training.epochs={epochs}", "training.refit=1")
+            config = small_config(
+                f"training.epochs={epochs}", "training.refit=1", "training.seed=1"
+            )
             recommender = EmoRec(config=config)
             return recommender.fit(LOG, checkpoint=tmp_path / checkpoint, progress=False)
 
@@ -396,10 +398,11 @@ except OSError as error:
     def test_not_into_a_folder_where_another_trains(self, fitted, folder):
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         with held(folder):
-            with pytest.raises(FileError, match="is being written by this process; wait for it or"):
+            with pytest.raises(FileError, match="is being written by (this|a) process; wait"):
                 fitted.save(folder)
             with pytest.raises(FileError, match="is being written by"):
                 EmoRec(config=CONFIG).fit(LOG, checkpoint=folder / "c", progress=False)
+        before.pop(".lock")  # which filelock may empty before it finds it held
         after = {p.name: p.read_bytes() for p in folder.iterdir() if p.name in before}
         assert after == before
 

@@ -6,7 +6,7 @@ shift
 here=$(cd "$(dirname "$0")/environments" && pwd)
 names=("$@")
 if [ ${#names[@]} -eq 0 ]; then
-    names=(rectools recbole authors cornac implicit)
+    names=(rectools recbole authors cornac implicit lenskit)
 fi
 for name in "${names[@]}"; do
     echo "== $name"

@@ -124,7 +124,8 @@ def _ticks(values: pd.Series, unit: TimeUnit, finer: TimeUnit) -> np.ndarray:
     ticks = stamps.astype(f"datetime64[{finer}]").astype(np.int64)
     numbers = pd.to_numeric(text[is_number]).to_numpy()  # whole numbers stay exact
     factor = TICKS_PER_DAY[finer] // TICKS_PER_DAY[unit]
-    ticks[is_number] = np.floor(numbers).astype(np.int64) * factor
+    # np.floor makes floats of whole numbers, in NumPy before 2.1.
+    ticks[is_number] = (numbers // 1).astype(np.int64) * factor
     return ticks
 
 

@@ -52,10 +52,6 @@ class Filters:
         if exclude is not None:
             self._excluded = _listed("exclude", exclude, users, catalogue)
 
-    def __bool__(self) -> bool:
-        """Whether anything is left out."""
-        return self._allowed is not None or self._excluded is not None
-
     def __call__(self, places: np.ndarray) -> Tensor:
         """The items that may be listed, bool ``[N, I]``, for users by their place in ``users``."""
         mask = np.ones((len(places), self._num_items), dtype=bool)

@@ -200,5 +200,5 @@ def _holder(lock: Path) -> str:
     except (OSError, UnicodeDecodeError):  # Windows lets nobody read a locked file
         number = ""
     if not number.isdigit():
-        return "another process"
+        return "a process"
     return "this process" if int(number) == os.getpid() else f"process {number}"

@@ -326,3 +326,15 @@ def test_short_histories_get_a_split_that_fits():
     found = describe(frame)
     assert found.options == ("split.n=1",)  # six events per user
     assert tomllib.loads(found.config_toml())["split"] == {"n": 1}
+
+
+def test_settings_that_cannot_read_the_log_are_a_problem(tmp_path):
+    path = write(
+        tmp_path / "log.csv", "user_id,item_id,rating,timestamp", rows("{u},{i},{stars},{t}")
+    )
+    found = describe(path, "data.feedback_column=rating")
+    assert found.figures == ()
+    assert any("the log cannot be read with these settings: " in each for each in found.problems)
+    with pytest.raises(DataError, match="the log cannot be read with these settings"):
+        found.write(tmp_path / "settings")
+    assert not (tmp_path / "settings").exists()

@@ -106,3 +106,21 @@ class TestChosenColumns:
             chosen_columns(self.table, "genre", "id")
         with pytest.raises(DataError, match="names 'id', the column of item ids"):
             chosen_columns(self.table, "id", "id")
+
+
+class TestKindsOfColumns:
+    def test_a_categorical_column_has_the_tokens_of_its_values(self):
+        for values in (["x|y", "y", None], [3.0, 7.0, 3.0]):
+            expected, _ = hashed({"genre": values})
+            found, unused = hashed({"genre": pd.Series(values, dtype="category")})
+            assert (found == expected).all() and not unused
+
+    def test_numbers_as_objects_are_numbers(self):
+        expected, _ = hashed({"year": [1990, 2001, 2001, 1960]})
+        found, _ = hashed({"year": pd.Series([1990, 2001, 2001, 1960], dtype=object)})
+        assert (found == expected).all()
+
+    def test_lists_and_text_that_hold_nothing(self):
+        matrix, unused = hashed({"tags": [[" "], [""]], "genre": ["x", "y"]})
+        assert len(unused) == 1 and "'tags' is empty" in unused[0]
+        assert (matrix > 0).sum(1).tolist() == [1, 1]

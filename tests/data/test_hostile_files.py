@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from packaging.version import Version
 
 from emorec.data import files
 from emorec.data.datasets import load_dataset
@@ -20,6 +21,9 @@ from emorec.data.formats import read_kuairand, read_movielens
 from emorec.data.readers import DataError, read_interactions
 from emorec.data.table_files import read_table
 
+PANDAS_2 = Version(pd.__version__) < Version("3")
+# pandas 2 reads numbers beyond int64 as text.
+HUGE = r"'(a number of 1329 bits|-?9{99,}\.\.\.)'"
 HEADER = "user_id,item_id,rating,timestamp\n"
 ROWS = "".join(f"u{n % 3},i{n},{1 + n % 5},{1000 + n}\n" for n in range(9))
 MEMBER = "ml-1m/ratings.dat"
@@ -41,22 +45,23 @@ def zipped(path: Path, method: int = zipfile.ZIP_STORED, text: str = "1::2::5::3
 class TestNumbers:
     @pytest.mark.parametrize("number", ["9" * 400, "-" + "9" * 400])
     def test_ratings_of_400_digits(self, tmp_path, number):
-        message = "column 'rating': 'a number of 1329 bits' is not a finite number"
+        message = f"column 'rating': {HUGE} is not a finite number"
         path = tmp_path / "log.csv"
         path.write_text(f"{HEADER}{ROWS}u,i,{number},1000\n")
         refused(read_interactions, path, message=f"line 11 of .*{message}")
         path = tmp_path / "log.jsonl"
         path.write_text(f'{{"user_id":1,"item_id":2,"rating":{number},"timestamp":5}}\n')
-        refused(read_interactions, path, message=f"line 1 of .*{message}")
-        frame = pd.DataFrame(
-            {"user_id": [1, 2], "item_id": [1, 2], "rating": [5, int(number)], "timestamp": [1, 2]}
-        )
-        refused(read_interactions, frame, message=f"row 2 of the DataFrame, {message}")
+        # pandas 2 refuses the whole file.
+        refused(read_interactions, path, message=f"line 1 of .*{message}|is too large to be read")
+        if not PANDAS_2:  # whose frames cannot hold such numbers
+            columns = {"user_id": [1, 2], "item_id": [1, 2], "timestamp": [1, 2]}
+            frame = pd.DataFrame({**columns, "rating": [5, int(number)]})
+            refused(read_interactions, frame, message=f"row 2 of the DataFrame, {message}")
 
     def test_times_of_400_digits(self, tmp_path):
         path = tmp_path / "log.csv"
         path.write_text(f"{HEADER}u,i,5,{'9' * 400}\n")
-        refused(read_interactions, path, message="'timestamp': 'a number of 1329 bits' is ")
+        refused(read_interactions, path, message=f"'timestamp': {HUGE} is ")
 
     def test_ids_of_400_digits_are_text(self, tmp_path):
         path = tmp_path / "log.csv"
@@ -74,6 +79,7 @@ class TestNumbers:
         path.write_text(f'{{"user_id":{"9" * 5000}}}\n')
         refused(read_interactions, path, message="line 1 of .*: not a JSON object")
 
+    @pytest.mark.skipif(PANDAS_2, reason="pandas 2 reads them as text")
     def test_rules_compare_numbers_of_400_digits(self, tmp_path):
         path = tmp_path / "log.csv"
         path.write_text(

@@ -81,3 +81,19 @@ def test_features_need_a_table():
     require_items("*")
     with pytest.raises(DataError, match="item_features is 'genre', but there is no table of items"):
         require_items("genre")
+
+
+def test_without_titles_and_features_there_is_nothing():
+    items, notes = read_items(FRAME, LOG, title="", features="")
+    assert (items.titles, items.features, notes) == (None, None, [])
+
+
+def test_items_of_another_log_are_placed_anew():
+    items, _ = read_items(FRAME, LOG, features="genre")
+    found = items.of_log(Vocabulary([99, 8, 7]))
+    # Those of the new log first, one of them without features; then the others, all cold.
+    assert found.features.items.ids == [99, 8, 7, 40, 3, 5]
+    assert found.features.num_warm == 3
+    x, y = items.features.matrix.toarray()[[1, 0]]
+    assert (found.features.matrix.toarray() == [x, 0 * x, y, x, x, y]).all()
+    assert found.titles.as_dict() == {99: "new", 7: "a", 40: "b", 3: "c"}

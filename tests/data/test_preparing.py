@@ -242,3 +242,23 @@ def test_the_command(file, tmp_path):
     more = ("--set", "training.epochs=1", "--output", tmp_path / "no")
     assert_fails(cli.main, "data", "prepare", file, *more, message=message)
     assert not (tmp_path / "no").exists()
+
+
+def test_what_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(ValueError, match="data.order must be 'file': a prepared log keeps"):
+        prepare_log([tmp_path / "log.csv"], tmp_path / "log", order="none")
+    with pytest.raises(ValueError, match="there is no file to prepare"):
+        prepare_log([], tmp_path / "log")
+    assert not list(tmp_path.iterdir())
+
+
+def test_ratings_are_judged_over_all_files(tmp_path):
+    # Either file alone could be stars: the second holds the only rating beyond 5.
+    for name, rating in (("a", 5), ("b", 9)):
+        rows = "".join(f"{n % 3},{n},{1 + n % 5},{1000 + n}\n" for n in range(9))
+        text = f"user_id,item_id,rating,timestamp\n{rows}7,9,{rating},5000\n"
+        (tmp_path / f"{name}.csv").write_text(text)
+    assert prepare_log([tmp_path / "a.csv"], tmp_path / "good").feedback == [2, 2, 2, 4]
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    with pytest.raises(DataError, match=r"a\.csv \+ .*b\.csv: ratings go from 1 to 9"):
+        prepare_log(files, tmp_path / "log")

@@ -166,3 +166,16 @@ def test_rows_are_named_in_a_column_of_text() -> None:
         Vocabulary.fit(column.mask(column == ""))
     vocabulary, index = Vocabulary.fit(column[:3])
     assert vocabulary.ids == ["b", "a"] and index.tolist() == [0, 1, 0]
+
+
+def test_half_characters_among_numbers_are_refused() -> None:
+    with pytest.raises(IdError, match="row 1: .* is not valid Unicode"):
+        Vocabulary.fit([5, "\ud800"])
+
+
+def test_ids_of_a_categorical_column_are_its_values() -> None:
+    vocabulary, index = Vocabulary.fit(pd.Series(["b", "a", "b"], dtype="category"))
+    assert (vocabulary.ids, index.tolist()) == (["b", "a"], [0, 1, 0])
+    vocabulary, index = Vocabulary.fit(pd.Series([7, 3, 7], dtype="category"))
+    assert (vocabulary.ids, index.tolist()) == ([7, 3], [0, 1, 0])
+    assert repr(vocabulary) == "Vocabulary(2 ids)"

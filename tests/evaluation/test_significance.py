@@ -41,7 +41,11 @@ class TestBootstrap:
     def test_against_scipy(self):
         values = np.random.default_rng(1).beta(0.5, 3, 300)
         reference = stats.bootstrap(
-            (values,), np.mean, n_resamples=9999, method="percentile", rng=np.random.default_rng(2)
+            (values,),
+            np.mean,
+            n_resamples=9999,
+            method="percentile",
+            random_state=np.random.default_rng(2),
         ).confidence_interval
         low, high = bootstrap_intervals(column(values), resamples=9999)
         # Ends of 9,999 draws move by about a fiftieth of the width.

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from emorec.storage.files import FileError, atomic_path, write_text
+from emorec.storage.files import FileError, atomic_path, read_text, write_text
 from emorec.storage.tensors import load_tensors, save_tensors
 
 
@@ -129,3 +129,25 @@ def test_a_disk_full_inside_safetensors_is_an_os_error_that_names_the_file(tmp_p
     with pytest.raises(OSError, match=r"model\.safetensors cannot be written: .*No space left"):
         save_tensors(tmp_path / "model.safetensors", {"x": torch.zeros(1)}, {})
     assert list(tmp_path.iterdir()) == []
+
+
+class TestReading:
+    def test_what_is_not_a_regular_file(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        for path, message in [
+            (tmp_path / "none", "none: cannot be read: there is no such file"),
+            (tmp_path / "pipe" / "inside", "inside: cannot be read: there is no such file"),
+            (tmp_path, "cannot be read: it is a folder; give a file"),
+            (tmp_path / "pipe", "cannot be read: it is a device, a pipe or a socket"),
+            (tmp_path / "a\0b", r"a\\x00b': cannot be read: .*null"),
+            (tmp_path / ("a" * 300), "a': cannot be read: .*too long"),
+        ]:
+            with pytest.raises(FileError, match=message):
+                read_text(path)
+
+    def test_more_bytes_than_allowed(self, tmp_path):
+        path = tmp_path / "settings.toml"
+        path.write_text("12345")
+        assert read_text(path, most=5) == "12345"
+        with pytest.raises(FileError, match="settings.toml: has more than 4 bytes"):
+            read_text(path, most=4)

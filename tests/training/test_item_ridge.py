@@ -9,7 +9,7 @@ from emorec.training.item_ridge import ItemRidge
 
 def random_features(num_items, num_features, seed=0):
     return sparse.random(
-        num_items, num_features, 0.3, format="csr", rng=np.random.default_rng(seed)
+        num_items, num_features, 0.3, format="csr", random_state=np.random.default_rng(seed)
     )
 
 

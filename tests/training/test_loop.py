@@ -75,7 +75,7 @@ def test_loss_goes_down_and_records_tell_it(preset):
     assert seen == list(range(1, 1 + len(names)))
     for part in trained:
         own = [record.loss for record in records if record.part == part]
-        assert own[-1] < 0.98 * own[0]
+        assert sum(own[-2:]) < 0.98 * sum(own[:2])
     for record in records:
         assert set(record.valid) == {
             "recall", "ndcg", "recall_likes", "ndcg_likes", "ndcg_mean", "disliked_share"
