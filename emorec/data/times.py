@@ -132,7 +132,7 @@ def _from_numbers(table: Table, column: str, raw: pd.Series, unit: TimeUnitOptio
 
 
 def _refuse_compact_dates(table: Table, column: str, numbers: np.ndarray) -> None:
-    latest = numbers.max(keepdims=True).astype(np.int64)
+    latest = numbers.max(initial=0, keepdims=True).astype(np.int64)
     for time_format, later_digits in _DATE_FORMATS.items():
         if not _looks_like_date(latest // 10**later_digits).any():
             continue
