@@ -137,6 +137,7 @@ class TestWriteReport:
         assert set(wanted) <= set(Page(text).ids)
 
     def test_text_is_escaped_everywhere(self, tmp_path):
+        pytest.importorskip("matplotlib")
         evil = '<script>alert("1")</script>&$x$'
         text = write(
             tmp_path,
@@ -197,6 +198,7 @@ class TestWriteReport:
         ],
     )
     def test_little_to_show(self, tmp_path, changes, expected):
+        pytest.importorskip("matplotlib")
         if "x" in changes.get("results", {}):
             expected = ">x</th>"
         text = write(tmp_path, **changes)
