@@ -36,13 +36,13 @@ from emorec.storage.files import write_text
 
 ROWS_AT_ONCE = 10**6
 FORMATS = ("csv", "parquet")
-IDS = {"numbers": "{:d}", "text": "u-{:08d}"}
+IDS = ("numbers", "text")
 T = TypeVar("T")
 
 
 @click.group(invoke_without_command=True, context_settings={"max_content_width": 100})
 @click.option("--events", type=float, default=2e6, show_default=True)
-@click.option("--ids", type=click.Choice(list(IDS)), default="numbers", show_default=True)
+@click.option("--ids", type=click.Choice(IDS), default="numbers", show_default=True)
 @click.option("--format", "formats", multiple=True, default=FORMATS, show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write figures here.")
 @click.pass_context

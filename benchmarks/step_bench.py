@@ -24,6 +24,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -77,21 +78,18 @@ class Steps:
         while True:
             yield from self.part.batches(self._rng)
 
-    def run(self, within: Any = None) -> list[float]:
+    def run(self, within: AbstractContextManager[Any] | None = None) -> list[float]:
         """A step; forward and backward run within a context, such as a profiler."""
         part, clock = self.part, [time.process_time()]
         self.batch = batch = next(self._batches)
         clock.append(time.process_time())
-        if within is not None:
-            within.__enter__()
-        with patch.object(losses, "catalogue_loss", self._timed_softmax):
-            loss = part.loss(batch, self._rng)
-        assert loss is not None
-        part.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.losses.append(loss.item())
-        if within is not None:
-            within.__exit__(None, None, None)
+        with within or nullcontext():
+            with patch.object(losses, "catalogue_loss", self._timed_softmax):
+                loss = part.loss(batch, self._rng)
+            assert loss is not None
+            part.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.losses.append(loss.item())
         clock.append(time.process_time())
         clip_gradients(part.parameters(), 1.0)
         clock.append(time.process_time())
