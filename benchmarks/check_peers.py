@@ -27,7 +27,8 @@ def run(environments: Path, name: str) -> dict[str, Any]:
     """The versions of a model's packages and the outcomes of its checks.
 
     Raises:
-        click.ClickException: If its process ends with an error; shows the end of what it says.
+        OSError: If its environment is missing.
+        RuntimeError: If its process ends with an error; has the end of what it says.
     """
     python = environments / MODELS[name].environment / "bin" / "python"
     found = subprocess.run(
@@ -37,7 +38,7 @@ def run(environments: Path, name: str) -> dict[str, Any]:
         text=True,
     )
     if found.returncode:
-        raise click.ClickException(f"{name}: {found.stderr[-2000:]}")
+        raise RuntimeError(found.stderr[-2000:])
     return json.loads(found.stdout.splitlines()[-1])  # models print too
 
 
@@ -84,20 +85,31 @@ def page(results: dict[str, dict[str, Any]]) -> str:
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Where the page goes.")
 def main(environments: Path, models: tuple[str, ...], output: Path | None) -> None:
-    """Checks models of other projects and writes the outcomes as a page of Markdown."""
-    results = {}
+    """Checks models of other projects and writes the outcomes as a page of Markdown.
+
+    Ends with 1, after the page, if a model could not be run.
+    """
+    results, failed = {}, {}
     for name in models or MODELS:
-        results[name] = run(environments, name)
+        try:
+            results[name] = run(environments, name)
+        except (OSError, RuntimeError) as error:
+            failed[name] = str(error)
+            continue
         outcomes = [outcome.partition(":")[0] for outcome in results[name]["checks"].values()]
         click.echo(
             f"{name}: {', '.join(f'{outcomes.count(o)} {o}' for o in sorted(set(outcomes)))}",
             err=True,
         )
-    text = page(results)
-    if output is None:
-        click.echo(text)
-    else:
-        write_text(output, text)
+    if results:
+        text = page(results)
+        if output is None:
+            click.echo(text)
+        else:
+            write_text(output, text)
+    if failed:  # after the outcomes of all others
+        reasons = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
+        raise click.ClickException(f"not checked:\n{reasons}")
 
 
 if __name__ == "__main__":
