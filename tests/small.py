@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from packaging.version import Version
 
 from emorec.config import Config, load_config
 from emorec.data.interactions import Interactions, TimeUnit
@@ -19,6 +21,7 @@ from emorec.data.vocabulary import Vocabulary
 from emorec.storage.folders import only_writer
 from emorec.training import parts
 
+PANDAS_2 = Version(pd.__version__) < Version("3")
 Row = tuple[int, int, int, int]
 """User, item, kind of feedback, time."""
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from packaging.version import Version
 
 from emorec.data import files
 from emorec.data.datasets import load_dataset
@@ -20,10 +19,10 @@ from emorec.data.describe import describe
 from emorec.data.formats import read_kuairand, read_movielens
 from emorec.data.readers import DataError, read_interactions
 from emorec.data.table_files import read_table
+from tests.small import PANDAS_2
 
-PANDAS_2 = Version(pd.__version__) < Version("3")
 # pandas 2 reads numbers beyond int64 as text.
-HUGE = r"'(a number of 1329 bits|-?9{99,}\.\.\.)'"
+HUGE = r"'-?9{99,}\.\.\.'" if PANDAS_2 else "'a number of 1329 bits'"
 HEADER = "user_id,item_id,rating,timestamp\n"
 ROWS = "".join(f"u{n % 3},i{n},{1 + n % 5},{1000 + n}\n" for n in range(9))
 MEMBER = "ml-1m/ratings.dat"
@@ -51,8 +50,9 @@ class TestNumbers:
         refused(read_interactions, path, message=f"line 11 of .*{message}")
         path = tmp_path / "log.jsonl"
         path.write_text(f'{{"user_id":1,"item_id":2,"rating":{number},"timestamp":5}}\n')
-        # pandas 2 refuses the whole file.
-        refused(read_interactions, path, message=f"line 1 of .*{message}|is too large to be read")
+        whole_file = "is too large to be read"  # what pandas 2 says
+        expected = whole_file if PANDAS_2 else f"line 1 of .*{message}"
+        refused(read_interactions, path, message=expected)
         if not PANDAS_2:  # whose frames cannot hold such numbers
             columns = {"user_id": [1, 2], "item_id": [1, 2], "timestamp": [1, 2]}
             frame = pd.DataFrame({**columns, "rating": [5, int(number)]})

@@ -10,6 +10,7 @@ import pytest
 from emorec.data.feedback import Feedback
 from emorec.data.readers import DataError, ReadReport, read_interactions
 from emorec.data.rules import FeedbackRules
+from tests.small import PANDAS_2
 
 HEADER = "user_id,item_id,rating,timestamp\n"
 ONE = '{"user_id": 1, "item_id": 2, "rating": 5, "timestamp": 3}\n'
@@ -252,7 +253,8 @@ def test_times_of_a_frame_may_be_datetimes() -> None:
         (
             HEADER + "1,2,5,2500-01-01\n",
             {"time_unit": "ns"},
-            "'2500-01-01' is (too late to be kept as nanoseconds|not a valid time)",
+            # In pandas 2 dates are nanoseconds, so that one is not a date.
+            f"'2500-01-01' is {'not a valid time' if PANDAS_2 else 'too late to be kept as nano'}",
         ),
         (
             HEADER.replace(",", ";") + "1;2;5;3\n1;3;7,5;4\n",
