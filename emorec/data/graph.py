@@ -16,6 +16,7 @@ from torch import Tensor
 
 from emorec.data.feedback import Feedback
 from emorec.data.sequences import EventSequences
+from emorec.data.transfer import moved
 
 __all__ = ["Events", "FeedbackGraph", "Relation", "build_graph", "import_dgl", "schema", "to_dgl"]
 
@@ -81,7 +82,7 @@ class Events:
 
     def to(self, device: torch.device | str) -> Events:
         """The events on another device."""
-        return Events(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return Events(*(moved(getattr(self, field.name), device) for field in fields(self)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,12 +120,12 @@ class FeedbackGraph:
         """The graph on another device; itself if it is there already."""
         if self.users.device == torch.device(device):
             return self  # and keeps what was derived from it
-        moved: dict[str, Any] = {
-            field.name: value.to(device)
+        arrays: dict[str, Any] = {
+            field.name: moved(value, device)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor | Events)
         }
-        return replace(self, **moved)
+        return replace(self, **arrays)
 
     def among(self, items: Tensor) -> FeedbackGraph:
         """The graph over some items, numbered anew, for sums over events.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from emorec.data.interactions import TICKS_PER_DAY, Interactions
+from emorec.data.transfer import moved
 
 __all__ = [
     "CLS",
@@ -68,7 +69,7 @@ class SequenceBatch:
 
     def to(self, device: torch.device | str) -> SequenceBatch:
         """The batch on another device."""
-        return SequenceBatch(**{name: value.to(device) for name, value in vars(self).items()})
+        return SequenceBatch(**{name: moved(value, device) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Targets:
 
     def to(self, device: torch.device | str) -> Targets:
         """The targets on another device."""
-        return Targets(**{name: value.to(device) for name, value in vars(self).items()})
+        return Targets(**{name: moved(value, device) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,8 @@ class SparseScores(NamedTuple):
 
     def of(self, items: slice) -> Tensor:
         """Those of a slice of the items, zeros included, ``[U, stop - start]``."""
-        first, last = torch.searchsorted(
-            self.item, torch.tensor([items.start, items.stop], device=self.item.device)
-        ).tolist()
+        ends = torch.tensor([items.start, items.stop]).to(self.item.device)
+        first, last = torch.searchsorted(self.item, ends).tolist()
         found = self.score.new_zeros(self.num_users, items.stop - items.start)
         found[self.user[first:last], self.item[first:last] - items.start] = self.score[first:last]
         return found
@@ -182,7 +181,7 @@ class FeedbackPaths(nn.Module):
         kind, owner = _of_events(graph)
         share = torch.ones_like(graph.num_newer, dtype=self.similarity.dtype)
         if _has_kinds(graph):
-            share = torch.tensor(self.SHARES, device=kind.device)[kind]
+            share = torch.tensor(self.SHARES).to(kind.device)[kind]
         counts = share > 0
         item = graph.events.item[counts].long()
         weight = (share * torch.exp(-graph.num_newer / self.decay_length))[counts, None]  # [E, 1]

@@ -70,4 +70,6 @@ class ParameterAverage:
     @torch.no_grad()
     def _swap(self) -> None:
         for name, parameter in self._parameters.items():
-            parameter.data, self._average[name] = self._average[name], parameter.data
+            kept = parameter.clone()
+            parameter.copy_(self._average[name])
+            self._average[name].copy_(kept)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from emorec.data.graph import FeedbackGraph, GraphSource
 from emorec.data.sequences import SequenceBatch, Targets, Windows, windows_of
+from emorec.data.transfer import moved
 from emorec.training.shares import Share, WholeBatch
 
 __all__ = ["TrainingBatch", "half_batches", "num_batches", "training_batches"]
@@ -52,13 +53,17 @@ class TrainingBatch:
 
     def to(self, device: torch.device | str) -> TrainingBatch:
         """The batch on another device."""
-        parts = {name: part.to(device) for name, part in vars(self).items() if part is not None}
-        return TrainingBatch(**{**vars(self), **parts})
+        held = {name: part for name, part in vars(self).items() if part is not None}
+        return replace(self, **{name: moved(part, device) for name, part in held.items()})
 
-    def totals(self, *masks: Tensor) -> list[int]:
-        """How often each mask is true, in the batches of all processes."""
-        counts = torch.stack([mask.sum() for mask in masks])
-        return (counts if self.whole is None else self.whole.world.sum(counts)).tolist()
+    def counts(self, *masks: Tensor) -> tuple[list[int], list[int]]:
+        """How often each mask is true: here, and in the batches of all processes.
+
+        A GPU is waited for once, however many masks there are.
+        """
+        own = torch.stack([mask.sum() for mask in masks])
+        here = own.tolist()
+        return here, here if self.whole is None else self.whole.world.sum(own).tolist()
 
 
 def training_batches(

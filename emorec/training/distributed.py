@@ -40,7 +40,7 @@ def sum_gradients(
     parameters: Sequence[nn.Parameter],
     loss: Tensor,
     shards: ItemShards | None = None,
-) -> float:
+) -> Tensor:
     """Replaces gradients by their sums over all processes; the sum of the losses.
 
     All of it is one buffer, summed once. A parameter without a gradient in any process keeps none:
@@ -53,7 +53,7 @@ def sum_gradients(
         shards: Item vectors that are divided over the processes, or None.
     """
     if world.size == 1:
-        return loss.item()
+        return loss.detach()
     if shards is not None:
         parameters = [each for each in parameters if not shards.owns(each)]
     grads = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
@@ -63,7 +63,7 @@ def sum_gradients(
     *sums, have, total = world.sum(flat).split([*(each.numel() for each in grads), len(about), 1])
     for parameter, own, count in zip(parameters, sums, have.tolist(), strict=True):
         parameter.grad = own.view_as(parameter) if count else None
-    return total.item()
+    return total
 
 
 def clip_gradients(

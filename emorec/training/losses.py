@@ -59,7 +59,11 @@ class Objective:
     ) -> None:
         self._model, self._options, self._sampler = model, options, sampler
         self._candidates, self._shards = candidates, shards
-        self._is_target = torch.tensor([kind in _TARGETS[options.targets] for kind in Feedback])
+        device = model.item_vectors.device
+        is_target = [kind in _TARGETS[options.targets] for kind in Feedback]
+        self._is_target = torch.tensor(is_target).to(device)
+        levels = () if model.polarity is None else model.polarity.levels
+        self._levels = torch.tensor(levels).to(device)
 
     def __call__(self, batch: TrainingBatch, rng: np.random.Generator) -> Tensor | None:
         """The loss, a scalar; None for a batch without a target to rank.
@@ -72,7 +76,8 @@ class Objective:
         """
         model, targets = self._model, batch.targets
         predictable, wanted = self._choices(batch)  # [T, K]
-        num_predictable, num_wanted = batch.totals(predictable, wanted)
+        (own_predictable, own_wanted), totals = batch.counts(predictable, wanted)
+        num_predictable, num_wanted = totals
         if not num_wanted:
             return None
         drawn, others = None, None
@@ -105,19 +110,18 @@ class Objective:
                 drawn,
                 self._shards,
             )
-        elif wanted.any():
+        elif own_wanted:
             if others is None:
                 ranking = catalogue_loss(
                     x, model.item_vectors, None, target, wanted[ranked], self._candidates, drawn
                 )
             else:
                 ranking = self._bpr(batch, state, wanted, *others)
-            loss = loss + int(wanted.sum()) / num_wanted * ranking
-        if model.polarity is not None and predictable.any():
+            loss = loss + own_wanted / num_wanted * ranking
+        if model.polarity is not None and own_predictable:
             logit = model.polarity.logits(taste, targets.item, targets.feedback)[predictable]
-            levels = torch.tensor(model.polarity.levels, device=logit.device)
-            is_reached = targets.feedback[predictable][:, None] <= levels
-            share = int(predictable.sum()) / num_predictable
+            is_reached = targets.feedback[predictable][:, None] <= self._levels
+            share = own_predictable / num_predictable
             loss = loss + share * polarity_loss(logit, is_reached).mean()
         return loss
 
@@ -127,8 +131,7 @@ class Objective:
         if self._model.sequence_encoder is None and batch.sees_graph is not None:
             # The graph is the only input of these encoders.
             predictable = predictable & batch.sees_graph[:, None]
-        is_target = self._is_target.to(targets.feedback.device)[targets.feedback]
-        return predictable, predictable & is_target
+        return predictable, predictable & self._is_target[targets.feedback]
 
     def _samples(
         self, batch: TrainingBatch, wanted: Tensor, rng: np.random.Generator
@@ -179,7 +182,7 @@ def sum_loss(
     kinds = torch.tensor([kind in _TARGETS["positive"] for kind in Feedback])
     targets = batch.targets
     wanted = targets.exists & kinds.to(targets.feedback.device)[targets.feedback]
-    (num_wanted,) = batch.totals(wanted)
+    (own_wanted,), (num_wanted,) = batch.counts(wanted)
     if not num_wanted:
         return None
     drawn = draw_candidates(candidates, rng)
@@ -196,11 +199,11 @@ def sum_loss(
         return sharded_catalogue_loss(
             x, batch.whole.own[ranked], items, bias, token, target, candidates, drawn, shards
         )
-    if not wanted.any():
+    if not own_wanted:
         return torch.zeros((), device=wanted.device)
     x = encoder(batch.graph)[batch.user_node][batch.sequences.row][ranked]
     loss = catalogue_loss(x, items, bias, targets.item[ranked], wanted[ranked], candidates, drawn)
-    return int(wanted.sum()) / num_wanted * loss
+    return own_wanted / num_wanted * loss
 
 
 def bpr_loss(target: Tensor, others: Tensor) -> Tensor:

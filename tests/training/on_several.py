@@ -51,8 +51,9 @@ def losses_of(
     def noted(self, loss):
         if not steps and not world.is_first:
             assert_no_others(split.train.users, world)
-        steps.append(step(self, loss))
-        return steps[-1]
+        value = step(self, loss)
+        steps.append(value.item())
+        return value
 
     loop._Loop._step = noted
     try:

@@ -143,6 +143,6 @@ def test_sum_of_gradients_of_one_process_is_its_own():
     one, other = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(3))
     loss = (3 * one).sum()
     loss.backward()
-    assert sum_gradients(ALONE, [one, other], loss) == 6
+    assert sum_gradients(ALONE, [one, other], loss).item() == 6
     assert one.grad.tolist() == [3, 3]
     assert other.grad is None

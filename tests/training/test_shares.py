@@ -204,14 +204,17 @@ def test_what_is_summed_over_a_batch():
         mask = own.targets.exists & (own.targets.feedback < 2)
         masks[world.rank] = mask
         pairs = own.whole.targets(own.targets.item, mask)
-        return own.totals(mask, own.targets.exists), own.whole.spread(mask), pairs
+        return own.counts(mask, own.targets.exists), own.whole.spread(mask), pairs
 
-    for counts, mask, (token, item) in together(3, sums):
+    found = together(3, sums)
+    for (_, counts), mask, (token, item) in found:
         assert counts == [int(wanted.sum()), int(batch.targets.exists.sum())]
         assert torch.equal(mask, wanted)
         assert token.tolist() == wanted.nonzero()[:, 0].tolist()
         assert item.tolist() == batch.targets.item[wanted].tolist()
-    assert max(mask.sum() for mask in masks.values()) < wanted.sum()
+    own = [counts[0] for (counts, _), *_ in found]
+    assert own == [int(masks[rank].sum()) for rank in range(3)]
+    assert max(own) < wanted.sum() == sum(own)
 
 
 class TestSplits:
