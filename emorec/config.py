@@ -290,6 +290,11 @@ class TrainingConfig(_Section):
         42, ge=0, le=_LARGEST_INTEGER, description="same seed, same machine, same result"
     )
     device: str = Field("cpu", description="cpu, cuda or cuda:1")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of matrix products and attention in training; parameters, their updates and "
+        "validation stay in float32",
+    )
     threads: int = Field(0, ge=0, le=1_024, description="of the CPU; 0: PyTorch's choice")
     shard_items: bool = Field(
         False,

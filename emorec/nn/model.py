@@ -183,7 +183,9 @@ class Recommender(nn.Module):
         if self.graph_encoder is None:
             return None
         assert graph is not None and user_node is not None
-        vector = self.graph_encoder(graph, self.item_vectors)  # [U, D]
+        # Not under autocast: of sums over many events, bfloat16 would lose the last ones.
+        with torch.autocast(self.item_vectors.device.type, enabled=False):
+            vector = self.graph_encoder(graph, self.item_vectors)  # [U, D]
         return F.embedding(user_node[batch.row], vector)
 
     def scores(self, state: Tensor, items: Tensor) -> Tensor:

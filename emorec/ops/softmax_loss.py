@@ -22,7 +22,8 @@ from emorec.ops.registration import declare, differentiable
 
 __all__ = ["softmax_loss", "softmax_loss_ref"]
 
-_CHUNK_SCORES = 2**19  # scores that the reference holds at a time: 2 MiB, about a cache
+# Scores that the reference holds at a time: on a CPU about a cache. A GPU wants few, large kernels.
+_CHUNK_SCORES, _CHUNK_SCORES_ON_GPU = 2**19, 2**26
 
 
 def softmax_loss(
@@ -71,24 +72,28 @@ def softmax_loss_ref(state: Tensor, items: Tensor, target: Tensor, wanted: Tenso
 def _forward_ref(
     state: Tensor, items: Tensor, target: Tensor, wanted: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss and the gradients of ``state`` and ``items``, chunk by chunk."""
+    """The loss and the gradients of ``state`` and ``items``, chunk by chunk.
+
+    Under autocast the products alone are of its precision.
+    """
     total = state.new_zeros(())
     grad_state, grad_items = torch.empty_like(state), torch.zeros_like(items)
     count = wanted.sum(1, keepdim=True).to(state.dtype)  # n, [T, 1]
     share = wanted / count  # [T, K]
-    num_rows = max(1, _CHUNK_SCORES // len(items))
+    most = _CHUNK_SCORES if state.device.type == "cpu" else _CHUNK_SCORES_ON_GPU
+    num_rows = max(1, most // len(items))
     for start in range(0, len(state), num_rows):
         rows = slice(start, start + num_rows)
         x, place = state[rows], target[rows]
         scores = x @ items.T
-        error = torch.softmax(scores, dim=1)
+        error = torch.softmax(scores, dim=1, dtype=state.dtype)
         # The log of the sum from the most probable item: one pass less than logsumexp.
         log_sum = scores.amax(1) - error.amax(1).log()
         gain = (share[rows] * scores.gather(1, place)).sum(1)
         total += torch.dot(count[rows, 0], log_sum - gain)
         error.scatter_add_(1, place, -share[rows])
-        torch.mm(error, items, out=grad_state[rows])
-        grad_items.addmm_(error.T, x * count[rows])
+        grad_state[rows] = error @ items
+        grad_items += error.T @ (x * count[rows])
     num_targets = count.sum()
     return total / num_targets, grad_state * (count / num_targets), grad_items / num_targets
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from emorec.config import Config
@@ -247,9 +248,9 @@ class _Loop:
 
     def _run_epoch(self, epoch: int) -> float:
         """One pass over all targets; the mean loss of its steps."""
-        part, seed = self.part, self.config.training.seed
-        rng = np.random.default_rng([seed, epoch])
-        total, steps = 0.0, 0
+        part, options = self.part, self.config.training
+        rng = np.random.default_rng([options.seed, epoch])
+        device, losses = torch.device(options.device), _Losses(epoch, self.config)
         name = f"{GRAPH} epoch" if part.name == GRAPH else "epoch"
         bar = tqdm(
             part.batches(rng),
@@ -260,6 +261,8 @@ class _Loop:
             disable=not self.progress,
         )
         self.model.train()
+        is_mixed = options.precision == "bfloat16"
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=is_mixed)
         with torch.random.fork_rng():  # dropout
             # Each process has masks of its own, for users of its own.
             torch.manual_seed((int(rng.integers(2**63)) + self.world.rank) % 2**63)
@@ -268,19 +271,18 @@ class _Loop:
                     done = (epoch - 1 + number / part.steps_per_epoch) / self.epochs
                     for group in part.optimizer.param_groups:
                         group["lr"] = part.learning_rate * (1 - done)
-                loss = part.loss(batch.to(self.config.training.device), rng)
-                if loss is None:
-                    continue
-                value = self._step(loss)
-                if not math.isfinite(value):
-                    raise diverged(f"the loss is {value} in epoch {epoch}", self.config)
-                total, steps = total + value, steps + 1
-                bar.set_postfix(loss=f"{total / steps:.4f}")
-        if not steps:
+                if losses.finish():
+                    bar.set_postfix(loss=f"{losses.mean:.4f}")
+                with autocast:
+                    loss = part.loss(batch.to(device), rng)
+                if loss is not None:
+                    losses.add(self._step(loss))
+        if not losses.finish():
             raise TrainingError(part.no_target)
-        return total / steps
+        return losses.mean
 
-    def _step(self, loss: torch.Tensor) -> float:
+    def _step(self, loss: Tensor) -> Tensor:
+        """Updates the parameters; returns the loss, of all processes."""
         part = self.part
         part.optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:  # not without a target of the process's own users
@@ -291,6 +293,41 @@ class _Loop:
         if part.average is not None:
             part.average.update()
         return value
+
+
+class _Losses:
+    """The mean loss of an epoch.
+
+    A loss is read while the next batch is there: until then a GPU works on the step while the CPU
+    builds that batch.
+    """
+
+    def __init__(self, epoch: int, config: Config) -> None:
+        self._epoch, self._config = epoch, config
+        self._unread: Tensor | None = None
+        self._total, self._number = 0.0, 0
+
+    @property
+    def mean(self) -> float:
+        """Of the losses that were read."""
+        return self._total / self._number
+
+    def add(self, loss: Tensor) -> None:
+        """The loss of a step, which may not be computed yet."""
+        self._unread = loss
+
+    def finish(self) -> bool:
+        """Waits for the loss that was added last; whether there is any.
+
+        Raises:
+            TrainingError: If it is not finite.
+        """
+        if self._unread is not None:
+            value = self._unread.item()
+            if not math.isfinite(value):
+                raise diverged(f"the loss is {value} in epoch {self._epoch}", self._config)
+            self._total, self._number, self._unread = self._total + value, self._number + 1, None
+        return self._number > 0
 
 
 def _digest(model: Recommender) -> str:
