@@ -12,8 +12,9 @@ same run measures; what stays in caches can be faster:
 
 * projections: each product again, by itself, on fresh matrices of the same shape, by PyTorch's BLAS
   or by oneDNN, whichever is faster;
-* attention and softmax: their products' FLOPs (forward 2 and backward 5 products of each causal
-  pair; 3 products of states and items) at the rate of a square product, exponentials not counted;
+* attention, softmax and linear maps: their products' FLOPs (forward 2 and backward 5 products of
+  each causal pair; 3 products of states and items, or rows and weights) at the rate of a square
+  product, exponentials not counted;
 * all that passes over memory: the bytes that go in and out, once, at the bandwidth of a copy;
 * what is done in Python, and the bookkeeping of autograd: nothing.
 """
@@ -42,6 +43,7 @@ from emorec.data.datasets import load_dataset
 from emorec.data.sequences import EventSequences
 from emorec.data.splits import split_interactions
 from emorec.memory import keep_freed_memory
+from emorec.ops import library
 from emorec.storage.files import write_text
 from emorec.training import losses
 from emorec.training.distributed import clip_gradients
@@ -53,6 +55,8 @@ LOOKUPS = ("index", "embedding", "gather", "scatter", "nonzero", "cumsum", "segm
 OVERHEAD = ("autograd::", "Backward0", "_DropBackward", "_Drop", "AccumulateGrad", "detach", "view")
 OVERHEAD += ("expand", "transpose", "aten::t", "slice", "select", "as_strided", "empty", "unbind")
 OVERHEAD += ("resolve", "linear", "reshape", "squeeze", "item", "_local_scalar", "permute")
+COMPILED = {"softmax_loss": "softmax loss", "hawkes_attention": "attention"}
+COMPILED |= {"norm_linear": "linear maps", "add_linear": "linear maps"}
 OVER_MEMORY = ("lookups and sums", "layer norms", "elementwise and copies")
 WARM = 3
 STAGES = ("batch", "softmax loss", "forward and backward", "gradient norm", "optimizer", "average")
@@ -196,8 +200,9 @@ def main(
 def part_of(operator: str) -> str:
     """The part of a step that an operator belongs to."""
     name = operator.rpartition(": ")[2] if operator.startswith("autograd::") else operator
-    if "softmax_loss" in operator or "hawkes_attention" in operator:  # also what autograd wraps
-        return "softmax loss" if "softmax_loss" in operator else "attention"
+    for word, part in COMPILED.items():  # also what autograd wraps
+        if word in operator:
+            return part
     if operator in PRODUCTS:
         return "projections"
     if name != operator or any(word in operator for word in OVERHEAD):
@@ -233,7 +238,12 @@ def flops_of(training: Steps) -> dict[str, float]:
     if encoder is not None:
         lengths = batch.sequences.cu_seqlens.diff().double()
         pairs = float((lengths * (lengths + 1) / 2).sum()) * len(encoder.layers)
-        found["attention"] = 7 * 2 * pairs * encoder.norm.normalized_shape[0]
+        size, num_layers = encoder.norm.normalized_shape[0], len(encoder.layers)
+        found["attention"] = 7 * 2 * pairs * size
+        if library.problem("cpu") is None:
+            # With projections, 4 D^2 numbers of each layer are attention's, 8 D^2 its network's.
+            maps = (12 if encoder.layers[0].output is not None else 8) * num_layers
+            found["linear maps"] = 3 * 2.0 * maps * size**2 * len(batch.sequences.item)
     found["softmax loss"] = 3 * 2.0 * training.num_ranked * model.item_vectors.numel()
     return found
 

@@ -9,6 +9,9 @@
 #define EMOREC_UPDATE_INPUTS                                               \
   "Tensor others, Tensor others_weight, Tensor? own, Tensor? own_weight, " \
   "Tensor? index, Tensor? scale, Tensor gain, Tensor kind_offsets"
+#define EMOREC_NORM_LINEAR_INPUTS                                                      \
+  "Tensor x, Tensor gain, Tensor shift, Tensor weight, Tensor bias, Tensor? bytes, " \
+  "int threshold, float epsilon, int activation, int first_activated"
 
 STABLE_TORCH_LIBRARY(emorec, m) {
   m.def("hawkes_attention_fwd(" EMOREC_HAWKES_INPUTS ", " EMOREC_HAWKES_OPTIONS
@@ -31,5 +34,13 @@ STABLE_TORCH_LIBRARY(emorec, m) {
         ", Tensor activated, Tensor statistics, bool elu)"
         " -> (Tensor grad_others, Tensor grad_others_weight, Tensor grad_own, Tensor grad_own_weight, "
         "Tensor grad_bias, Tensor grad_gain, Tensor grad_shift)");
+  m.def("norm_linear_fwd(" EMOREC_NORM_LINEAR_INPUTS ") -> Tensor");
+  m.def("norm_linear_bwd(Tensor grad_output, Tensor output, " EMOREC_NORM_LINEAR_INPUTS
+        ") -> (Tensor grad_x, Tensor grad_gain, Tensor grad_shift, Tensor grad_weight, "
+        "Tensor grad_bias)");
+  m.def("add_linear_fwd(Tensor x, Tensor h, Tensor weight, Tensor bias, Tensor? bytes, "
+        "int threshold) -> Tensor");
+  m.def("add_linear_bwd(Tensor grad_output, Tensor h, Tensor weight, Tensor? bytes, "
+        "int threshold) -> (Tensor grad_h, Tensor grad_weight, Tensor grad_bias)");
   m.def("instruction_set() -> str");
 }

@@ -38,6 +38,7 @@ API = (
     "emorec.ops.hawkes_attention",
     "emorec.ops.graph_attention",
     "emorec.ops.node_update",
+    "emorec.ops.linear",
     "emorec.ops.softmax_loss",
     "emorec.data.datasets",
     "emorec.baselines.simple",

@@ -4,6 +4,7 @@
 
 #include "../graph_attention.h"
 #include "../hawkes_attention.h"
+#include "../linear.h"
 #include "../node_update.h"
 #include "../softmax_loss.h"
 
@@ -17,7 +18,7 @@ struct Task {
   int64_t last_row;   // exclusive
 };
 
-// Some states or items of a loss, or some nodes of a graph.
+// Some states or items of a loss, some nodes of a graph, or some rows.
 struct Range {
   int64_t first;
   int64_t last;  // exclusive
@@ -43,6 +44,14 @@ struct NodeUpdateSizes {
   int64_t scratch_bytes;
   int64_t sums;   // numbers that a task of the backward sums up: dW, dU, db, dgain, dshift
   int64_t nodes;  // of a tile
+};
+
+// Memory that a linear map needs.
+struct LinearSizes {
+  int64_t shared_bytes;
+  int64_t scratch_bytes;
+  int64_t sums;  // numbers that a task of the backward sums up: dW, db, dgain and dshift
+  int64_t rows;  // of a tile
 };
 
 // The kernels of one instruction set. Scratch and shared memory are aligned to 64 bytes; what they
@@ -82,6 +91,19 @@ struct Kernels {
                          char* scratch);
   void (*update_backward)(const NodeUpdateBackwardParams&, int64_t kind, Range nodes, void* sums,
                           char* scratch);
+
+  // Linear maps after a layer norm, and before a residual: the forward's weight is packed once.
+  LinearSizes (*norm_linear_sizes)(const NormLinearParams&);
+  void (*norm_linear_pack)(const NormLinearParams&, char* shared);
+  void (*norm_linear_forward)(const NormLinearParams&, Range rows, char* shared, char* scratch);
+  void (*norm_linear_backward)(const NormLinearBackwardParams&, Range rows, void* sums,
+                               char* scratch);
+  LinearSizes (*add_linear_sizes)(const AddLinearParams&);
+  void (*add_linear_pack)(const AddLinearParams&, char* shared);
+  void (*add_linear_forward)(const AddLinearForwardParams&, Range rows, char* shared,
+                             char* scratch);
+  void (*add_linear_backward)(const AddLinearBackwardParams&, Range rows, void* sums,
+                              char* scratch);
 };
 
 extern const Kernels kBaselineKernels;

@@ -3,6 +3,7 @@
 
 #include "attention.inl"
 #include "graph_attention.inl"
+#include "linear.inl"
 #include "node_update.inl"
 #include "softmax_loss.inl"
 
@@ -24,4 +25,12 @@ static constexpr Kernels kTable = {
     update_pack,
     update_forward,
     update_backward,
+    norm_linear_sizes,
+    norm_linear_pack,
+    norm_linear_forward,
+    norm_linear_backward,
+    add_linear_sizes,
+    add_linear_pack,
+    add_linear_forward,
+    add_linear_backward,
 };

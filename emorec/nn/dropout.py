@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Dropout"]
+from emorec.ops.random_bytes import LEVELS, random_bytes
 
-_LEVELS = 256  # values of a byte
+__all__ = ["Dropout"]
 
 
 class Dropout(nn.Module):
@@ -41,13 +41,16 @@ class Dropout(nn.Module):
         if not 0 <= p < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {p}")
         self.p = p
-        self._threshold = min(round(_LEVELS * p), _LEVELS - 1)
+        self._threshold = min(round(LEVELS * p), LEVELS - 1)
+
+    @property
+    def threshold(self) -> int:
+        """The least byte that keeps an element now: 0 when evaluating."""
+        return self._threshold if self.training else 0
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` of any shape; itself when evaluating."""
-        if not self.training or not self._threshold:
-            return x
-        return _Drop.apply(x, self._threshold)
+        return _Drop.apply(x, self.threshold) if self.threshold else x
 
     def extra_repr(self) -> str:
         """What `print` shows."""
@@ -59,12 +62,9 @@ class _Drop(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, threshold: int) -> Tensor:
-        draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
-        # Without a lower end the draws would not be negative, and every eighth byte below 128.
-        draws.random_(-(2**63), None)
-        byte = draws.view(torch.uint8)[: x.numel()].view(x.shape)
+        byte = random_bytes(x.shape, x.device)
         # In place, so that bytes of 0 and 1 are converted: of booleans it takes ten times as long.
-        factor = byte.ge_(threshold).to(x.dtype).mul_(_LEVELS / (_LEVELS - threshold))
+        factor = byte.ge_(threshold).to(x.dtype).mul_(LEVELS / (LEVELS - threshold))
         ctx.save_for_backward(factor)
         return x * factor
 

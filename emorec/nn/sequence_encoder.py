@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from emorec.data.feedback import Feedback
 from emorec.data.sequences import SequenceBatch
 from emorec.nn.dropout import Dropout
 from emorec.ops.hawkes_attention import Backend, Decay, hawkes_attention
+from emorec.ops.linear import add_linear, norm_linear
 
 __all__ = ["HawkesLayer", "SequenceEncoder"]
 
@@ -140,6 +142,40 @@ def _interval(days: Tensor) -> Tensor:
     return (exponent - 1).clamp(max=_NUM_INTERVALS - 1)
 
 
+class FeedForward(nn.Sequential):
+    """``x + W_2 relu(W_1 LayerNorm(x))``, with biases and dropout, by `emorec.ops.linear`.
+
+    Args:
+        size: Width of the rows; four times that between the products.
+        dropout: Dropout after either product.
+    """
+
+    def __init__(self, size: int, dropout: float) -> None:
+        super().__init__(
+            nn.LayerNorm(size),
+            nn.Linear(size, 4 * size),
+            nn.ReLU(),
+            Dropout(dropout),
+            nn.Linear(4 * size, size),
+            Dropout(dropout),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, D]`` -> ``[T, D]``."""
+        modules: Any = tuple(self)
+        norm, up, _, inner, down, outer = modules
+        hidden = norm_linear(
+            x,
+            norm.weight,
+            norm.bias,
+            up.weight,
+            up.bias,
+            activation="relu",
+            threshold=inner.threshold,
+        )
+        return add_linear(x, hidden, down.weight, down.bias, threshold=outer.threshold)
+
+
 class HawkesLayer(nn.Module):
     """Hawkes attention and a feed-forward network, each with a residual.
 
@@ -187,14 +223,7 @@ class HawkesLayer(nn.Module):
         self.log_temperature = (
             None if projections else nn.Parameter(torch.tensor(-0.5 * math.log(size)))
         )
-        self.feed_forward = nn.Sequential(
-            nn.LayerNorm(size),
-            nn.Linear(size, 4 * size),
-            nn.ReLU(),
-            Dropout(dropout),
-            nn.Linear(4 * size, size),
-            Dropout(dropout),
-        )
+        self.feed_forward = FeedForward(size, dropout)
 
     @property
     def decay_rate(self) -> Tensor:
@@ -203,18 +232,7 @@ class HawkesLayer(nn.Module):
 
     def forward(self, x: Tensor, batch: SequenceBatch, tokens: Tensor | None = None) -> Tensor:
         """``[T, D]`` -> ``[T, D]``, sequence by sequence; ``[N, D]`` for ``N`` of the tokens."""
-        attended = self._attend(self.attention_norm(x), batch, tokens)
-        x = (x if tokens is None else x[tokens]) + self.dropout(attended)
-        return x + self.feed_forward(x)
-
-    def _attend(self, x: Tensor, batch: SequenceBatch, tokens: Tensor | None) -> Tensor:
-        value = F.elu(self.value(x)).view(x.shape[0], self.num_heads, -1)
-        query, key = x, None
-        if self.query_key is not None:
-            query, key = self.query_key(x).view(x.shape[0], 2, self.num_heads, -1).unbind(1)
-        elif self.log_temperature is not None:
-            # Q and K share the temperature, so the op still sees Q = K.
-            query = x * torch.exp(0.5 * self.log_temperature)
+        query, key, value = self._queries(x)
         attended = hawkes_attention(
             query,
             key,
@@ -229,5 +247,33 @@ class HawkesLayer(nn.Module):
             backend=self.attention,
         )  # [T, H, Dv], or [T, Dv] where heads are summed
         if tokens is not None:
-            attended = attended[tokens]
-        return attended if self.output is None else self.output(attended.flatten(1))
+            x, attended = x[tokens], attended[tokens]
+        if self.output is None:
+            x = x + self.dropout(attended)
+        else:
+            output, threshold = self.output, self.dropout.threshold
+            x = add_linear(x, attended.flatten(1), output.weight, output.bias, threshold=threshold)
+        return self.feed_forward(x)
+
+    def _queries(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Queries, keys and values; None: the keys are the queries."""
+        norm = self.attention_norm
+        if self.query_key is not None:
+            parts = self.query_key, self.value
+            projected = norm_linear(
+                x,
+                norm.weight,
+                norm.bias,
+                torch.cat([part.weight for part in parts]),
+                torch.cat([part.bias for part in parts]),
+                activation="elu",
+                first_activated=self.query_key.out_features,
+            )
+            query, key, value = projected.view(x.shape[0], 3, self.num_heads, -1).unbind(1)
+            return query, key, value
+        x = norm(x)
+        value = F.elu(self.value(x)).view(x.shape[0], self.num_heads, -1)
+        if self.log_temperature is not None:
+            # Q and K share the temperature, so the op still sees Q = K.
+            x = x * torch.exp(0.5 * self.log_temperature)
+        return x, None, value

@@ -94,10 +94,11 @@ def _of_first_output(
 ) -> tuple[SetupContext, Callable[..., Any]]:
     """Both functions for autograd, which asks for the gradients of all outputs."""
 
-    def setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*output[1:])
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+        outputs = (output,) if isinstance(output, Tensor) else output
+        ctx.mark_non_differentiable(*outputs[1:])
         ctx.set_materialize_grads(False)  # no arrays of zeros for the other outputs
-        setup_context(ctx, inputs, output)
+        setup_context(ctx, inputs, outputs)
 
     @once_differentiable
     def gradient(ctx: Any, grad: Tensor | None, *rest: None) -> tuple[Tensor | None, ...]:

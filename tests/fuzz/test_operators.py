@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from emorec.ops.graph_attention import graph_attention
 from emorec.ops.hawkes_attention import hawkes_attention
 from emorec.ops.kind_product import kind_product
+from emorec.ops.linear import add_linear, norm_linear
 from emorec.ops.node_update import node_update
 from emorec.ops.segments import segment_sum, sum_bags
 from emorec.ops.softmax_loss import softmax_loss
@@ -24,6 +25,7 @@ from tests.ops.hawkes_inputs import make_inputs
 from tests.ops.operators import needs_library
 from tests.ops.test_graph_attention import inputs as graph_inputs
 from tests.ops.test_graph_attention import random_edges
+from tests.ops.test_linear import add_inputs, norm_inputs
 from tests.ops.test_node_update import LEARNED, OPTIONAL
 from tests.ops.test_node_update import inputs as node_inputs
 from tests.ops.test_softmax_loss import inputs as softmax_inputs
@@ -108,6 +110,25 @@ def test_node_update(sizes, terms, given_, layout, magnitude, seed):
 
     # The compiled ELU is exact to a rounding of 1, not of its own value.
     assert_same(run, tensors, max(magnitude, 1e-4))
+
+
+@needs_library
+@amount(60)
+@given(st.booleans(), st.integers(0, 60), st.sampled_from([16, 48]), st.integers(0, 255),
+       st.lists(layouts, min_size=5, max_size=5), magnitudes, seeds)  # fmt: skip
+def test_linear(is_norm, rows, size, threshold, layout, magnitude, seed):
+    arguments = (norm_inputs if is_norm else add_inputs)(rows, size, 32, seed=seed)
+    tensors = [laid_out(each * (magnitude if name == "x" else 1), own)
+               for (name, each), own in zip(arguments.items(), layout, strict=False)]  # fmt: skip
+
+    def run(*each):
+        torch.manual_seed(seed)
+        options = {"threshold": threshold, "backend": each[-1]}
+        if is_norm:
+            return norm_linear(*each[:-1], activation="relu", **options)
+        return add_linear(*each[:-1], **options)
+
+    assert_same(run, tensors, max(magnitude, 1.0))
 
 
 @needs_library

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from emorec.ops.graph_attention import graph_attention
 from emorec.ops.hawkes_attention import hawkes_attention
+from emorec.ops.linear import add_linear, norm_linear
 from emorec.ops.node_update import node_update
 from emorec.ops.softmax_loss import softmax_loss
 
@@ -43,6 +44,14 @@ def update(others: Tensor, weight: Tensor, gain: Tensor, shift: Tensor) -> Tenso
     return node_update(others, weight, gain, shift, [20, 10], backend="fused")
 
 
+def normed(x: Tensor, weight: Tensor, gain: Tensor) -> Tensor:
+    return norm_linear(x, gain, gain, weight, torch.zeros(len(weight)), backend="fused")
+
+
+def added(x: Tensor, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return add_linear(x, h, weight, bias, backend="fused")
+
+
 def softmax(state: Tensor, items: Tensor) -> Tensor:
     target, wanted = torch.arange(60)[:, None] % 50, torch.ones(60, 1, dtype=torch.bool)
     return softmax_loss(state, items, target, wanted, "fused")
@@ -52,6 +61,8 @@ SHAPES: dict[Callable[..., Tensor], list[tuple[int, ...]]] = {
     attention: [(120, 2, 16), (120, 2, 16), (120, 2, 16), (2,)],
     graph: [(40, 2, 8), (40, 2), (40, 2)],
     update: [(30, 16), (2, 1, 16, 16), (16,), (16,)],
+    normed: [(1000, 16), (32, 16), (16,)],
+    added: [(1000, 32), (1000, 16), (32, 16), (32,)],
     softmax: [(60, 16), (50, 16)],
 }
 

@@ -1,7 +1,8 @@
 // Runs the CPU kernels without PyTorch, for processors that are not at hand. Attention: the output
 // against the formula of csrc/hawkes_attention.h, gradients against differences of the output,
-// float against double. Loss, attention over a graph and update of nodes: against the formulas of
-// csrc/softmax_loss.h, csrc/graph_attention.h and csrc/node_update.h.
+// float against double. Loss, attention over a graph, update of nodes and linear maps: against
+// the formulas of csrc/softmax_loss.h, csrc/graph_attention.h, csrc/node_update.h and
+// csrc/linear.h.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -372,6 +373,148 @@ Updated update_formula(const Update& in, const std::vector<double>& g) {
   return result;
 }
 
+constexpr int kRows = 59, kInner = 48, kFirstActivated = 16, kThreshold = 80;
+
+// The arguments of a map from kWidth to kInner after a layer norm and of one back before a
+// residual, and what comes out of each: output, gradient of its input, sums.
+struct Maps {
+  std::vector<double> x, gain, shift, up, up_bias, down, down_bias;
+  std::vector<uint8_t> inner_bytes, bytes;
+};
+
+struct Mapped {
+  std::vector<double> output, grad, sums;
+};
+
+double factor_of(uint8_t byte) { return byte < kThreshold ? 0.0 : 256.0 / (256 - kThreshold); }
+
+char* memory_of(int64_t bytes) {
+  return static_cast<char*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
+}
+
+template <typename C>
+Mapped run_norm_linear(Dtype dtype, const Maps& in, Activation activation,
+                       const std::vector<double>& upstream) {
+  const std::vector<C> x = converted<C>(in.x), gain = converted<C>(in.gain),
+                       shift = converted<C>(in.shift), weight = converted<C>(in.up),
+                       bias = converted<C>(in.up_bias), g = converted<C>(upstream);
+  std::vector<C> output(kRows * kInner), grad_x(x.size());
+  NormLinearBackwardParams p{};
+  p.num_rows = kRows, p.size = kWidth, p.outputs = kInner, p.dtype = dtype;
+  p.x = x.data(), p.gain = gain.data(), p.shift = shift.data();
+  p.weight = weight.data(), p.bias = bias.data(), p.epsilon = kEpsilon;
+  p.activation = activation, p.output = output.data();
+  if (activation == Activation::relu)
+    p.bytes = in.inner_bytes.data(), p.threshold = kThreshold;
+  else
+    p.first_activated = kFirstActivated;
+  p.grad_output = g.data(), p.grad_x = grad_x.data();
+  const Kernels& kernels = kBaselineKernels;
+  const LinearSizes sizes = kernels.norm_linear_sizes(p);
+  char *shared = memory_of(sizes.shared_bytes), *scratch = memory_of(sizes.scratch_bytes);
+  std::vector<C> sums(sizes.sums);
+  kernels.norm_linear_pack(p, shared);
+  kernels.norm_linear_forward(p, {0, kRows}, shared, scratch);
+  kernels.norm_linear_backward(p, {0, kRows}, sums.data(), scratch);
+  std::free(shared);
+  std::free(scratch);
+  const auto wide = [](const std::vector<C>& n) { return std::vector<double>(n.begin(), n.end()); };
+  return {wide(output), wide(grad_x), wide(sums)};
+}
+
+Mapped norm_linear_formula(const Maps& in, Activation activation, const std::vector<double>& g) {
+  Mapped result{std::vector<double>(kRows * kInner), std::vector<double>(kRows * kWidth),
+                std::vector<double>(kInner * (kWidth + 1) + 2 * kWidth)};
+  double *of_weight = result.sums.data(), *of_bias = of_weight + kInner * kWidth,
+         *of_gain = of_bias + kInner, *of_shift = of_gain + kWidth;
+  for (int t = 0; t < kRows; t++) {
+    const double* x = &in.x[t * kWidth];
+    double mean = 0, variance = 0, n[kWidth], u[kWidth], grad_u[kWidth] = {};
+    for (int d = 0; d < kWidth; d++) mean += x[d] / kWidth;
+    for (int d = 0; d < kWidth; d++) variance += (x[d] - mean) * (x[d] - mean) / kWidth;
+    const double r = 1 / std::sqrt(variance + kEpsilon);
+    for (int d = 0; d < kWidth; d++)
+      n[d] = (x[d] - mean) * r, u[d] = in.gain[d] * n[d] + in.shift[d];
+    for (int j = 0; j < kInner; j++) {
+      const int k = t * kInner + j;
+      double a = in.up_bias[j], slope = 1;
+      for (int d = 0; d < kWidth; d++) a += in.up[j * kWidth + d] * u[d];
+      if (activation == Activation::relu) {
+        slope = a > 0 ? factor_of(in.inner_bytes[k]) : 0;
+        a *= slope;
+      } else if (activation == Activation::elu && j >= kFirstActivated && a <= 0) {
+        slope = std::exp(a), a = std::expm1(a);
+      }
+      result.output[k] = a;
+      const double own = slope * g[k];
+      of_bias[j] += own;
+      for (int d = 0; d < kWidth; d++) {
+        of_weight[j * kWidth + d] += own * u[d];
+        grad_u[d] += own * in.up[j * kWidth + d];
+      }
+    }
+    double mean_q = 0, mean_qn = 0;
+    for (int d = 0; d < kWidth; d++) {
+      of_gain[d] += n[d] * grad_u[d], of_shift[d] += grad_u[d];
+      mean_q += in.gain[d] * grad_u[d] / kWidth;
+      mean_qn += in.gain[d] * grad_u[d] * n[d] / kWidth;
+    }
+    for (int d = 0; d < kWidth; d++)
+      result.grad[t * kWidth + d] = r * (in.gain[d] * grad_u[d] - mean_q - n[d] * mean_qn);
+  }
+  return result;
+}
+
+template <typename C>
+Mapped run_add_linear(Dtype dtype, const Maps& in, const std::vector<double>& hidden,
+                      const std::vector<double>& upstream) {
+  const std::vector<C> x = converted<C>(in.x), h = converted<C>(hidden),
+                       weight = converted<C>(in.down), bias = converted<C>(in.down_bias),
+                       g = converted<C>(upstream);
+  std::vector<C> output(x.size()), grad_h(h.size());
+  const auto fill = [&](AddLinearParams& p) {
+    p.num_rows = kRows, p.size = kWidth, p.inputs = kInner, p.dtype = dtype;
+    p.h = h.data(), p.weight = weight.data();
+    p.bytes = in.bytes.data(), p.threshold = kThreshold;
+  };
+  AddLinearForwardParams forward{};
+  fill(forward);
+  forward.x = x.data(), forward.bias = bias.data(), forward.output = output.data();
+  AddLinearBackwardParams backward{};
+  fill(backward);
+  backward.grad_output = g.data(), backward.grad_h = grad_h.data();
+  const Kernels& kernels = kBaselineKernels;
+  const LinearSizes sizes = kernels.add_linear_sizes(forward);
+  char *shared = memory_of(sizes.shared_bytes), *scratch = memory_of(sizes.scratch_bytes);
+  std::vector<C> sums(sizes.sums);
+  kernels.add_linear_pack(forward, shared);
+  kernels.add_linear_forward(forward, {0, kRows}, shared, scratch);
+  kernels.add_linear_backward(backward, {0, kRows}, sums.data(), scratch);
+  std::free(shared);
+  std::free(scratch);
+  const auto wide = [](const std::vector<C>& n) { return std::vector<double>(n.begin(), n.end()); };
+  return {wide(output), wide(grad_h), wide(sums)};
+}
+
+Mapped add_linear_formula(const Maps& in, const std::vector<double>& h,
+                          const std::vector<double>& g) {
+  Mapped result{std::vector<double>(kRows * kWidth), std::vector<double>(kRows * kInner),
+                std::vector<double>(kWidth * (kInner + 1))};
+  for (int t = 0; t < kRows; t++)
+    for (int d = 0; d < kWidth; d++) {
+      const double e = factor_of(in.bytes[t * kWidth + d]), z = e * g[t * kWidth + d];
+      double sum = in.down_bias[d];
+      for (int j = 0; j < kInner; j++) {
+        sum += in.down[d * kInner + j] * h[t * kInner + j];
+        result.grad[t * kInner + j] += z * in.down[d * kInner + j];
+        result.sums[d * kInner + j] += z * h[t * kInner + j];
+      }
+      result.output[t * kWidth + d] = in.x[t * kWidth + d] + e * sum;
+      result.sums[kWidth * kInner + d] += z;
+    }
+  return result;
+}
+
 }  // namespace
 
 int main() {
@@ -483,5 +626,35 @@ int main() {
   };
   compare_update(run_update<double>(Dtype::float64, update, of_nodes), 1e-12);
   compare_update(run_update<float>(Dtype::float32, update, of_nodes), 1e-5);
+  Maps maps{draw(kRows * kWidth),
+            draw(kWidth),
+            draw(kWidth),
+            draw(kInner * kWidth),
+            draw(kInner),
+            draw(kWidth * kInner),
+            draw(kWidth),
+            std::vector<uint8_t>(kRows * kInner),
+            std::vector<uint8_t>(kRows * kWidth)};
+  for (uint8_t& byte : maps.inner_bytes) byte = static_cast<uint8_t>(random());
+  for (uint8_t& byte : maps.bytes) byte = static_cast<uint8_t>(random());
+  const std::vector<double> inner = draw(kRows * kInner), of_rows = draw(kRows * kWidth);
+  const auto compare_maps = [&](const char* what, const Mapped& got, const Mapped& right_one,
+                                double tolerance) {
+    good &= close(what, got.output, right_one.output, tolerance);
+    good &= close("grad", got.grad, right_one.grad, tolerance);
+    good &= close("sums", got.sums, right_one.sums, tolerance);
+  };
+  for (Activation activation : {Activation::none, Activation::relu, Activation::elu}) {
+    const Mapped exact = norm_linear_formula(maps, activation, inner);
+    compare_maps("norm_linear", run_norm_linear<double>(Dtype::float64, maps, activation, inner),
+                 exact, 1e-12);
+    compare_maps("norm_linear", run_norm_linear<float>(Dtype::float32, maps, activation, inner),
+                 exact, 1e-5);
+  }
+  const Mapped added = add_linear_formula(maps, inner, of_rows);
+  compare_maps("add_linear", run_add_linear<double>(Dtype::float64, maps, inner, of_rows), added,
+               1e-12);
+  compare_maps("add_linear", run_add_linear<float>(Dtype::float32, maps, inner, of_rows), added,
+               1e-5);
   return !good;
 }

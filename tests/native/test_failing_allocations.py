@@ -31,7 +31,7 @@ def test_every_allocation(tmp_path: Path) -> None:
     for line in result.stdout.splitlines():
         name, *numbers = line.split()
         counts[name] = [int(number) for number in numbers]
-    assert set(counts) == {"attention", "graph", "update", "softmax"}
+    assert set(counts) == {"attention", "graph", "update", "normed", "added", "softmax"}
     for name, (tried, errors, same_afterwards) in counts.items():
         assert tried > 5, name
         assert errors == same_afterwards == tried, name
