@@ -15,9 +15,11 @@ import json
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import click
 import numpy as np
@@ -91,6 +93,15 @@ class Spent:
 
         return measured
 
+    @contextmanager
+    def of_parts(self) -> Iterator[None]:
+        """Times the functions of all `PARTS`."""
+        with ExitStack() as stack:
+            for owner, name, part in PARTS:
+                timed = self.timed(part, getattr(owner, name))
+                stack.enter_context(patch.object(owner, name, timed))
+            yield
+
 
 @click.command(context_settings={"max_content_width": 100})
 @click.argument("run", type=click.Path(path_type=Path, exists=True))
@@ -100,16 +111,14 @@ def main(run: Path, json_path: Path | None) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     recommender = EmoRec.load(run)
-    comparison.names_for = lambda num_items: ()  # type: ignore[assignment]
     users = np.unique(recommender.split.test.user)
     comparison.evaluate_scorer(recommender.scorer(), of_few_users(recommender, users[:128]), 10)
     spent = Spent()
-    for owner, name, part in PARTS:
-        setattr(owner, name, spent.timed(part, getattr(owner, name)))
-    found = spent.timed("rest of the lists", comparison.compare_runs)(
-        {"EmoRec": recommender}, recommender.config.evaluation.k, progress=False
-    )
-    with tempfile.TemporaryDirectory() as folder:
+    without_baselines = patch.object(comparison, "names_for", lambda num_items: ())
+    with without_baselines, spent.of_parts(), tempfile.TemporaryDirectory() as folder:
+        found = spent.timed("rest of the lists", comparison.compare_runs)(
+            {"EmoRec": recommender}, recommender.config.evaluation.k, progress=False
+        )
         spent.timed("rest of the report", write_results)(Path(folder), recommender, found)
     products = products_alone(recommender, len(users))
     products += spent.seconds[PROJECTIONS] + spent.seconds[ATTENTION]

@@ -57,10 +57,12 @@ class Terms(NamedTuple):
 
     def total(self) -> Tensor:
         """Their sum, ``[B, I]``: what lists are ranked by."""
-        present = [term for term in self if term is not None]
-        total = present[0]
-        for term in present[1:]:
-            total = total + term
+        first, *others = [term for term in self if term is not None]
+        if not others:
+            return first
+        total = first + others[0]
+        for term in others[1:]:
+            total += term
         return total
 
 
@@ -179,7 +181,7 @@ class ModelScorer:
         if part.vector is not None:
             assert model.feedback_sum is not None
             scores = model.feedback_sum.scores(part.vector, items)
-            summed = (model.feedback_sum.ranking_weight * scores).cpu()
+            summed = scores.mul_(model.feedback_sum.ranking_weight).cpu()
         if part.paths is not None:
             assert model.feedback_paths is not None
             scores = _of_items(part.paths, items)
@@ -190,7 +192,7 @@ class ModelScorer:
         if part.state is not None:
             following = model.all_scores(part.state, items).cpu()
         if aversion and isinstance(model.polarity, ItemPolarity) and part.taste is not None:
-            liked = (aversion * model.polarity.log_probability(part.taste, items)).cpu()
+            liked = model.polarity.log_probability(part.taste, items).mul_(aversion).cpu()
         return Terms(following, summed, paths, liked, dislikes)
 
     def _mixed(self, states: UserStates) -> Tensor:

@@ -26,6 +26,7 @@ MOST_NEWER = 125
 
 
 _TINY = torch.finfo(torch.float32).tiny
+_EVENTS_OF_A_BLOCK = 1024  # whose paths fit into caches
 
 
 class SparseScores(NamedTuple):
@@ -120,20 +121,27 @@ class FeedbackPaths(nn.Module):
 
     def forward(self, graph: FeedbackGraph) -> Tensor:
         """Scores of all items for the graph's users, ``[U, I]``, at most 1."""
-        owner, item, value = self._ends(graph)
+        owner, item, weight = self._starts(graph)
         num_items = len(self.item)
-        total = value.new_zeros(len(graph.users) * num_items)
+        total = weight.new_zeros(len(graph.users) * num_items)
         first = owner * num_items
         if len(total) < 2**31:  # many paths: shorter indices take half of the memory
             first = first.int()
-        total.index_add_(0, (first + item).flatten(), value.flatten())
+        blocks = zip(
+            *(each.split(_EVENTS_OF_A_BLOCK) for each in (first, item, weight)), strict=True
+        )
+        for start, items, weights in blocks:
+            ends = self.item.index_select(0, items).add(start[:, None])
+            value = self.similarity.index_select(0, items).mul_(weights[:, None])
+            total.index_add_(0, ends.flatten(), value.flatten())
         total = total.view(-1, num_items)
-        return total / total.amax(1, keepdim=True).clamp(min=_TINY)
+        return total.div_(total.amax(1, keepdim=True).clamp_(min=_TINY))
 
     def sparse(self, graph: FeedbackGraph) -> SparseScores:
         """The same scores without the zeros: in a large catalogue, paths reach few of the items."""
-        owner, item, value = self._ends(graph)
-        users = len(graph.users)
+        owner, item, weight = self._starts(graph)
+        owner, value = owner[:, None], weight[:, None] * self.similarity[item]
+        item, users = self.item[item].long(), len(graph.users)
         cell, place = torch.unique((item * users + owner).flatten(), return_inverse=True)
         total = value.new_zeros(len(cell)).index_add_(0, place, value.flatten())
         user = cell % users
@@ -169,23 +177,22 @@ class FeedbackPaths(nn.Module):
         Returns:
             int64 ``[N, M]``; where an item has fewer similar ones, it is itself repeated.
         """
-        found, own = self.item[items].long(), items[:, None]
-        similarity = self.similarity[items].masked_fill(found == own, -torch.inf)
+        found, own = self.item.index_select(0, items).long(), items[:, None]
+        similarity = self.similarity.index_select(0, items).masked_fill_(found == own, -torch.inf)
         size = min(NUM_NEAR, similarity.shape[1])
         similarity, place = similarity.topk(size)
         near = torch.where(similarity > 0, found.gather(1, place), own)
         return torch.cat([own, near[:, : NUM_NEAR - 1]], dim=1)
 
-    def _ends(self, graph: FeedbackGraph) -> tuple[Tensor, Tensor, Tensor]:
-        """Where paths end: users ``[E, 1]``, items ``[E, N]`` and what they add, ``[E, N]``."""
+    def _starts(self, graph: FeedbackGraph) -> tuple[Tensor, Tensor, Tensor]:
+        """Where paths start: users, items and weights of the events that count, ``[E]`` each."""
         kind, owner = _of_events(graph)
         share = torch.ones_like(graph.num_newer, dtype=self.similarity.dtype)
         if _has_kinds(graph):
             share = torch.tensor(self.SHARES).to(kind.device)[kind]
         counts = share > 0
-        item = graph.events.item[counts].long()
-        weight = (share * torch.exp(-graph.num_newer / self.decay_length))[counts, None]  # [E, 1]
-        return owner[counts, None], self.item[item], weight * self.similarity[item]
+        weight = share * torch.exp(-graph.num_newer / self.decay_length)
+        return owner[counts], graph.events.item[counts].long(), weight[counts]
 
     def _near_dislikes(self, graph: FeedbackGraph) -> tuple[Tensor, Tensor, Tensor]:
         """Users ``[E, 1]``, items near to dislikes ``[E, M]`` and how much, ``[E, M]``."""

@@ -162,11 +162,15 @@ class ItemPolarity(nn.Module):
         mean = _sums_so_far(weight[:, None], batch) / (count + self.MEAN_SMOOTHING)
         pull = (weight[:, None] - mean) * F.embedding(item, self.reaction.weight)
         pull = (pull + F.embedding(item, self.presence.weight)) * is_event[:, None]
-        p = _sums_so_far(pull, batch) / (count + self.TASTE_SMOOTHING).sqrt()
-        if vector is not None:
-            p = p + self.project(F.normalize(vector, dim=1))
-        found = torch.cat([self.mean_scale * mean, p], dim=1)
-        return found if tokens is None else found[tokens]
+        projected = None if vector is None else self.project(F.normalize(vector, dim=1))
+        p = _sums_so_far(pull, batch, tokens)
+        if tokens is not None:
+            mean, count = mean[tokens], count[tokens]
+            projected = None if projected is None else projected[tokens]
+        p = p / (count + self.TASTE_SMOOTHING).sqrt()
+        if projected is not None:
+            p = p + projected
+        return torch.cat([self.mean_scale * mean, p], dim=1)
 
     def logits(self, taste: Tensor, items: Tensor, feedback: Tensor | None = None) -> Tensor:
         """Log-odds that an event is at least as positive as each level, see `NextPolarity`.
@@ -193,8 +197,11 @@ class ItemPolarity(nn.Module):
     def log_probability(self, taste: Tensor, items: slice = slice(None)) -> Tensor:
         """``log P(positive | i)`` for all items, or a slice, ``[T, 1 + R]`` -> ``[T, I]``."""
         vectors = self._item_vectors(items)
-        score = taste[:, 1:] @ vectors[:, 1:].T + taste[:, :1] + vectors[:, 0]
-        return F.logsigmoid(score - self.threshold[1])
+        score = taste[:, 1:] @ vectors[:, 1:].T
+        score += taste[:, :1]  # in place: new memory takes more time than the sums
+        score += vectors[:, 0]
+        score -= self.threshold[1]
+        return F.logsigmoid(score)
 
     def _item_vectors(self, items: slice = slice(None)) -> Tensor:
         """``a m + b`` and ``q``, ``[I, 1 + R]``."""
@@ -215,10 +222,18 @@ class ItemPolarity(nn.Module):
         return F.embedding(feedback, self._weights()[:, None])[..., 0]
 
 
-def _sums_so_far(values: Tensor, batch: SequenceBatch) -> Tensor:
+def _sums_so_far(values: Tensor, batch: SequenceBatch, tokens: Tensor | None = None) -> Tensor:
     """Sums over the tokens of a sequence up to each one, ``[T, N]``; [CLS] must have zeros.
 
     In float64: the sum runs over the whole batch, and each sequence takes off what came before.
+
+    Args:
+        values: What is summed, ``[T, N]``.
+        batch: The sequences.
+        tokens: Those whose sums are needed; None: all.
     """
     sums = values.double().cumsum(0)
-    return (sums - sums[batch.cu_seqlens[:-1]][batch.row]).to(values.dtype)
+    before, row = sums[batch.cu_seqlens[:-1]], batch.row
+    if tokens is not None:
+        sums, row = sums[tokens], row[tokens]
+    return (sums - before[row]).to(values.dtype)
