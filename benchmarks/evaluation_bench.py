@@ -4,7 +4,7 @@
 
 makes the lists of all test users of a RUN folder, their metrics, bootstrap intervals and report, on
 one thread, without the baselines: CPU seconds of each part, less those of the parts within it, and
-the share of the whole. Products are what lists cannot do without: the encoders' projections and
+the share of the whole. Products are what lists cannot do without: the encoders' linear maps and
 attention, and users' vectors by those of all items; `times products` is what lists and metrics cost
 beside them. Nothing is written into RUN.
 """
@@ -42,14 +42,16 @@ from emorec.recommender import EmoRec
 from emorec.storage.files import write_text
 
 LISTS = "lists and metrics"
-PROJECTIONS, ATTENTION = "encoders: projections", "encoders: attention"
+LINEAR, ATTENTION = "encoders: linear maps", "encoders: attention"
 PARTS: tuple[tuple[Any, str, str], ...] = (
     (ModelScorer, "__init__", "sequences of events"),
     (comparison, "excluded_items", "seen items"),
     (ModelScorer, "_sequences", "batches of events"),
     (ModelScorer, "_graph", "batches of the graph"),
     (ModelScorer, "_states", "encoders: all else"),
-    (torch.nn.functional, "linear", PROJECTIONS),
+    (torch.nn.functional, "linear", LINEAR),
+    (sequence_encoder, "norm_linear", LINEAR),
+    (sequence_encoder, "add_linear", LINEAR),
     (sequence_encoder, "hawkes_attention", ATTENTION),
     (FeedbackSum, "forward", "feedback sum"),
     (FeedbackPaths, "forward", "paths"),
@@ -121,7 +123,7 @@ def main(run: Path, json_path: Path | None) -> None:
         )
         spent.timed("rest of the report", write_results)(Path(folder), recommender, found)
     products = products_alone(recommender, len(users))
-    products += spent.seconds[PROJECTIONS] + spent.seconds[ATTENTION]
+    products += spent.seconds[LINEAR] + spent.seconds[ATTENTION]
     of_report = LATER | {"rest of the report"}
     # The reasons of the report run through the model as well: their parts are of a few users.
     lists = sum(value for part, value in spent.seconds.items() if part not in of_report)

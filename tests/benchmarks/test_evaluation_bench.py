@@ -63,7 +63,7 @@ def test_parts_add_up(tmp_path, monkeypatch):
     lists = sum(parts.values()) - report
     assert figures["report"] == pytest.approx(report, abs=0.005)
     assert figures["lists and metrics"] == pytest.approx(lists, abs=0.005)
-    products = 1 + parts[evaluation_bench.PROJECTIONS] + parts[evaluation_bench.ATTENTION]
+    products = 1 + parts[evaluation_bench.LINEAR] + parts[evaluation_bench.ATTENTION]
     assert figures["products"] == pytest.approx(products, abs=0.005)
     assert figures["times products"] == pytest.approx(lists / products, abs=0.01)
     assert figures["users"] == num_users > 50 and set(figures["machine"])
