@@ -27,7 +27,7 @@ from emorec.data.sequences import EventSequences
 from emorec.data.splits import Split
 from emorec.recommender import EmoRec
 from emorec.reports.plots import plane_svg
-from emorec.storage.files import read_text, write_text
+from emorec.storage.files import make_folder, read_text, write_text
 from emorec.training.checkpoint import ENCODERS, EpochRecord
 from emorec.training.validation import TrainingError, Validation
 
@@ -164,7 +164,7 @@ class Study:
         # The validation split judges; learning on from it would cost time and change nothing.
         self._base = base.updated({"training": {"refit": 0.0}}, "refit")
         self._space = Space.parse(space, source, self._base)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._require_same("base.toml", base.to_toml(), "other settings")
         self._require_same("space.toml", space, "another space")
         self._require_same(
