@@ -67,7 +67,7 @@ def test_what_is_not_safe_is_found(write, problem, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_lost(name, tmp_path, request):
     """With --run-slow the operation is done again after each loss, but for training."""
-    repeats = 30 if name in TRAINING else NEVER if request.config.getoption("--run-slow") else 8
+    repeats = 30 if name in TRAINING else NEVER if request.config.getoption("--run-slow") else 4
     each = operation(name, tmp_path / "template")
     counts = lose_power(
         tmp_path / "template", tmp_path, each.act, each.state, each.again, repeats, each.cleans
