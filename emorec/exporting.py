@@ -26,7 +26,7 @@ from emorec.inference.export import exported, item_vectors, user_vectors
 from emorec.inference.ranking import ModelScorer
 from emorec.recommender import EmoRec
 from emorec.storage.files import FileError, to_json, write_text
-from emorec.storage.folders import replace_files
+from emorec.storage.folders import read_manifest, replace_files
 
 __all__ = ["AnnQuality", "export"]
 
@@ -93,7 +93,7 @@ def export(
     model, log = recommender.model, recommender.split.log
     if folder.is_dir() and not (folder / "about.json").exists():
         taken = [name for name in _FILES if (folder / name).exists()]
-        if taken:
+        if taken and "about.json" not in (read_manifest(folder) or {}):
             raise FileError(
                 f"{folder}: {taken[0]} is there and not of an export; give another folder"
             )
@@ -105,7 +105,6 @@ def export(
     known = np.unique(log.user)
     state = ModelScorer(model, log, recommender.config.training.device)
     quality = None
-    folder.mkdir(parents=True, exist_ok=True)
     with replace_files(folder, _FILES) as written:
         _write(
             written / f"items.{vectors}", "item", log.items, iter([(np.arange(len(items)), items)])

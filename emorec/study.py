@@ -27,7 +27,7 @@ from emorec.data.sequences import EventSequences
 from emorec.data.splits import Split
 from emorec.recommender import EmoRec
 from emorec.reports.plots import plane_svg
-from emorec.storage.files import read_text, write_text
+from emorec.storage.files import make_folder, read_text, sync_folder, write_text
 from emorec.training.checkpoint import ENCODERS, EpochRecord
 from emorec.training.validation import TrainingError, Validation
 
@@ -156,7 +156,7 @@ class Study:
             import matplotlib  # noqa: F401 (of the plot, at the end of a trial)
             import optuna
             from optuna.storages import JournalStorage
-            from optuna.storages.journal import JournalFileBackend
+            from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
         except ImportError as error:
             raise ImportError('a study needs Optuna: pip install "emorec[tune]"') from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -164,19 +164,23 @@ class Study:
         # The validation split judges; learning on from it would cost time and change nothing.
         self._base = base.updated({"training": {"refit": 0.0}}, "refit")
         self._space = Space.parse(space, source, self._base)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._require_same("base.toml", base.to_toml(), "other settings")
         self._require_same("space.toml", space, "another space")
         self._require_same(
             "goal.txt", f"{self.goal.kind} {self.goal.most_disliked:g}\n", "another goal"
         )
         front = self.goal.kind == "front"
+        journal = folder / "study.jsonl"
+        lock = JournalFileSymlinkLock(str(journal))
+        _cut_unfinished(journal, lock)
         self._study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(folder / "study.jsonl"))),
+            storage=JournalStorage(JournalFileBackend(str(journal), lock)),
             study_name="emorec",
             load_if_exists=True,
             directions=["maximize", "minimize"] if front else ["maximize"],
         )
+        sync_folder(folder)  # Optuna syncs the journal, but not its name
         for trial in self._study.trials:  # of a process that was killed
             if trial.state == optuna.trial.TrialState.RUNNING:
                 self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
@@ -355,6 +359,23 @@ class Study:
                 f"{self.folder}: the study there has {what} ({path}); give another folder "
                 "for a new study"
             )
+
+
+def _cut_unfinished(journal: Path, lock: Any) -> None:
+    """Removes half a line at the end of a journal, which a process has left that was killed.
+
+    Optuna would write its next line behind it, and could not read the journal any more.
+    """
+    if not journal.exists():
+        return
+    lock.acquire()
+    try:
+        with journal.open("r+b") as file:
+            text = file.read()
+            if not text.endswith(b"\n"):
+                file.truncate(text.rfind(b"\n") + 1)
+    finally:
+        lock.release()
 
 
 class _StoppedEarly(Exception):

@@ -61,8 +61,8 @@ def prepare_update(trained: EmoRec, events: str | Path, config: Config, folder: 
         ValueError: If the events cannot be used, see `EmoRec.update`.
     """
     split = trained.split_with(events)
+    trained.save(folder / START)  # first: without it, the run would be resumed as a new one
     begin_run(folder, config, split, trained.items_for(split.train.items))
-    trained.save(folder / START)
     return split
 
 

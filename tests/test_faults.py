@@ -14,29 +14,16 @@ from hypothesis import settings
 from emorec import EmoRec, cli
 from emorec.config import load_config
 from emorec.data.download import download
-from emorec.data.synthetic import generate
-from emorec.storage.folders import checked_file, read_manifest
 from emorec.storage.tensors import load_tensors
 from emorec.study import Goal, Study
 from tests.cli.commands import TINY, call, log_lines, write_log
 from tests.faults import file_limit, left_behind, try_all
-from tests.small import small_config
+from tests.operations import LOG, command, files_of, fitted, outputs_of, run_of, trying
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
-LOG = generate(num_users=20, num_items=45, num_topics=8, events_per_user=10).interactions
 IS_SHORT = settings.default.max_examples == 100
 """Unlike with the profile "fuzz", of slow commands some steps alone are tried."""
-
-
-def fitted(seed):
-    config = small_config(
-        "training.epochs=1", "model.embedding_size=4", f"training.seed={seed}",
-        preset="emorec-graph",
-    )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return EmoRec(config=config).fit(LOG, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -52,64 +39,6 @@ def models(tmp_path_factory):
 def check(counts):
     print(counts)
     assert counts.tried > 0 and not counts.lost, counts
-
-
-def run_of(folder):
-    """What the files of a run hold, tensors in any order; None if there is no run yet."""
-    found = written_together(folder / "run")
-    if found is None:
-        return None
-    for name in found:
-        if name.endswith(".safetensors"):
-            tensors, _ = load_tensors(checked_file(folder / "run", name))
-            found[name] = {key: each.numpy().tobytes() for key, each in tensors.items()}
-    return found
-
-
-def written_together(folder):
-    """The files that a reader takes, each of which must be that of the manifest."""
-    if not folder.exists() or (manifest := read_manifest(folder)) is None:
-        return None
-    found = {name: checked_file(folder, name) for name in manifest}
-    return {name: path.read_bytes() for name, path in found.items()}
-
-
-def outputs_of(folder):
-    return written_together(folder / "out")
-
-
-def files_of(folder):
-    """All files and what they hold."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.endswith(".lock")
-    }
-
-
-def trying(act, errors=(OSError, ValueError)):
-    def run(folder):
-        try:
-            act(folder)
-        except errors as error:
-            return str(error)
-        return ""
-
-    return run
-
-
-def command(*arguments):
-    """Runs a command; ``FOLDER`` in arguments is the folder."""
-
-    def run(folder):
-        own = [str(each).replace("FOLDER", str(folder)) for each in arguments[1:]]
-        result = call(arguments[0], *own)
-        if result.exit_code == 0:
-            return ""
-        assert result.exit_code in (1, 2) and "Error: " in result.stderr, result.output
-        return result.stderr
-
-    return run
 
 
 class TestRuns:
@@ -164,9 +93,6 @@ class TestRuns:
         check(try_all(tmp_path / "template", tmp_path, train, state, every, again))
 
     @pytest.mark.slow
-    @pytest.mark.xfail(
-        reason="half a line at the end of study.jsonl: Optuna cannot read it again", strict=True
-    )
     def test_study(self, tmp_path):
         pytest.importorskip("optuna")
         pytest.importorskip("matplotlib")

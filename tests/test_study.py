@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import json
 import math
 import shutil
 
@@ -74,6 +75,19 @@ def test_a_study_goes_on_as_if_it_had_not_been_stopped(done, tmp_path):
         study(tmp_path).run(SPLIT, number, progress=False)
     again, rows = study(tmp_path).trials(), done.trials()
     pd.testing.assert_frame_equal(again.drop(columns="seconds"), rows.drop(columns="seconds"))
+
+
+def test_half_a_line_of_a_killed_process_does_not_end_a_study(done, tmp_path):
+    shutil.copytree(done.folder, tmp_path / "study")
+    journal = tmp_path / "study" / "study.jsonl"
+    whole = journal.read_bytes()
+    with journal.open("ab") as file:
+        file.write(b'{"op_code":4,"work')
+    found = study(tmp_path / "study")
+    assert journal.read_bytes().startswith(whole)
+    assert all(map(json.loads, journal.read_text().splitlines()))
+    found.run(SPLIT, 5, progress=False)
+    assert study(tmp_path / "study").trials()["state"].tolist() == ["finished"] * 5
 
 
 def test_tables_that_could_not_be_written_are_written_by_the_next_call(tmp_path, monkeypatch):

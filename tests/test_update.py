@@ -135,6 +135,22 @@ class TestCommand:
         loaded = EmoRec.load(tmp_path / "next")
         assert len(loaded.split.log) > len(EmoRec.load(run).split.log)
 
+    def test_a_command_that_was_killed_before_it_began_the_run_can_be_given_again(
+        self, run, tmp_path
+    ):
+        whole, killed = tmp_path / "whole", tmp_path / "killed"
+        assert call(cli.train, *self.options(run, whole)).exit_code == 0
+        shutil.copytree(whole / "start", killed / "start")
+        (killed / "start" / "model.safetensors").unlink()
+        message = "config.toml is missing"
+        assert_fails(cli.train, "--resume", killed, message=message)
+        message = "exists and is not empty; choose another --run-dir$"
+        assert_fails(
+            cli.train, "--dataset", run.parent / "log.csv", "--run-dir", killed, message=message
+        )
+        assert call(cli.train, *self.options(run, killed)).exit_code == 0
+        assert_same_run(killed, whole)
+
     def test_a_stopped_update_resumes_without_the_old_run(self, run, tmp_path, monkeypatch):
         whole, stopped, old = tmp_path / "whole", tmp_path / "stopped", tmp_path / "old"
         shutil.copytree(run, old)

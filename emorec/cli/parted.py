@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from emorec.cli.common import quick_imports
 from emorec.cli.output import write_frames
-from emorec.storage.files import read_json, write_text
+from emorec.storage.files import make_folder, read_json, write_text
 from emorec.storage.folders import read_manifest
 from emorec.texts import count
 
@@ -68,7 +68,7 @@ def write_parts(
 
     digests = {name: path and _digest(path) for name, path in files.items()}
     about = {"run": read_manifest(run), "parts": parts, "options": options, "files": digests}
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with FileLock(folder / _LOCK):
         if (folder / _ABOUT).exists():
             if read_json(folder / _ABOUT) != json.loads(json.dumps(about)):
@@ -76,7 +76,8 @@ def write_parts(
                     f"--output {folder} holds lists of another run or with other options; give "
                     "another folder, or remove it"
                 )
-        elif any(path.name != _LOCK for path in folder.iterdir()):
+        # Hidden are the lock, and what a killed process left.
+        elif any(not path.name.startswith(".") for path in folder.iterdir()):
             raise click.UsageError(f"--output {folder} is not empty; give a new folder")
         else:
             write_text(folder / _ABOUT, json.dumps(about, indent=1) + "\n")

@@ -241,10 +241,13 @@ def _begun(config: Config, folder: Path, world: World) -> Split:
 
 
 @contextmanager
-def _run_folder(config: Config, run_dir: Path | None, world: World | None = None) -> Iterator[Path]:
+def _run_folder(
+    config: Config, run_dir: Path | None, world: World | None = None, but_for: str = ""
+) -> Iterator[Path]:
     """The folder of a new run, with this process, or the first of several, as its only writer.
 
-    Several processes may find that they have begun the run before.
+    Several processes may find that they have begun the run before. A folder of the name ``but_for``
+    may be there: a killed process had made it before it began the run.
     """
     folder = run_dir or _new_folder(config)
     if world is not None and not world.is_first:
@@ -253,7 +256,7 @@ def _run_folder(config: Config, run_dir: Path | None, world: World | None = None
     try:
         with only_writer(folder):
             is_begun = several_processes() and _is_begun(folder)
-            if not is_unused(folder) and not is_begun:
+            if not is_unused(folder, but_for) and not is_begun:
                 can_resume = (folder / "interactions.safetensors").exists()
                 raise click.UsageError(
                     f"{folder} exists and is not empty; choose another --run-dir"
@@ -278,6 +281,7 @@ def learn_on(
     with quick_imports():
         from emorec.processes import ALONE
         from emorec.recommender import EmoRec
+        from emorec.run_folder import START
         from emorec.updating import prepare_update
 
     whole = EmoRec.load(trained)
@@ -286,7 +290,7 @@ def learn_on(
         click.echo(f"{count(gone, 'user')} asked to be forgotten, and will not be in the new run.")
     config = _with_options(before.config_of_update(), flags)
     ready_machine(config)
-    with _run_folder(config, run_dir) as folder:
+    with _run_folder(config, run_dir, but_for=START) as folder:
         split, known = prepare_update(before, events, config, folder), before.split.log
         cold = f"; {split.dropped:,} more have no other event of their user or item"
         click.echo(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import tomllib
 import warnings
@@ -79,15 +80,21 @@ class Description:
     def write(self, folder: str | Path) -> Path:
         """Writes ``config.toml`` and, if there are any, ``rules.toml``; returns the former.
 
+        Other rules that are there stay, so that an earlier ``config.toml`` always has its own: the
+        new ones are ``rules-2.toml`` then, and so on.
+
         Raises:
             DataError: If something could not be guessed, so that these files would not work.
         """
         if self.problems:
             raise DataError("\n".join(self.problems))
         folder = Path(folder)
-        config, rules = folder / "config.toml", folder / "rules.toml"
+        config, rules, text = folder / "config.toml", folder / "rules.toml", self.rules + "\n"
         if self.rules:
-            write_text(rules, self.rules + "\n")
+            names = (folder / f"rules-{number}.toml" for number in itertools.count(2))
+            while rules.exists() and rules.read_bytes() != text.encode():
+                rules = next(names)
+            write_text(rules, text)
         write_text(config, self.config_toml(rules))
         return config
 

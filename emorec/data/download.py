@@ -18,7 +18,7 @@ from typing import IO, BinaryIO
 from tqdm import tqdm
 
 from emorec.data.files import DataError
-from emorec.storage.files import one_line, write_text
+from emorec.storage.files import make_folder, one_line, sync_file, sync_folder, write_text
 
 __all__ = ["download", "md5_of", "recorded_sha256", "sha256_of"]
 
@@ -55,7 +55,7 @@ def download(
             the expected one; then nothing is left behind.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         _remove_abandoned(path)
         handle, temporary = tempfile.mkstemp(
             prefix=f".{path.name}.", suffix=_SUFFIX, dir=path.parent
@@ -70,9 +70,11 @@ def download(
                 f"{url}: the download has md5 {found_md5}, expected is {md5}; try again later"
             )
         os.chmod(temporary, 0o644)
+        sync_file(Path(temporary))
         if md5 is None:
             write_text(recorded_sha256(path), f"{found_sha256}  {path.name}\n")
         os.replace(temporary, path)
+        sync_folder(path.parent)
     # urllib's errors are OSErrors; those of a broken answer are not, or ValueErrors.
     except BaseException as error:
         with contextlib.suppress(OSError):  # what went wrong first is what counts

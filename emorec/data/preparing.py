@@ -112,13 +112,13 @@ def prepare_log(
                 stage.complete(source)
         except BaseException:
             if not stage.done:  # nothing is worth keeping
-                shutil.rmtree(stage.folder)
+                stage.remove()
             raise
         stage.judge(chosen, are_stars=rules is not None)
         with _database(folder / _WORK, memory_gb, threads) as database:
             about = _write(database, stage, folder / _WORK, written, parts)
         write_text(written / LOG, log_json(about))
-    shutil.rmtree(folder / _STAGED)
+    stage.remove()
     return about
 
 

@@ -20,7 +20,7 @@ from emorec.data.rules import STARS, FeedbackRules, NoRuleMatches
 from emorec.data.scales import require_stars
 from emorec.data.tables import Table
 from emorec.data.times import UNIT_NAMES, no_times
-from emorec.storage.files import write_text
+from emorec.storage.files import sync_file, sync_folder, write_text
 from emorec.texts import count
 
 __all__ = ["Stage"]
@@ -83,9 +83,16 @@ class Stage:
             ]
             if is_same:
                 return replace(fresh, **known)
-        shutil.rmtree(folder, ignore_errors=True)
+        fresh.remove()
         folder.mkdir()
         return fresh
+
+    def remove(self) -> None:
+        """Removes the folder; its state goes first, so that it never names files that are gone."""
+        (self.folder / _STATE).unlink(missing_ok=True)
+        if self.folder.is_dir():
+            sync_folder(self.folder)
+            shutil.rmtree(self.folder)
 
     def missing(self) -> list[Path]:
         """The files that were not read yet."""
@@ -122,6 +129,11 @@ class Stage:
 
     def complete(self, source: Path) -> None:
         """Notes that a file was read, so that it need not be read again."""
+        own = f"{len(self.done):04}-"
+        for name, _ in self.staged:
+            if name.startswith(own):
+                sync_file(self.folder / name)
+        sync_folder(self.folder)
         self.done.append(_identity(source))
         known = {name: value for name, value in vars(self).items() if name not in _NOT_KEPT}
         write_text(self.folder / _STATE, json.dumps(known, default=_plain))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -15,16 +16,19 @@ from typing import Any
 __all__ = [
     "FileError",
     "atomic_path",
+    "make_folder",
     "one_line",
     "read_json",
     "read_text",
     "require_regular_file",
+    "sync_file",
     "sync_folder",
     "to_json",
     "write_text",
 ]
 
 MAX_SETTINGS = 1 << 17  # bytes of a file that people write: settings, rules
+_CANNOT_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)  # of file systems, for folders
 
 
 class FileError(ValueError):
@@ -35,27 +39,28 @@ class FileError(ValueError):
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary file in the same folder, renamed to ``path`` if the block succeeds.
 
-    Whatever was there before stays until the new file is complete and on the disk.
+    Whatever was there before stays until the new file is complete. When the block has ended, the
+    new one is on the disk and stays there if the power goes.
 
     Raises:
         OSError: If the file cannot be written, for instance because the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # mkstemp made it private
+        sync_file(temporary)
         temporary.replace(path)
     except OSError as error:
         raise OSError(f"{path} cannot be written: {error}; what was there before stays") from error
     finally:
         temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -136,12 +141,51 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 300 else f"{text[:300]}..."
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those above it, where they are missing; a loss of power keeps them.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        sync_folder(each.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Waits until the content of a file is on the disk.
+
+    Raises:
+        OSError: If it cannot be written there.
+    """
+    with path.open("rb") as file:
+        _sync(file.fileno(), path)
+
+
 def sync_folder(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk."""
+    """Waits until the names in a folder are on the disk, where its file system can say so.
+
+    Raises:
+        OSError: If they cannot be written there.
+    """
     if os.name == "nt":  # folders cannot be opened there
         return
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # of a folder that may be written but not be read
+        return
+    try:
+        _sync(handle, folder)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
     finally:
         os.close(handle)
+
+
+def _sync(handle: int, path: Path) -> None:
+    try:
+        os.fsync(handle)
+    except OSError as error:  # which does not say of what
+        raise OSError(error.errno, error.strerror, str(path)) from error

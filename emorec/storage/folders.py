@@ -14,7 +14,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from emorec.storage.files import FileError, read_json, require_regular_file, sync_folder, write_text
+from emorec.storage.files import (
+    FileError,
+    make_folder,
+    read_json,
+    require_regular_file,
+    sync_file,
+    sync_folder,
+    write_text,
+)
 
 __all__ = ["MANIFEST", "checked_file", "is_unused", "only_writer", "read_manifest", "replace_files"]
 
@@ -38,7 +46,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         OSError: If the folder cannot be made.
     """
     is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder.resolve() / _LOCK
     lock = FileLock(path, timeout=0, is_singleton=True)
     try:
@@ -60,9 +68,9 @@ def only_writer(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def is_unused(folder: Path) -> bool:
-    """Whether a folder holds nothing, or nothing but the lock of `only_writer`."""
-    return all(entry.name == _LOCK for entry in folder.iterdir())
+def is_unused(folder: Path, but_for: str = "") -> bool:
+    """Whether a folder holds nothing, or only the lock of `only_writer` and one other name."""
+    return all(entry.name in (_LOCK, but_for) for entry in folder.iterdir())
 
 
 @contextmanager
@@ -71,8 +79,8 @@ def replace_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
 
     The new files are written into a folder of their own within ``folder``, with a manifest of their
     digests. Renaming that folder is the one step that counts: before it all old files are in
-    place, after it readers take all new ones, even if the process is killed before the last one
-    has been moved.
+    place, after it readers take all new ones, even if the process is killed, or the power goes,
+    before the last one has been moved. When the block has ended, the new files are on the disk.
 
     Args:
         folder: The folder; made if need be.
@@ -90,7 +98,10 @@ def replace_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
         writing.mkdir()
         try:
             yield writing
-            digests = {path.name: _sha256(path) for path in sorted(writing.iterdir())}
+            files = sorted(writing.iterdir())
+            for path in files:  # other libraries do not wait until what they write is on the disk
+                sync_file(path)
+            digests = {path.name: _sha256(path) for path in files}
             replaced = sorted({*names, *digests})
             manifest: dict[str, Any] = {"sha256": digests, "replaced": replaced}
             manifest["check"] = _check(manifest)
@@ -183,7 +194,10 @@ def _put_in_place(folder: Path) -> None:
                 (written / name).replace(folder / name)
             elif name not in content["sha256"]:
                 (folder / name).unlink(missing_ok=True)
+        for each in (folder, written):  # else the manifest may be on the disk before the others
+            sync_folder(each)
         manifest.replace(folder / MANIFEST)
+        sync_folder(folder)  # else it may go with the folder that it was in
     if written.is_dir():
         written.rmdir()
 

@@ -31,6 +31,14 @@ def assert_same(found, expected):
     pd.testing.assert_frame_equal(found, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_what_a_command_left_that_was_killed_at_once_does_not_disturb(everybody, tmp_path):
+    arguments, expected = everybody
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / ".lists.json.a1b2c3_4.tmp").write_text("{")
+    assert call(cli.recommend, *arguments, "--parts", 4).exit_code == 0
+    assert_same(read(tmp_path / "lists"), expected)
+
+
 def test_a_stopped_command_goes_on(everybody, tmp_path):
     arguments, expected = everybody
     folder = tmp_path / "lists"

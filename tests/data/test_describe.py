@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -208,6 +209,23 @@ def test_given_rules_still_need_the_rating_column(tmp_path):
     assert "rows      24, of which 8 are kept (left out: 4 not rated, 12 no rule matches)" in (
         found.figures
     )
+
+
+def test_rules_that_are_there_stay(tmp_path):
+    """Whatever stops between the two files, each config.toml has its own rules."""
+    logs = [
+        pd.DataFrame({"user": np.arange(99) % 7, "item": np.arange(99) % 11,
+                      "rating": np.arange(99) % (most + 1) * (100 // most)})
+        for most in (10, 100)
+    ]  # fmt: skip
+    logs[0]["rating"] //= 10
+    named = []
+    for log in (*logs, logs[0]):
+        found = describe(log)
+        config = load_config(file=found.write(tmp_path))
+        named.append(Path(config.data.rules).name)
+        assert Path(config.data.rules).read_text() == found.rules + "\n"
+    assert named == ["rules.toml", "rules-2.toml", "rules.toml"]
 
 
 def test_kinds_of_feedback():

@@ -231,6 +231,23 @@ def test_a_killed_call_goes_on(file, tmp_path):
     assert not list((tmp_path / "log").glob(".[sw]*"))
 
 
+def test_a_state_never_names_files_that_are_gone(file, tmp_path, monkeypatch):
+    """Removing what was read can stop at any file: the state went before."""
+    state = tmp_path / "log" / ".staged" / "state.json"
+
+    def stopped(folder, ignore_errors=False):
+        if folder == state.parent:
+            assert not state.exists()
+            raise OSError("stopped")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="stopped"):
+        patch.setattr("emorec.data.staging.shutil.rmtree", stopped)
+        prepare_log([file], tmp_path / "log", feedback="feedback", parts=2)
+    found = prepare_log([file], tmp_path / "log", feedback="feedback", parts=2)
+    assert read_prepared(tmp_path / "log")[1] == found.report
+    assert not state.parent.exists()
+
+
 def test_the_command(file, tmp_path):
     options = ("--set", "data.feedback_column=feedback", "--output", tmp_path / "log")
     result = call(cli.main, "data", "prepare", str(tmp_path / "l*.csv"), *options)

@@ -229,6 +229,16 @@ def test_a_database_that_is_gone_is_named(tmp_path):
         Store(f"sqlite:///{tmp_path / 'no' / 'folder' / 'events.db'}")
 
 
+def test_what_was_answered_outlives_a_loss_of_power(tmp_path):
+    """With ``synchronous=NORMAL``, the default of many, the newest commits would not."""
+    store = Store(f"sqlite:///{tmp_path / 'events.db'}")
+    with store._engine.connect() as one, store._engine.connect() as other:
+        for connection in (one, other):
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+    store.close()
+
+
 def test_what_was_answered_outlives_kill_9(tmp_path):
     """A writer prints each key after it was added, until it is killed."""
     url = f"sqlite:///{tmp_path / 'events.db'}"

@@ -9,7 +9,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from emorec.storage.files import FileError, atomic_path, read_text, write_text
+from emorec.storage.files import (
+    FileError,
+    atomic_path,
+    make_folder,
+    read_text,
+    sync_file,
+    sync_folder,
+    write_text,
+)
 from emorec.storage.tensors import load_tensors, save_tensors
 
 
@@ -68,6 +76,50 @@ class TestAtomicPath:
 def test_text_is_utf8(tmp_path):
     write_text(tmp_path / "file", "Zoë 東京\n")
     assert (tmp_path / "file").read_bytes() == "Zoë 東京\n".encode()
+
+
+class TestSyncing:
+    @pytest.fixture
+    def synced(self, monkeypatch):
+        """Paths in the order of syncing, and whether they were files or folders."""
+        found, fsync = [], os.fsync
+
+        def counted(handle):
+            found.append(os.readlink(f"/proc/self/fd/{handle}"))
+            fsync(handle)
+
+        monkeypatch.setattr(os, "fsync", counted)
+        return found
+
+    def test_a_file_then_its_name(self, tmp_path, synced):
+        write_text(tmp_path / "a", "text")
+        temporary, folder = synced
+        assert temporary.startswith(str(tmp_path / ".a.")) and folder == str(tmp_path)
+
+    def test_new_folders_are_synced_from_above(self, tmp_path, synced):
+        make_folder(tmp_path / "a" / "b")
+        assert synced == [str(tmp_path), str(tmp_path / "a")]
+        make_folder(tmp_path / "a" / "b")
+        assert len(synced) == 2
+
+    @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
+    def test_a_file_system_that_cannot_sync_folders(self, tmp_path, monkeypatch, code):
+        def cannot(_handle):
+            raise OSError(code, os.strerror(code))
+
+        write_text(tmp_path / "a", "text")
+        monkeypatch.setattr(os, "fsync", cannot)
+        sync_folder(tmp_path)
+        with pytest.raises(OSError, match="/a'$"):
+            sync_file(tmp_path / "a")
+
+    def test_an_error_names_the_folder(self, tmp_path, monkeypatch):
+        def broken(_handle):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(os, "fsync", broken)
+        with pytest.raises(OSError, match=str(tmp_path)):
+            sync_folder(tmp_path)
 
 
 class TestTensors:
