@@ -6,10 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
+import gpu_bench
 import pytest
 import torch
+from click.testing import CliRunner
 
+from emorec.data.synthetic import generate
 from emorec.ops import library
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -18,9 +22,13 @@ SMALL = ("--set", "model.embedding_size=8", "--set", "graph.size=8", "--set", "g
 SMALL += ("--set", "sequence.max_length=10", "--set", "training.batch_size=512")
 
 
-def bench(*arguments: str) -> str:
-    command = [sys.executable, str(BENCHMARKS / "gpu_bench.py"), *arguments]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+LOG = generate(num_users=40, num_items=100, num_topics=8, events_per_user=30).interactions
+
+
+def bench(*arguments: str) -> None:
+    with patch.object(gpu_bench, "load_dataset", lambda name, folder: LOG):
+        done = CliRunner().invoke(gpu_bench.main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = "--device", "cpu", "--case", "3,17,2", "--repetitions", "1"
     without = "--without", "torch.compile", "--without", "FlexAttention"
     bench("attention", "--json", str(folder / "attention.json"), *options, *without)
-    options = "--device", "cpu", "--dataset", "synthetic", "--epochs", "1"
+    options = "--device", "cpu", "--epochs", "1"
     bench("training", "--json", str(folder / "training.json"), *options, *SMALL)
     (folder / "tests.xml").write_text(
         '<testsuites><testsuite tests="9" failures="1" errors="0" skipped="2"/></testsuites>'
@@ -70,7 +78,7 @@ def test_training(folder: Path) -> None:
 def test_what_is_there_is_not_measured_again(folder: Path) -> None:
     for part in ("attention", "training"):
         before = json.loads((folder / f"{part}.json").read_text())
-        options = ("--case", "3,17,2") if part == "attention" else ("--dataset", "synthetic")
+        options = ("--case", "3,17,2") if part == "attention" else ()
         bench(part, "--json", str(folder / f"{part}.json"), "--device", "cpu", *options)
         after = json.loads((folder / f"{part}.json").read_text())
         name = "cases" if part == "attention" else "runs"
