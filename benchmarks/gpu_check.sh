@@ -5,7 +5,7 @@
 #
 # OUTPUT (runs/gpu-check) gets gpu.json and gpu.md, and a log of each part. A part that is done is
 # not run again, so that the same command goes on where an earlier one ended. PYTHON names the
-# Python that has EmoRec or can import it.
+# Python that has PyTorch and what EmoRec needs; EmoRec itself need not be installed.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 output=${1:-runs/gpu-check} dataset=${2:-ml-1m} data=${3:-}
@@ -36,7 +36,8 @@ TORCH_CUDA_ARCH_LIST=$("$python" -c 'import torch; print("%d.%d" % torch.cuda.ge
     exit 1
 }
 MAX_JOBS=$(nproc)
-export TORCH_CUDA_ARCH_LIST MAX_JOBS
+PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+export TORCH_CUDA_ARCH_LIST MAX_JOBS PYTHONPATH
 
 part build "$python" -m emorec doctor --build
 part tests "$python" -m pytest -q -m gpu -p no:cacheprovider --junitxml "$output/tests.xml"
