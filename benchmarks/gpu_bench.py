@@ -304,6 +304,11 @@ def between(start: Any, end: Any) -> float:
 
 def facts(device: str) -> dict[str, str]:
     """Where and with what this was measured; of a GPU also how fast its products are."""
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        message = (
+            f"--device {device}: PyTorch finds no CUDA device here; --device cpu tries the parts"
+        )
+        raise click.UsageError(message)
     if torch.device(device).type != "cuda":
         return machine()
     x = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)

@@ -97,6 +97,15 @@ def test_the_table_has_all_parts(folder: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="would measure for minutes")
+@pytest.mark.parametrize("part", ["attention", "training"])
+def test_a_part_says_that_there_is_no_gpu(tmp_path: Path, part: str) -> None:
+    with patch.object(gpu_bench, "load_dataset", lambda name, folder: LOG):
+        done = CliRunner().invoke(gpu_bench.main, [part, "--json", str(tmp_path / "a.json")])
+    assert done.exit_code == 2
+    assert "--device cuda: PyTorch finds no CUDA device here" in done.output
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="would measure for minutes")
 def test_the_script_says_that_there_is_no_gpu(tmp_path: Path) -> None:
     done = subprocess.run(
         [str(BENCHMARKS / "gpu_check.sh"), str(tmp_path / "results")],
