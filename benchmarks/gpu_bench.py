@@ -91,7 +91,7 @@ class Inputs:
 
     @property
     def time(self) -> Tensor:
-        """Days since the first event's predecessor, ``[B, L]``."""
+        """Days, the sums of the gaps so far, ``[B, L]``."""
         return self.gap.cumsum(1)
 
     def leaves(self) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Kills, simulated by kills: an operation runs in a process that kills itself at a chosen step.
+"""Kills: an operation runs in a process that kills itself at a chosen step.
 
 Each kill is a fork, which takes milliseconds. The process dies before a step on the disk, halfway
 through a write (half of the text is in the file) or, as compiled code writes without steps of

@@ -265,7 +265,7 @@ class HawkesLayer(nn.Module):
         return self.feed_forward(x)
 
     def _queries(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Queries, keys and values; None: the keys are the queries."""
+        """Queries, keys and values; the keys are None where they are the queries."""
         norm = self.attention_norm
         if self.query_key is not None:
             parts = self.query_key, self.value
