@@ -184,14 +184,15 @@ class ItemPolarity(nn.Module):
         Returns:
             ``[T, K, M]``.
         """
-        vectors = F.embedding(items, self._item_vectors())
-        score = torch.einsum("tr,tkr->tk", taste[:, 1:], vectors[..., 1:])
-        score = score + taste[:, :1] + vectors[..., 0]
+        vectors, w = F.embedding(items, self.item.weight), self._weights()
+        prior = self.prior[items] @ w
+        # Not by a product of matrices: they would be as small as 1 x R and R x K.
+        score = (taste[:, None, 1:] * vectors[..., 1:]).sum(-1)
+        score = score + self.prior_scale * prior + vectors[..., 0] + taste[:, :1]
         if feedback is not None:
-            mean = F.embedding(items, (self._item_prior() + self._weights() @ self.share)[:, None])
-            own = self._weight_of(feedback)
+            mean, own = prior + w @ self.share, self._weight_of(feedback)
             others = self.count[items] + (self.PRIOR_SMOOTHING - 1)
-            score = score + self.prior_scale * (mean[..., 0] - own) / others
+            score = score + self.prior_scale * (mean - own) / others
         return score[..., None] - self.threshold
 
     def log_probability(self, taste: Tensor, items: slice = slice(None)) -> Tensor:

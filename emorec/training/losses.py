@@ -119,10 +119,9 @@ class Objective:
                 ranking = self._bpr(batch, state, wanted, *others)
             loss = loss + own_wanted / num_wanted * ranking
         if model.polarity is not None and own_predictable:
-            logit = model.polarity.logits(taste, targets.item, targets.feedback)[predictable]
-            is_reached = targets.feedback[predictable][:, None] <= self._levels
-            share = own_predictable / num_predictable
-            loss = loss + share * polarity_loss(logit, is_reached).mean()
+            logit = model.polarity.logits(taste, targets.item, targets.feedback)
+            is_reached = targets.feedback[..., None] <= self._levels
+            loss = loss + (polarity_loss(logit, is_reached) * predictable).sum() / num_predictable
         return loss
 
     def _choices(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
@@ -227,11 +226,10 @@ def polarity_loss(logit: Tensor, is_reached: Tensor) -> Tensor:
     """Binary cross-entropy of "the event is as positive as this, or more", summed over levels.
 
     Args:
-        logit: Log-odds at each of ``M`` levels, ``[T, M]``.
-        is_reached: Whether the event was as positive, bool ``[T, M]``.
+        logit: Log-odds at each of ``M`` levels, ``[..., M]``.
+        is_reached: Whether the event was as positive, bool ``[..., M]``.
 
     Returns:
-        ``[T]``.
+        ``[...]``.
     """
-    loss = F.binary_cross_entropy_with_logits(logit, is_reached.to(logit.dtype), reduction="none")
-    return loss.sum(-1)
+    return F.softplus(torch.where(is_reached, -logit, logit)).sum(-1)
