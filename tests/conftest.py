@@ -23,7 +23,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     # Tests are many and small: more threads only cost start-up and make sums irreproducible.
-    torch.set_num_threads(1)
+    # Under ThreadSanitizer, the operators' tests need them.
+    torch.set_num_threads(int(os.environ.get("EMOREC_TEST_THREADS", 1)))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
