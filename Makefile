@@ -6,12 +6,13 @@ EXAMPLES ?= .hypothesis
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 BUILT := $(VENV)/built
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 BUILD := $(BIN)/python setup.py --quiet build_ext --inplace
 # DGL has no wheels for Python 3.12 and later; emorec-train says so where it is left to choose.
 BACKEND = $(shell $(BIN)/python -c 'from emorec.data.graph import import_dgl; import_dgl()' 2>/dev/null && echo dgl || echo auto)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build wheel train test fuzz coverage matrix lint typecheck format docs bench clean
+.PHONY: help install build wheel train test fuzz coverage sanitize matrix lint typecheck format docs bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,16 +42,21 @@ wheel: ## Build a wheel with compiled operators into dist, and try it in a bare 
 train: $(BUILT) ## Train the flagship on the embedded data set, e.g. ARGS="--dataset ml-1m"
 	$(BIN)/emorec-train --backend $(BACKEND) $(ARGS)
 
-test: $(BUILT) ## Run the tests, e.g. ARGS="--run-slow"
-	$(BIN)/python -m pytest $(ARGS)
+test: $(BUILT) ## Run the tests, on up to four cores, e.g. ARGS="--run-slow"; ARGS="-n 0 --pdb" on one
+	$(PYTEST) $(ARGS)
 
 fuzz: $(BUILT) ## Try a hundred times as many random inputs, e.g. ARGS="-k logs"; what fails is kept in EXAMPLES
 	HYPOTHESIS_STORAGE_DIRECTORY=$(EXAMPLES) $(BIN)/python -m pytest --hypothesis-profile fuzz tests/fuzz $(ARGS)
 
 coverage: $(BUILT) ## Run the tests and list the branches that none takes, e.g. ARGS=tests/data
 	@mkdir -p build
-	$(BIN)/python -m coverage run -m pytest $(ARGS)
-	$(BIN)/python -m coverage report
+	@rm -f build/coverage.*
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/build/coverage $(PYTEST) $(ARGS)
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report
+
+sanitize: $(STAMP) ## Run the operators' tests under AddressSanitizer, UBSan and ThreadSanitizer, e.g. ARGS="--isa avx2"
+	$(BIN)/python .ci/sanitize address thread $(ARGS)
 
 matrix: ## Run the tests with each Python, the lowest and the newest versions, and without DGL and others
 	"$(PYTHON)" .ci/matrix $(ARGS)

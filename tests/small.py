@@ -121,7 +121,7 @@ def torchrun(number: int, *command: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=400,  # of processes that wait for each other, whatever else the machine does
     )
 
 
