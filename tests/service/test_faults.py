@@ -4,30 +4,43 @@ from __future__ import annotations
 
 import sys
 import time
+from urllib.parse import quote
 
 import pytest
 
 pytest.importorskip("fastapi", reason="needs FastAPI, the extra serve")
 pytest.importorskip("httpx2", reason="needs httpx2, of the extra dev")
-pytest.importorskip("psutil", reason="needs psutil, of the extra dev")
+psutil = pytest.importorskip("psutil", reason="needs psutil, of the extra dev")
 pytest.importorskip("uvicorn", reason="needs uvicorn, the extra serve")
+import tests.benchmarks  # noqa: E402, F401  makes the modules of benchmarks importable
+
+# isort: split
 import sqlalchemy as sa  # noqa: E402
 from fastapi.testclient import TestClient  # noqa: E402
+from serve_breakdowns import (  # noqa: E402
+    clock_back,
+    database_gone,
+    disk_full,
+    killed,
+    two_workers,
+    worker_killed,
+)
+from serve_events import PROBLEM, event, items_of  # noqa: E402
+from serve_faults import make_runs  # noqa: E402
+from serve_requests import damaged_runs, hostile_requests, many_users, slow_clients  # noqa: E402
+from servers import Service  # noqa: E402
 
-import tests.benchmarks  # noqa: E402, F401  makes the modules of benchmarks importable
 from emorec.service.app import Settings, create_app  # noqa: E402
 from emorec.service.store import Event, Store  # noqa: E402
 from tests.service.test_store import start_postgresql  # noqa: E402
 
-serve_faults = pytest.importorskip("serve_faults")
-Service = serve_faults.Service
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Two runs that can be served, and one that cannot."""
-    return serve_faults.make_runs(tmp_path_factory.mktemp("runs"))
+    return make_runs(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
@@ -45,43 +58,43 @@ def check(fault):
 
 class TestOneProcess:
     def test_hostile_requests(self, service):
-        check(serve_faults.hostile_requests(service))
+        check(hostile_requests(service))
 
     def test_damaged_runs(self, service, runs):
-        check(serve_faults.damaged_runs(service, *runs[1:], flips=4))
+        check(damaged_runs(service, *runs[1:], flips=4))
 
     def test_many_users(self, service):
-        check(serve_faults.many_users(service, 1_000, 300))
+        check(many_users(service, 1_000, 300))
 
     def test_slow_clients(self, service):
-        check(serve_faults.slow_clients(service, 60, 50))
+        check(slow_clients(service, 60, 50))
 
     def test_no_room(self, service):
-        check(serve_faults.disk_full(service, 1))
+        check(disk_full(service, 1))
 
     def test_kill_9(self, service):
-        check(serve_faults.killed(service, 1, 0.5))
+        check(killed(service, 1, 0.5))
 
 
 def test_two_workers(runs, tmp_path):
     with Service(runs[0], f"sqlite:///{tmp_path / 'events.db'}", "--workers", "2") as service:
-        check(serve_faults.two_workers(service, 10))
-        check(serve_faults.worker_killed(service, 1, 0.5))
+        check(two_workers(service, 10))
+        check(worker_killed(service, 1, 0.5))
         workers = service.workers
         service.process.kill()  # those that it started end too, and free the port
-        _, alive = serve_faults.psutil.wait_procs(workers, timeout=30)
+        _, alive = psutil.wait_procs(workers, timeout=30)
         assert not alive
 
 
 def test_postgresql(runs):
     with start_postgresql() as server, Service(runs[0], server.url) as service:
-        check(serve_faults.hostile_requests(service, body_of_10_mb=False))
-        check(serve_faults.database_gone(service, server, 1, 1.0))
-        check(serve_faults.killed(service, 1, 0.5))
+        check(hostile_requests(service, body_of_10_mb=False))
+        check(database_gone(service, server, 1, 1.0))
+        check(killed(service, 1, 0.5))
 
 
 def test_the_clock_goes_back(runs, tmp_path):
-    check(serve_faults.clock_back(runs[0], tmp_path, (3_600, 365 * 86_400)))
+    check(clock_back(runs[0], tmp_path, (3_600, 365 * 86_400)))
 
 
 class TestDefects:
@@ -95,17 +108,17 @@ class TestDefects:
             yield client
 
     def test_nul_is_refused_by_every_store(self, client):
-        body = {"events": [serve_faults.event("a\0", "k")]}
+        body = {"events": [event("a\0", "k")]}
         answer = client.post("/events", json=body)
         assert answer.status_code == 422 and "events.0.user" in answer.json()["detail"]
         assert client.get("/users/a%00b/history").status_code == 422
         assert client.delete("/users/a%00b").status_code == 422
 
     def test_ids_with_slashes_have_lists(self, client, runs):
-        item = serve_faults.items_of(runs[0])[0]
+        item = items_of(runs[0])[0]
         user = "https://a.example/x?y\n/history"
-        assert client.post("/events", json={"events": [serve_faults.event(user, "k", item)]})
-        path = f"/users/{serve_faults.quote(user, safe='')}"
+        assert client.post("/events", json={"events": [event(user, "k", item)]})
+        path = f"/users/{quote(user, safe='')}"
         assert len(client.get(f"{path}/history").json()) == 1
         assert client.get(f"{path}/recommendations").json()["source"] == "model"
         found = client.get(f"{path}/explanations/{item}")
@@ -114,17 +127,17 @@ class TestDefects:
         assert client.delete(path).json() == {"deleted": 1}
 
     def test_times_before_those_of_python_are_refused(self, client, runs):
-        event = serve_faults.event("early", "k", serve_faults.items_of(runs[0])[0])
+        early = event("early", "k", items_of(runs[0])[0])
         for at in ("0001-01-01T00:00:00+23:59", "1500-01-01", -10_000_000_000):
-            answer = client.post("/events", json={"events": [event | {"time": at}]})
+            answer = client.post("/events", json={"events": [early | {"time": at}]})
             assert answer.status_code == 422 and "seconds since 1970" in answer.json()["detail"]
-        answer = client.post("/events", json={"events": [event | {"time": "1700-01-01"}]})
+        answer = client.post("/events", json={"events": [early | {"time": "1700-01-01"}]})
         assert answer.status_code == 201
         (found,) = client.get("/users/early/history").json()
         assert found["time"] == "1700-01-01T00:00:00Z"
 
     def test_tiny_aversions_keep_the_probabilities(self, client, runs):
-        events = [{"item": serve_faults.items_of(runs[0])[0], "feedback": "explicit_positive"}]
+        events = [{"item": items_of(runs[0])[0], "feedback": "explicit_positive"}]
         found = [
             client.post("/recommendations", json={"events": events, "aversion": aversion}).json()
             for aversion in (0, 5e-324, 1e-300, 1e-7)
@@ -141,7 +154,7 @@ class TestDefects:
         monkeypatch.setattr(client.app.state.serving.store, "forget", fail)
         answer = client.delete("/users/u")
         assert answer.status_code == 500
-        assert answer.headers["content-type"] == serve_faults.PROBLEM
+        assert answer.headers["content-type"] == PROBLEM
         assert answer.json()["title"] == "Internal Server Error"
 
     def test_the_choice_of_a_model_may_be_unreadable_for_a_while(self, runs, tmp_path):
