@@ -53,6 +53,7 @@ API = (
     "emorec.study",
     "emorec.exporting",
     "emorec.config",
+    "emorec.settings",
 )
 """The modules of the page on Python."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from emorec.building import build_model, check_memory
 from emorec.comparison import Comparison
-from emorec.config import Config, ConfigError, DataConfig
+from emorec.config import Config, ConfigError
 from emorec.data.datasets import DATASETS, read_dataset
 from emorec.data.datasets import load_items as load_data_set_items
 from emorec.data.interactions import Interactions, k_core, require_choice
@@ -35,6 +35,7 @@ from emorec.run_folder import (
     save_split,
 )
 from emorec.run_report import versions, write_run_report
+from emorec.settings import DataConfig
 from emorec.storage.files import to_json, write_text
 from emorec.storage.folders import only_writer
 from emorec.suggestions import suggestion

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from emorec.building import build_model, check_device, check_memory
-from emorec.config import Config, SplitConfig, load_config
+from emorec.config import Config, load_config
 from emorec.data.interactions import Interactions, k_core, require_choice
 from emorec.data.items import Items, read_items, require_items
 from emorec.data.splits import Split, hold_out_validation, split_newest
@@ -32,6 +32,7 @@ from emorec.run_folder import (
     save_items,
     save_split,
 )
+from emorec.settings import SplitConfig
 from emorec.storage.files import FileError
 from emorec.storage.folders import MANIFEST, checked_file, only_writer, read_manifest
 from emorec.storage.tensors import load_tensors, save_tensors

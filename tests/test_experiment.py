@@ -12,7 +12,7 @@ import torch
 from emorec.baselines import ItemPrior
 from emorec.baselines.tuned import names_for
 from emorec.comparison import compare_runs, evaluate_polarity, evaluate_scorer
-from emorec.config import ConfigError, DataConfig, load_config
+from emorec.config import ConfigError, load_config
 from emorec.data.feedback import Feedback
 from emorec.data.splits import split_interactions
 from emorec.data.synthetic import generate
@@ -21,6 +21,7 @@ from emorec.experiment import load_data, prepare, train_run, write_results
 from emorec.inference.ranking import ModelScorer
 from emorec.recommender import EmoRec
 from emorec.run_folder import load_items, load_split, read_config
+from emorec.settings import DataConfig
 from tests.small import small_config, small_log
 
 LOG = generate(num_users=30, num_items=50, num_topics=8, events_per_user=12).interactions

@@ -19,6 +19,7 @@ LEVELS = {
     "emorec.texts": 0,
     "emorec.threads": 0,
     "emorec.evaluation.metrics": 0,
+    "emorec.settings": 0,
     "emorec.storage": 1,
     "emorec.config": 2,
     "emorec.data": 2,
@@ -147,7 +148,7 @@ def test_self_contained_modules_import_nothing_of_the_package(name: str) -> None
 
 @pytest.mark.parametrize("name", [name for name in MODULES if belongs_to(name, "emorec.nn")])
 def test_nn_never_sees_the_configuration(name: str) -> None:
-    assert "emorec.config" not in imports_of_module(name)
+    assert not {"emorec.config", "emorec.settings"} & imports_of_module(name)
 
 
 @pytest.mark.parametrize("library", list(ONLY_IN))

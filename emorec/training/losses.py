@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from emorec.config import LossConfig
 from emorec.data.feedback import Feedback
 from emorec.nn.feedback_sum import FeedbackSum
 from emorec.nn.model import Recommender
+from emorec.settings import LossConfig
 from emorec.training.batches import TrainingBatch
 from emorec.training.candidates import CandidateSampler
 from emorec.training.sampling import ItemSampler

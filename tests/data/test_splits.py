@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emorec.config import SplitConfig
 from emorec.data.datasets import load_dataset
 from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions
@@ -22,6 +21,7 @@ from emorec.data.splits import (
     split_interactions,
     split_newest,
 )
+from emorec.settings import SplitConfig
 
 EP, IP, IN, EN = Feedback
 

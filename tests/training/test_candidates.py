@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from emorec.config import LossConfig
 from emorec.data.sequences import EventSequences
+from emorec.settings import LossConfig
 from emorec.training.candidates import LARGEST_WHOLE, CandidateSampler, num_drawn
 from emorec.training.shares import Share
 from emorec.training.softmax import sampled_softmax_loss
