@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emorec.data.graph import FeedbackGraph, GraphSource
@@ -16,6 +15,7 @@ from emorec.nn.feedback_sum import FeedbackSum
 from emorec.nn.graph_encoder import GraphEncoder
 from emorec.nn.polarity import ItemPolarity, NextPolarity
 from emorec.nn.sequence_encoder import SequenceEncoder
+from emorec.ops.rows import take_rows
 
 __all__ = ["Informs", "ItemRows", "Recommender", "States"]
 
@@ -186,7 +186,7 @@ class Recommender(nn.Module):
         # Not under autocast: of sums over many events, bfloat16 would lose the last ones.
         with torch.autocast(self.item_vectors.device.type, enabled=False):
             vector = self.graph_encoder(graph, self.item_vectors)  # [U, D]
-        return F.embedding(user_node[batch.row], vector)
+        return take_rows(vector, user_node[batch.row])
 
     def scores(self, state: Tensor, items: Tensor) -> Tensor:
         """Scores of items as the next item.
@@ -198,7 +198,7 @@ class Recommender(nn.Module):
         Returns:
             ``[T, N]``.
         """
-        return torch.einsum("td,tnd->tn", state, F.embedding(items, self.item_vectors))
+        return torch.einsum("td,tnd->tn", state, take_rows(self.item_vectors, items))
 
     def all_scores(self, state: Tensor, items: slice = slice(None)) -> Tensor:
         """Scores of all items, ``[T, I]``, or of a slice of them, for states ``[T, D]``."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from emorec.data.feedback import Feedback
 from emorec.data.interactions import Interactions
 from emorec.data.sequences import SequenceBatch
+from emorec.ops.rows import take_rows
 
 __all__ = ["ItemPolarity", "NextPolarity"]
 
@@ -160,8 +161,8 @@ class ItemPolarity(nn.Module):
         item = batch.item.clamp(min=0)
         weight = self._weight_of(batch.feedback.clamp(min=0)) * is_event
         mean = _sums_so_far(weight[:, None], batch) / (count + self.MEAN_SMOOTHING)
-        pull = (weight[:, None] - mean) * F.embedding(item, self.reaction.weight)
-        pull = (pull + F.embedding(item, self.presence.weight)) * is_event[:, None]
+        pull = (weight[:, None] - mean) * take_rows(self.reaction.weight, item)
+        pull = (pull + take_rows(self.presence.weight, item)) * is_event[:, None]
         projected = None if vector is None else self.project(F.normalize(vector, dim=1))
         p = _sums_so_far(pull, batch, tokens)
         if tokens is not None:
@@ -184,14 +185,14 @@ class ItemPolarity(nn.Module):
         Returns:
             ``[T, K, M]``.
         """
-        vectors, w = F.embedding(items, self.item.weight), self._weights()
-        prior = self.prior[items] @ w
+        vectors, w = take_rows(self.item.weight, items), self._weights()
+        prior = take_rows(self.prior, items) @ w
         # Not by a product of matrices: they would be as small as 1 x R and R x K.
         score = (taste[:, None, 1:] * vectors[..., 1:]).sum(-1)
         score = score + self.prior_scale * prior + vectors[..., 0] + taste[:, :1]
         if feedback is not None:
             mean, own = prior + w @ self.share, self._weight_of(feedback)
-            others = self.count[items] + (self.PRIOR_SMOOTHING - 1)
+            others = take_rows(self.count[:, None], items)[..., 0] + (self.PRIOR_SMOOTHING - 1)
             score = score + self.prior_scale * (mean - own) / others
         return score[..., None] - self.threshold
 
@@ -219,8 +220,8 @@ class ItemPolarity(nn.Module):
         return self.weight / self.weight.abs().max()
 
     def _weight_of(self, feedback: Tensor) -> Tensor:
-        """``w`` of each event's kind; by an operator whose gradient is the same in every run."""
-        return F.embedding(feedback, self._weights()[:, None])[..., 0]
+        """``w`` of each event's kind."""
+        return take_rows(self._weights()[:, None], feedback)[..., 0]
 
 
 def _sums_so_far(values: Tensor, batch: SequenceBatch, tokens: Tensor | None = None) -> Tensor:

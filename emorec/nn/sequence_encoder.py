@@ -14,6 +14,7 @@ from emorec.data.sequences import CLS, SequenceBatch
 from emorec.nn.dropout import Dropout
 from emorec.ops.hawkes_attention import Backend, Decay, hawkes_attention
 from emorec.ops.linear import add_linear, norm_linear
+from emorec.ops.rows import take_rows
 
 __all__ = ["HawkesLayer", "SequenceEncoder"]
 
@@ -119,16 +120,18 @@ class SequenceEncoder(nn.Module):
             ``[N, D]``.
         """
         is_cls = (batch.position == 0)[:, None]
-        item = F.embedding(batch.item.clamp(min=0), items) * items.shape[1] ** 0.5
+        item = take_rows(items, batch.item.clamp(min=0)) * items.shape[1] ** 0.5
         x = torch.where(is_cls, self.cls, item)
         # [CLS] is at day 0, so the step back from one user to the next is clamped away
         gap = batch.days.diff(prepend=batch.days[:1]).clamp(min=0) * HOURS_PER_DAY
-        x += self.position(batch.position)
+        x += take_rows(self.position.weight, batch.position)
         x += self.gap(torch.log1p(gap)[:, None].to(x.dtype))
         if self.feedback is not None:
-            x += _rows(self.feedback.weight, batch.feedback)
+            x += _rows_or_zeros(self.feedback.weight, batch.feedback)
         if self.until is not None:
-            x += _rows(self.until.weight, _interval(batch.days_to_next).where(~is_cls[:, 0], CLS))
+            x += _rows_or_zeros(
+                self.until.weight, _interval(batch.days_to_next).where(~is_cls[:, 0], CLS)
+            )
         x = self.dropout(x)
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
@@ -136,12 +139,12 @@ class SequenceEncoder(nn.Module):
         return self.norm(x)
 
 
-def _rows(table: Tensor, index: Tensor) -> Tensor:
+def _rows_or_zeros(table: Tensor, index: Tensor) -> Tensor:
     """Rows of a small table, ``[N, D]``; zeros where the index is `CLS`.
 
     A row of zeros takes a third of the time of a mask over all values.
     """
-    return F.embedding(index - CLS, F.pad(table, (0, 0, 1, 0)))
+    return take_rows(F.pad(table, (0, 0, 1, 0)), index - CLS)
 
 
 def _interval(days: Tensor) -> Tensor:

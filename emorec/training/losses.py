@@ -10,6 +10,7 @@ from torch import Tensor
 from emorec.data.feedback import Feedback
 from emorec.nn.feedback_sum import FeedbackSum
 from emorec.nn.model import Recommender
+from emorec.ops.rows import take_rows
 from emorec.settings import LossConfig
 from emorec.training.batches import TrainingBatch
 from emorec.training.candidates import CandidateSampler
@@ -96,8 +97,8 @@ class Objective:
             state, taste = rows.vectors[:0], None
         else:
             return loss
-        ranked = wanted.any(1)
-        x, target = state[ranked], targets.item[ranked]
+        ranked = wanted.any(1).nonzero()[:, 0]
+        x, target = take_rows(state, ranked), targets.item[ranked]
         if self._shards is not None:
             assert batch.whole is not None
             loss = loss + sharded_catalogue_loss(
@@ -177,7 +178,7 @@ def sum_loss(
         rng: Source of the candidates.
         shards: Item vectors that are divided over processes, or None.
     """
-    assert batch.graph is not None
+    assert batch.graph is not None and batch.user_node is not None
     kinds = torch.tensor([kind in _TARGETS["positive"] for kind in Feedback])
     targets = batch.targets
     wanted = targets.exists & kinds.to(targets.feedback.device)[targets.feedback]
@@ -185,7 +186,7 @@ def sum_loss(
     if not num_wanted:
         return None
     drawn = draw_candidates(candidates, rng)
-    ranked = wanted.any(1)
+    ranked = wanted.any(1).nonzero()[:, 0]
     items, bias = encoder.target.weight, encoder.bias
     if shards is not None:
         assert batch.whole is not None
@@ -193,14 +194,14 @@ def sum_loss(
         x = source.vectors[:0]  # without a user, for the gradient of what was looked up
         if len(batch.sequences.user):
             x = encoder(batch.graph.among(source.items), source.vectors)
-            x = x[batch.user_node][batch.sequences.row][ranked]
+            x = take_rows(x, batch.user_node[batch.sequences.row[ranked]])
         token, target = batch.whole.targets(targets.item, wanted)
         return sharded_catalogue_loss(
             x, batch.whole.own[ranked], items, bias, token, target, candidates, drawn, shards
         )
     if not own_wanted:
         return torch.zeros((), device=wanted.device)
-    x = encoder(batch.graph)[batch.user_node][batch.sequences.row][ranked]
+    x = take_rows(encoder(batch.graph), batch.user_node[batch.sequences.row[ranked]])
     loss = catalogue_loss(x, items, bias, targets.item[ranked], wanted[ranked], candidates, drawn)
     return own_wanted / num_wanted * loss
 

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from emorec.config import ConfigError
 from emorec.nn.model import ItemRows, Recommender
+from emorec.ops.rows import take_rows
 from emorec.processes import World
 
 __all__ = ["ItemShards"]
@@ -75,7 +75,7 @@ class ItemShards:
         if not len(wanted):
             wanted = wanted.new_zeros(1)  # [CLS] alone: a row that does not count
         mine = self.has(wanted).nonzero()[:, 0]
-        found = F.embedding(wanted[mine] - self.start, table)
+        found = take_rows(table, wanted[mine] - self.start)
         part = table.new_zeros(len(wanted), table.shape[1]).index_copy(0, mine, found)
         place = torch.searchsorted(wanted, items.long().clamp(min=0))
         return ItemRows(wanted, self.world.total(part), torch.where(items >= 0, place, -1))

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from emorec.ops.rows import take_rows
 from emorec.ops.softmax_loss import softmax_loss
 from emorec.training.candidates import CandidateSampler
 from emorec.training.sharding import ItemShards
@@ -68,17 +68,17 @@ def catalogue_loss(
     sampled = torch.from_numpy(drawn).to(x.device)
     row, own = wanted.nonzero()[:, 0], target[wanted]
     # By operators whose gradients are the same in every run.
-    own_scores = (F.embedding(row, x) * F.embedding(own, items)).sum(1)
+    own_scores = (take_rows(x, row) * take_rows(items, own)).sum(1)
     own_scores = own_scores + _offset(own, bias, candidates)
-    scores = x @ F.embedding(sampled, items).T + _offset(sampled, bias, candidates)
-    log_sum = F.embedding(row, scores.logsumexp(1, keepdim=True))[:, 0]
+    scores = x @ take_rows(items, sampled).T + _offset(sampled, bias, candidates)
+    log_sum = take_rows(scores.logsumexp(1, keepdim=True), row)[:, 0]
     return sampled_softmax_loss(own_scores, log_sum, torch.isin(own, sampled)).mean()
 
 
 def _offset(item: Tensor, bias: Tensor | None, candidates: CandidateSampler) -> Tensor:
     """What is added to ``<x, v>`` of each item: its bias, and ``-log pi``."""
     offset = -torch.from_numpy(candidates.log_probability[item.cpu().numpy()]).to(item.device)
-    return offset if bias is None else offset + F.embedding(item, bias[:, None])[:, 0]
+    return offset if bias is None else offset + take_rows(bias[:, None], item)[:, 0]
 
 
 def sharded_catalogue_loss(
@@ -117,7 +117,7 @@ def sharded_catalogue_loss(
     states = shards.world.total(states)  # of all tokens that have targets
 
     def offset(items: Tensor) -> Tensor | float:
-        own = 0.0 if bias is None else F.embedding(items - shards.start, bias[:, None])[:, 0]
+        own = 0.0 if bias is None else take_rows(bias[:, None], items - shards.start)[:, 0]
         if candidates is None:
             return own
         log_probability = torch.from_numpy(candidates.log_probability[items.cpu().numpy()])
@@ -126,7 +126,7 @@ def sharded_catalogue_loss(
     columns = torch.arange(shards.start, shards.stop, device=x.device)
     if drawn is not None:
         columns = torch.from_numpy(drawn[shards.has(drawn)]).to(x.device)
-        items_of_columns = F.embedding(columns - shards.start, items)
+        items_of_columns = take_rows(items, columns - shards.start)
     else:
         items_of_columns = items
     scores = states @ items_of_columns.T + offset(columns)
@@ -136,11 +136,11 @@ def sharded_catalogue_loss(
     shards.world.maximum(largest)
     is_mine = shards.has(item)
     mine, own = is_mine.nonzero()[:, 0], item[is_mine]
-    of_target = (F.embedding(row[mine], states) * F.embedding(own - shards.start, items)).sum(1)
+    of_target = (take_rows(states, row[mine]) * take_rows(items, own - shards.start)).sum(1)
     of_target = scores.new_zeros(len(item)).index_copy(0, mine, of_target + offset(own))
     sums = (scores - largest[:, None]).exp().sum(1)
     sums, of_target = shards.world.total(torch.cat([sums, of_target])).split([len(sums), len(item)])
-    log_sum = F.embedding(row, (largest + sums.log())[:, None])[:, 0]
+    log_sum = take_rows((largest + sums.log())[:, None], row)[:, 0]
     if drawn is None:
         losses = log_sum - of_target
     else:
