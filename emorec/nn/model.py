@@ -158,13 +158,14 @@ class Recommender(nn.Module):
             The states after each of them.
         """
         items = self.item_vectors
-        num_states = batch.item.shape[0] if tokens is None else len(tokens)
-        state = items.new_zeros(num_states, items.shape[1])
-        if self.sequence_encoder is not None and rows is None:
-            state = state + self.sequence_encoder(batch, items, tokens)
-        elif self.sequence_encoder is not None and rows is not None:
+        if self.sequence_encoder is None:
+            num_states = batch.item.shape[0] if tokens is None else len(tokens)
+            state = items.new_zeros(num_states, items.shape[1])
+        elif rows is None:
+            state = self.sequence_encoder(batch, items, tokens)
+        else:
             numbered = replace(batch, item=rows.place)
-            state = state + self.sequence_encoder(numbered, rows.vectors, tokens)
+            state = self.sequence_encoder(numbered, rows.vectors, tokens)
         vector = self.graph_vector(batch, graph, user_node)
         if vector is not None and sees_graph is not None:
             vector = vector * sees_graph[:, None]
