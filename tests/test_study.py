@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from emorec import cli
+from emorec.cli import tuning
 from emorec.config import ConfigError, load_config
 from emorec.data.splits import split_interactions
 from emorec.data.synthetic import generate
@@ -241,6 +242,46 @@ class TestCommand:
         (tmp_path / "space.toml").write_text("[loss]\nhorizon = 3\n")
         options = ("--study", tmp_path / "study", "--space", tmp_path / "space.toml", *TINY[:2])
         assert_fails(cli.main, "tune", *options[:4], message="must be a list of values or a range")
+
+    def test_a_preset_that_the_file_contradicts(self, tmp_path):
+        (tmp_path / "my.toml").write_text('preset = "diff-gat"\n')
+        options = ("--study", tmp_path / "study", "--config", tmp_path / "my.toml")
+        message = "--preset emorec contradicts .*my.toml, which has preset diff-gat"
+        assert_fails(cli.main, "tune", *options, "--preset", "emorec", message=message, code=(2,))
+
+    @pytest.fixture
+    def search(self, tmp_path, monkeypatch):
+        """Runs the command with what takes the place of a trial's training."""
+
+        def run(trained, space, *options):
+            monkeypatch.setattr(EmoRec, "fit", trained)
+            (tmp_path / "space.toml").write_text(space)
+            data = write_log(tmp_path / "log.csv", log_lines())
+            options += ("--study", tmp_path / "study", "--dataset", data, "--set", "split.n=2")
+            return call(cli.main, "tune", "--space", tmp_path / "space.toml", *options)
+
+        return run
+
+    def test_an_interrupt_says_how_to_go_on(self, search, tmp_path):
+        result = search(_raise(KeyboardInterrupt), "[loss]\nhorizon = [1, 2]\n")
+        assert result.exit_code == 130
+        kept = f"Stopped. 0 trials are kept in {tmp_path / 'study'}; the same command goes on."
+        assert kept in result.stderr
+
+    def test_no_trial_finishes(self, search):
+        space = "[loss]\nnegatives = [7]\nranking = ['bpr']\n"
+        result = search(_raise(AssertionError), space, "--trials", 1)
+        assert result.exit_code == 0, result.output
+        assert "trial   0  failed: " in result.stdout and "loss.ranking 'softmax'" in result.stdout
+        assert result.stdout.endswith("No best trial: no trial finished.\n")
+
+    def test_no_trial_is_within_the_bound(self, tmp_path, capsys):
+        bounded = study(tmp_path, goal=Goal(most_disliked=0.25))
+        rows = [{"trial": 1, "state": "finished", "is_best": False}]
+        bounded.trials = lambda: pd.DataFrame(rows)
+        tuning._show(bounded, CONFIG)
+        message = "No best trial: no finished trial has a disliked share of at most 0.25.\n"
+        assert capsys.readouterr().out.endswith(message)
 
 
 def _raise(error):
