@@ -417,7 +417,7 @@ def _labels(table: Table, column: str) -> np.ndarray:
     except TypeError:  # of JSON's lists and objects
         wrong = ~values.map(pd.api.types.is_hashable).to_numpy(dtype=bool)
         table.refuse(wrong, column, "is not a kind of feedback; give labels or write rules")
-        raise
+        raise  # pragma: no cover - `refuse` has raised
     kinds = np.empty(len(labels), dtype=np.int8)
     for index, label in enumerate(labels):
         try:
