@@ -20,7 +20,7 @@ pytest.importorskip("sqlalchemy", reason="needs SQLAlchemy, the extra serve")
 import tests.benchmarks  # noqa: E402, F401  makes the modules of benchmarks importable
 from emorec import EmoRec, cli  # noqa: E402
 from emorec.data.files import DataError  # noqa: E402
-from emorec.data.stores import read_store  # noqa: E402
+from emorec.data.stores import forgotten_users, read_store  # noqa: E402
 from emorec.experiment import load_data  # noqa: E402
 from emorec.service.store import Event, Store, StoreError  # noqa: E402
 from tests.cli.commands import TINY, assert_fails, call  # noqa: E402
@@ -265,3 +265,11 @@ def test_what_was_answered_outlives_kill_9(tmp_path):
         assert {int(number) for number in answered} <= kept
         store.forget("u")
         store.close()
+
+
+def test_without_sqlalchemy_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    message = r'^a database needs SQLAlchemy: pip install "emorec\[serve\]"$'
+    for read in (read_store, forgotten_users):
+        with pytest.raises(DataError, match=message):
+            read("postgresql://emorec:secret@host/events")
