@@ -222,7 +222,9 @@ class TestCommand:
         options += ("--set", "split.n=2", "--set", "training.epochs=1", "--set", "loss.ranking=bpr")
         result = call(cli.main, "tune", *options)
         assert result.exit_code == 0, result.output
-        assert "2 trials: 2 finished" in result.stdout
+        plot = tmp_path / "study" / "trials.svg"
+        assert "2 trials: 2 finished. Table and plot: " in result.stdout
+        assert f", {plot}\n" in result.stdout and plot.is_file()
         assert f"--dataset {data} --config {tmp_path / 'study' / 'best.toml'}" in result.stdout
         again = call(cli.main, "tune", *options)
         assert "2 of 2 trials are there already" in again.stdout
@@ -268,12 +270,16 @@ class TestCommand:
         kept = f"Stopped. 0 trials are kept in {tmp_path / 'study'}; the same command goes on."
         assert kept in result.stderr
 
-    def test_no_trial_finishes(self, search):
+    def test_no_trial_finishes(self, search, tmp_path):
         space = "[loss]\nnegatives = [7]\nranking = ['bpr']\n"
         result = search(_raise(AssertionError), space, "--trials", 1)
         assert result.exit_code == 0, result.output
         assert "trial   0  failed: " in result.stdout and "loss.ranking 'softmax'" in result.stdout
-        assert result.stdout.endswith("No best trial: no trial finished.\n")
+        table = tmp_path / "study" / "trials.csv"
+        assert result.stdout.endswith(
+            f"1 trials: 1 failed. Table: {table}\nNo best trial: no trial finished.\n"
+        )
+        assert table.is_file() and not table.with_suffix(".svg").exists()
 
     def test_no_trial_is_within_the_bound(self, tmp_path, capsys):
         bounded = study(tmp_path, goal=Goal(most_disliked=0.25))
