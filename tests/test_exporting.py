@@ -202,3 +202,30 @@ def test_an_export_that_fails_leaves_nothing(runs, tmp_path, monkeypatch):
     with pytest.raises(MemoryError, match="no more"):
         export(runs["emorec"], tmp_path / "out")
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("[!.]*"))
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings", "terms"),
+    [
+        ("emorec", ("graph.conv=none", "graph.paths=0", "model.aversion=0"), {"next_item"}),
+        ("emorec-graph", ("graph.paths=0",), {"graph"}),
+        ("emorec", ("graph.conv=none",), {"next_item", "paths"}),
+    ],
+)
+def test_models_of_some_of_the_terms(preset, settings, terms):
+    config = small_config("sequence.max_length=40", "model.aversion=0", *settings, preset=preset)
+    model = build_model(config, LOG.num_users, LOG.num_items).eval()
+    scorer, users = ModelScorer(model, LOG), np.arange(LOG.num_users)
+    found = scorer.terms(torch.from_numpy(users))
+    assert {name for name, term in found._asdict().items() if term is not None} == terms
+    product = user_vectors(model, scorer, users) @ item_vectors(model).T
+    expected = found._replace(paths=None).total()
+    torch.testing.assert_close(product, expected, atol=1e-4, rtol=1e-4)
+    one, events = OneUser(model), EventSequences.build(LOG)
+    for user in range(5):
+        rows = slice(events.offsets[user], events.offsets[user + 1])
+        given = (torch.from_numpy(x[rows].astype(np.int64)) for x in (events.item, events.feedback))
+        days = torch.from_numpy(events.time[rows] / events.ticks_per_day)
+        with torch.no_grad():
+            scores = one(*given, days)
+        torch.testing.assert_close(scores, found.total()[user], atol=1e-4, rtol=1e-4)

@@ -64,6 +64,18 @@ class TestFit:
         with pytest.raises(ConfigError, match="did you mean 'diff-gat'"):
             EmoRec("diffgat")
 
+    def test_either_a_preset_or_a_whole_config(self):
+        message = "either a preset and settings or a whole config, got 'emorec' and a config"
+        with pytest.raises(ValueError, match=message):
+            EmoRec("emorec", config=CONFIG)
+
+    @pytest.mark.filterwarnings("ignore:.*this rule matches no row")
+    def test_a_log_without_times_is_told(self):
+        frame = pd.DataFrame({"user_id": np.arange(40) % 5, "item_id": np.arange(40) % 8})
+        config = CONFIG.with_settings("data.time_column=", "training.epochs=1")
+        with pytest.warns(UserWarning, match="no times: the order of rows is that of events"):
+            EmoRec(config=config).fit(frame.assign(rating=5), progress=False)
+
     @pytest.mark.parametrize("wrong", [{"training.epochs": 2}, ["training.epochs=2"], 7])
     def test_settings_that_are_no_texts(self, wrong):
         with pytest.raises(ConfigError, match="a text such as 'training.epochs=20', got"):

@@ -119,6 +119,14 @@ class TestSimilarAndExplain:
             fitted.explain(USERS[0], COLD[:1])
 
 
+def test_a_copy_without_some_users_has_the_same_cold_items(fitted):
+    copy = fitted.without_users(USERS[2:4])
+    others = [*USERS[:2], *USERS[4:]]
+    assert copy.cold_items == COLD
+    lists, expected = (each.recommend(others, k=30, cold=True) for each in (copy, fitted))
+    pd.testing.assert_frame_equal(lists, expected, atol=1e-4)
+
+
 class TestSaveAndLoad:
     def test_the_same_lists(self, fitted, tmp_path):
         fitted.save(tmp_path)
