@@ -181,7 +181,9 @@ def test_the_command_says_how_good_the_index_is(runs, tmp_path):
     result = call(cli.main, "export", run, "--output", output, *options)
     assert result.exit_code == 0, result.output
     about = json.loads((output / "about.json").read_text())["index"]
-    said = "The index finds {recall:.1%} of the 3 items of exact search by inner product, for 30 users"
+    said = (
+        "The index finds {recall:.1%} of the 3 items of exact search by inner product, for 30 users"
+    )
     assert said.format(**about) in result.stdout
 
 

@@ -7,13 +7,14 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from emorec import cli
 from emorec.cli import tuning
 from emorec.config import ConfigError, load_config
-from emorec.data.splits import split_interactions
+from emorec.data.splits import Split, split_interactions
 from emorec.data.synthetic import generate
 from emorec.recommender import EmoRec
 from emorec.study import DEFAULT_SPACE, Goal, Space, Study
@@ -211,6 +212,13 @@ def test_without_optuna_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r'needs Optuna: pip install "emorec\[tune\]"'):
         study(tmp_path)
+
+
+def test_a_study_needs_validation_events(tmp_path):
+    none = SPLIT.valid.select(np.zeros(len(SPLIT.valid), dtype=bool))
+    split = Split(SPLIT.train, none, SPLIT.test)
+    with pytest.raises(ValueError, match="needs validation events, and the split has none"):
+        study(tmp_path).run(split, 1, progress=False)
 
 
 class TestCommand:

@@ -49,9 +49,7 @@ def test_compiled_operators_are_named_with_their_files(compiled, monkeypatch):
     assert found["operators on cuda"] == "compiled (/there/_C_cuda.so)"
 
 
-@pytest.mark.parametrize(
-    "error", [ImportError("no dgl\nat all"), PackageNotFoundError("dgl")]
-)
+@pytest.mark.parametrize("error", [ImportError("no dgl\nat all"), PackageNotFoundError("dgl")])
 def test_what_is_missing_is_told_in_a_line(monkeypatch, error):
     def fails():
         raise error

@@ -56,9 +56,7 @@ def test_several_workers_are_told_the_settings(calls, trained, monkeypatch):
         "emorec.service.app:app_of_environment", True, 2,
     )  # fmt: skip
     store = f"sqlite:///{trained[0].resolve().parent / 'events.db'}"
-    assert told == Settings(
-        trained[0].resolve(), store, ("a", "b"), (), "9/second", Path(shared)
-    )
+    assert told == Settings(trained[0].resolve(), store, ("a", "b"), (), "9/second", Path(shared))
 
 
 def test_the_password_of_the_store_is_not_shown():

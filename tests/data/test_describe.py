@@ -370,9 +370,7 @@ def test_an_encoding_that_is_given(tmp_path):
     path = write(tmp_path / "log.csv", "user,item,rating", rows("é{u},{i},{stars}"), "latin-1")
     found = describe(path, "data.encoding=latin-1")
     assert found.problems == () and found.settings["encoding"] == "latin-1"
-    assert [each for each in found.guesses if "encoding" in each] == [
-        "encoding: 'latin-1', as set"
-    ]
+    assert [each for each in found.guesses if "encoding" in each] == ["encoding: 'latin-1', as set"]
 
 
 def test_a_time_column_that_is_given():
@@ -411,7 +409,9 @@ def test_words_that_are_all_known():
     frame = pd.DataFrame(
         {"user": [1, 1, 2, 2], "item": [1, 2, 1, 2], "event": ["like", "skip"] * 2}
     )
-    line = "by the words of column 'event': 'like' is explicit_positive, 'skip' is implicit_negative"
+    line = (
+        "by the words of column 'event': 'like' is explicit_positive, 'skip' is implicit_negative"
+    )
     assert any(each.endswith(line) for each in describe(frame).guesses)
 
 
