@@ -23,6 +23,8 @@ from emorec.baselines import MostPop
 from emorec.config import ConfigError
 from emorec.data.splits import Split, split_interactions
 from emorec.data.synthetic import generate
+from emorec.data.titles import Titles
+from emorec.data.vocabulary import Vocabulary
 from emorec.evaluation.top_k import evaluate, excluded_items, recommend_top_k
 from emorec.recommender import NotFittedError
 from emorec.storage.files import FileError
@@ -540,6 +542,13 @@ def loaded(titled, tmp_path_factory):
 
 
 class TestTitles:
+    def test_of_another_log_are_placed_by_id(self):
+        ids = LOG.items.ids
+        texts = np.array([f"Title of {each}" for each in ids[::-1]] + ["of none"], dtype=object)
+        titles = Titles(texts, Vocabulary([*ids[::-1], "no item"]))
+        fitted = EmoRec(config=CONFIG).fit(LOG, items=titles, progress=False)
+        assert fitted.titles == {each: f"Title of {each}" for each in fitted.split.log.items.ids}
+
     ids = LOG.items.ids
 
     def expected(self, items):
