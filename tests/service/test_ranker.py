@@ -56,13 +56,15 @@ def test_times_in_nanoseconds(graph):
     np.testing.assert_array_equal(found.item, before.item)
 
 
-class TestTimeOfTheRequest:
-    @pytest.fixture(scope="class")
-    def run(self, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("run") / "run"
-        fitted("emorec", "sequence.request_time=true").save(folder)
-        return folder
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A model whose lists depend on the time of the request."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    fitted("emorec", "sequence.request_time=true").save(folder)
+    return folder
 
+
+class TestTimeOfTheRequest:
     def test_lists_are_of_now(self, run, monkeypatch):
         recommender = EmoRec.load(run)
         ranker = Ranker(recommender)
