@@ -315,6 +315,20 @@ class TestErrors:
         with pytest.raises(ConfigError, match=f"{name} is 5, which must divide .*size, 64"):
             load_config("emorec", settings=settings)
 
+    def test_a_log_without_an_order_has_no_times(self):
+        message = "data.order is 'none', which needs data.time_column '' .* got 'timestamp'"
+        with pytest.raises(ConfigError, match=message):
+            load_config(settings=("data.order=none",))
+        settings = "data.order=none", "data.time_column=", "sequence.layers=0"
+        assert load_config("emorec-graph", settings=settings).data.order == "none"
+
+    def test_a_graph_that_informs_the_polarity_needs_one(self):
+        message = "graph.informs is 'polarity', which needs .* of at least 1, got 'none' and 1"
+        with pytest.raises(ConfigError, match=message):
+            load_config("emo-sage-thp", settings=("graph.informs=polarity",))
+        settings = "graph.informs=polarity", "model.polarity=next"
+        assert load_config("emo-sage-thp", settings=settings).graph.informs == "polarity"
+
     def test_bpr_draws_no_negatives_for_a_softmax(self):
         message = "loss.negatives is 256, which needs loss.ranking 'softmax', got 'bpr'; loss.use_"
         with pytest.raises(ConfigError, match=message):

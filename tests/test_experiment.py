@@ -11,7 +11,12 @@ import torch
 
 from emorec.baselines import ItemPrior
 from emorec.baselines.tuned import names_for
-from emorec.comparison import compare_runs, evaluate_polarity, evaluate_scorer
+from emorec.comparison import (
+    _note_of_repeats,
+    compare_runs,
+    evaluate_polarity,
+    evaluate_scorer,
+)
 from emorec.config import ConfigError, load_config
 from emorec.data.feedback import Feedback
 from emorec.data.splits import split_interactions
@@ -291,3 +296,18 @@ def test_titles_of_movielens_come_from_its_archive(tmp_path):
     items = load_items(tmp_path / "run", split.train.items)
     assert items.titles.as_dict() == {item: f"M {item}" for item in items.features.items.ids}
     assert items.features.items.ids[: items.features.num_warm] == split.train.items.ids
+
+
+@pytest.mark.parametrize(
+    ("repeats", "fits"),
+    [(2, "which fits this log"), (1, "although users seldom return to items here")],
+)
+def test_a_note_says_whether_lists_of_seen_items_fit_the_log(repeats, fits):
+    # Twenty users, whose last item is new to them but for the first of them.
+    rows = [(user, (user + step) % 10, 0, step) for user in range(20) for step in range(3)]
+    rows = [row if row[0] >= repeats else (row[0], row[0], 0, row[3]) for row in rows]
+    split = split_interactions(small_log(rows, 20, 10), n=1)
+    assert _note_of_repeats(split, "include") == [
+        f"{repeats} of 20 held-out rows are of items that their user has seen; lists may hold such "
+        f"items (evaluation.seen is 'include'), {fits}"
+    ]

@@ -171,3 +171,63 @@ def test_command(runs, tmp_path):
     for name in ("items.npz", "users.npz", "scorer.pt2", "about.json"):
         assert f"{output / name}  {(output / name).stat().st_size:,} bytes" in result.stdout
     assert_fails(cli.main, "export", run, message="Missing option '--output'")
+
+
+def test_the_command_says_how_good_the_index_is(runs, tmp_path):
+    pytest.importorskip("faiss", reason="needs faiss, the extra ann")
+    run, output = tmp_path / "run", tmp_path / "out"
+    runs["emorec"].save(run)
+    options = ("--vectors", "npz", "--ann", "-k", 3)
+    result = call(cli.main, "export", run, "--output", output, *options)
+    assert result.exit_code == 0, result.output
+    about = json.loads((output / "about.json").read_text())["index"]
+    said = (
+        "The index finds {recall:.1%} of the 3 items of exact search by inner product, for 30 users"
+    )
+    assert said.format(**about) in result.stdout
+
+
+def test_blocks_of_users_are_one_table(runs, tmp_path, monkeypatch):
+    export(runs["emorec"], tmp_path / "one")
+    monkeypatch.setattr("emorec.exporting._BLOCK", 7)
+    export(runs["emorec"], tmp_path / "several")
+    (users, vectors), (again, others) = (read(tmp_path / n, "user") for n in ("one", "several"))
+    assert users == again and len(users) == 30
+    np.testing.assert_allclose(vectors, others, atol=1e-6)
+
+
+def test_an_export_that_fails_leaves_nothing(runs, tmp_path, monkeypatch):
+    def fails(*_):
+        raise MemoryError("no more")
+
+    monkeypatch.setattr("emorec.exporting.user_vectors", fails)
+    with pytest.raises(MemoryError, match="no more"):
+        export(runs["emorec"], tmp_path / "out")
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("[!.]*"))
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings", "terms"),
+    [
+        ("emorec", ("graph.conv=none", "graph.paths=0", "model.aversion=0"), {"next_item"}),
+        ("emorec-graph", ("graph.paths=0",), {"graph"}),
+        ("emorec", ("graph.conv=none",), {"next_item", "paths"}),
+    ],
+)
+def test_models_of_some_of_the_terms(preset, settings, terms):
+    config = small_config("sequence.max_length=40", "model.aversion=0", *settings, preset=preset)
+    model = build_model(config, LOG.num_users, LOG.num_items).eval()
+    scorer, users = ModelScorer(model, LOG), np.arange(LOG.num_users)
+    found = scorer.terms(torch.from_numpy(users))
+    assert {name for name, term in found._asdict().items() if term is not None} == terms
+    product = user_vectors(model, scorer, users) @ item_vectors(model).T
+    expected = found._replace(paths=None).total()
+    torch.testing.assert_close(product, expected, atol=1e-4, rtol=1e-4)
+    one, events = OneUser(model), EventSequences.build(LOG)
+    for user in range(5):
+        rows = slice(events.offsets[user], events.offsets[user + 1])
+        given = (torch.from_numpy(x[rows].astype(np.int64)) for x in (events.item, events.feedback))
+        days = torch.from_numpy(events.time[rows] / events.ticks_per_day)
+        with torch.no_grad():
+            scores = one(*given, days)
+        torch.testing.assert_close(scores, found.total()[user], atol=1e-4, rtol=1e-4)

@@ -23,6 +23,8 @@ from emorec.baselines import MostPop
 from emorec.config import ConfigError
 from emorec.data.splits import Split, split_interactions
 from emorec.data.synthetic import generate
+from emorec.data.titles import Titles
+from emorec.data.vocabulary import Vocabulary
 from emorec.evaluation.top_k import evaluate, excluded_items, recommend_top_k
 from emorec.recommender import NotFittedError
 from emorec.storage.files import FileError
@@ -63,6 +65,18 @@ class TestFit:
         assert recommender.config.training.epochs == 3
         with pytest.raises(ConfigError, match="did you mean 'diff-gat'"):
             EmoRec("diffgat")
+
+    def test_either_a_preset_or_a_whole_config(self):
+        message = "either a preset and settings or a whole config, got 'emorec' and a config"
+        with pytest.raises(ValueError, match=message):
+            EmoRec("emorec", config=CONFIG)
+
+    @pytest.mark.filterwarnings("ignore:.*this rule matches no row")
+    def test_a_log_without_times_is_told(self):
+        frame = pd.DataFrame({"user_id": np.arange(40) % 5, "item_id": np.arange(40) % 8})
+        config = CONFIG.with_settings("data.time_column=", "training.epochs=1")
+        with pytest.warns(UserWarning, match="no times: the order of rows is that of events"):
+            EmoRec(config=config).fit(frame.assign(rating=5), progress=False)
 
     @pytest.mark.parametrize("wrong", [{"training.epochs": 2}, ["training.epochs=2"], 7])
     def test_settings_that_are_no_texts(self, wrong):
@@ -528,6 +542,13 @@ def loaded(titled, tmp_path_factory):
 
 
 class TestTitles:
+    def test_of_another_log_are_placed_by_id(self):
+        ids = LOG.items.ids
+        texts = np.array([f"Title of {each}" for each in ids[::-1]] + ["of none"], dtype=object)
+        titles = Titles(texts, Vocabulary([*ids[::-1], "no item"]))
+        fitted = EmoRec(config=CONFIG).fit(LOG, items=titles, progress=False)
+        assert fitted.titles == {each: f"Title of {each}" for each in fitted.split.log.items.ids}
+
     ids = LOG.items.ids
 
     def expected(self, items):

@@ -20,7 +20,7 @@ from emorec.run_folder import (
     save_titles,
 )
 from emorec.storage.files import FileError, write_text
-from emorec.storage.tensors import save_tensors
+from emorec.storage.tensors import load_tensors, save_tensors
 
 USERS = ["Zoë", "bo b", "東京", '"q"', "\\"]
 LOG = Interactions.from_columns(
@@ -75,6 +75,8 @@ def test_rules_of_the_user_are_kept_as_they_were(tmp_path):
     assert found.updated({"data": {"rules": str(rules)}}, "rules") == config
     assert Path(found.data.rules).read_text() == 'explicit_positive = "rating > 2"\n'
     save_config(run, found)  # as a run does that goes on
+    assert Path(read_config(run).data.rules).read_text() == 'explicit_positive = "rating > 2"\n'
+    save_config(run, load_config("diff-gat", settings=("data.rules=gone.toml",)))
     assert Path(read_config(run).data.rules).read_text() == 'explicit_positive = "rating > 2"\n'
     save_config(run, load_config("diff-gat", settings=("data.rules=kuairand",)))
     assert read_config(run).data.rules == "kuairand"
@@ -143,6 +145,14 @@ class TestErrors:
     def test_the_vocabulary_of_another_run(self, folder):
         write_text(folder / "vocabulary.json", '{"users": ["a"], "items": [1, 2, 3, 4]}')
         with pytest.raises(FileError, match="of different runs .*user is 1"):
+            load_split(folder)
+
+    def test_a_number_of_dropped_rows_that_is_none(self, folder):
+        path = folder / "interactions.safetensors"
+        tensors, about = load_tensors(path)
+        save_tensors(path, tensors, about | {"dropped": "3"})
+        message = "vocabulary.json or .* is damaged.*the number of dropped rows is '3'"
+        with pytest.raises(FileError, match=message):
             load_split(folder)
 
     def test_damaged_interactions(self, folder):

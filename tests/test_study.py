@@ -7,12 +7,14 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from emorec import cli
+from emorec.cli import tuning
 from emorec.config import ConfigError, load_config
-from emorec.data.splits import split_interactions
+from emorec.data.splits import Split, split_interactions
 from emorec.data.synthetic import generate
 from emorec.recommender import EmoRec
 from emorec.study import DEFAULT_SPACE, Goal, Space, Study
@@ -212,6 +214,13 @@ def test_without_optuna_the_error_says_what_to_install(tmp_path, monkeypatch):
         study(tmp_path)
 
 
+def test_a_study_needs_validation_events(tmp_path):
+    none = SPLIT.valid.select(np.zeros(len(SPLIT.valid), dtype=bool))
+    split = Split(SPLIT.train, none, SPLIT.test)
+    with pytest.raises(ValueError, match="needs validation events, and the split has none"):
+        study(tmp_path).run(split, 1, progress=False)
+
+
 class TestCommand:
     def test_runs_and_says_how_to_train_the_best(self, tmp_path):
         data = write_log(tmp_path / "log.csv", log_lines())
@@ -221,7 +230,9 @@ class TestCommand:
         options += ("--set", "split.n=2", "--set", "training.epochs=1", "--set", "loss.ranking=bpr")
         result = call(cli.main, "tune", *options)
         assert result.exit_code == 0, result.output
-        assert "2 trials: 2 finished" in result.stdout
+        plot = tmp_path / "study" / "trials.svg"
+        assert "2 trials: 2 finished. Table and plot: " in result.stdout
+        assert f", {plot}\n" in result.stdout and plot.is_file()
         assert f"--dataset {data} --config {tmp_path / 'study' / 'best.toml'}" in result.stdout
         again = call(cli.main, "tune", *options)
         assert "2 of 2 trials are there already" in again.stdout
@@ -241,6 +252,50 @@ class TestCommand:
         (tmp_path / "space.toml").write_text("[loss]\nhorizon = 3\n")
         options = ("--study", tmp_path / "study", "--space", tmp_path / "space.toml", *TINY[:2])
         assert_fails(cli.main, "tune", *options[:4], message="must be a list of values or a range")
+
+    def test_a_preset_that_the_file_contradicts(self, tmp_path):
+        (tmp_path / "my.toml").write_text('preset = "diff-gat"\n')
+        options = ("--study", tmp_path / "study", "--config", tmp_path / "my.toml")
+        message = "--preset emorec contradicts .*my.toml, which has preset diff-gat"
+        assert_fails(cli.main, "tune", *options, "--preset", "emorec", message=message, code=(2,))
+
+    @pytest.fixture
+    def search(self, tmp_path, monkeypatch):
+        """Runs the command with what takes the place of a trial's training."""
+
+        def run(trained, space, *options):
+            monkeypatch.setattr(EmoRec, "fit", trained)
+            (tmp_path / "space.toml").write_text(space)
+            data = write_log(tmp_path / "log.csv", log_lines())
+            options += ("--study", tmp_path / "study", "--dataset", data, "--set", "split.n=2")
+            return call(cli.main, "tune", "--space", tmp_path / "space.toml", *options)
+
+        return run
+
+    def test_an_interrupt_says_how_to_go_on(self, search, tmp_path):
+        result = search(_raise(KeyboardInterrupt), "[loss]\nhorizon = [1, 2]\n")
+        assert result.exit_code == 130
+        kept = f"Stopped. 0 trials are kept in {tmp_path / 'study'}; the same command goes on."
+        assert kept in result.stderr
+
+    def test_no_trial_finishes(self, search, tmp_path):
+        space = "[loss]\nnegatives = [7]\nranking = ['bpr']\n"
+        result = search(_raise(AssertionError), space, "--trials", 1)
+        assert result.exit_code == 0, result.output
+        assert "trial   0  failed: " in result.stdout and "loss.ranking 'softmax'" in result.stdout
+        table = tmp_path / "study" / "trials.csv"
+        assert result.stdout.endswith(
+            f"1 trials: 1 failed. Table: {table}\nNo best trial: no trial finished.\n"
+        )
+        assert table.is_file() and not table.with_suffix(".svg").exists()
+
+    def test_no_trial_is_within_the_bound(self, tmp_path, capsys):
+        bounded = study(tmp_path, goal=Goal(most_disliked=0.25))
+        rows = [{"trial": 1, "state": "finished", "is_best": False}]
+        bounded.trials = lambda: pd.DataFrame(rows)
+        tuning._show(bounded, CONFIG)
+        message = "No best trial: no finished trial has a disliked share of at most 0.25.\n"
+        assert capsys.readouterr().out.endswith(message)
 
 
 def _raise(error):

@@ -136,3 +136,19 @@ def test_checks_can_be_left_out():
     check_recommender(lambda seed: ScorerRecommender(MostPop()), skip=["dislikes act"])
     with pytest.raises(ValueError, match="there is no check 'dislike'"):
         check_recommender(lambda seed: ScorerRecommender(MostPop()), skip=["dislike"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_equal_times_may_be_refused_by_an_error_that_says_something():
+    class Refuses(ScorerRecommender):
+        def fit(self, events, *rest):
+            if events["timestamp"].nunique() == 1:
+                raise ValueError(said)
+            return super().fit(events, *rest)
+
+    (check,) = (each for each in all_checks() if "equal times" in each.name)
+    said = "all times are equal"
+    check(lambda seed: Refuses(MostPop()))
+    said = ""
+    with pytest.raises(AssertionError, match="the error about equal times says nothing"):
+        check(lambda seed: Refuses(MostPop()))

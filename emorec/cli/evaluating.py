@@ -119,10 +119,9 @@ def _names(paths: Sequence[Path]) -> list[str]:
     twice = [path for path, own in zip(paths, parts, strict=True) if parts.count(own) > 1]
     if twice:
         raise click.UsageError(f"{twice[0]} is given twice")
-    names: list[str] = []
-    for length in range(1, max(map(len, parts)) + 1):
+    reserved = {*BASELINES, "ItemPrior"}
+    length, names = 1, [own[-1] for own in parts]
+    while len({*names, *reserved}) < len(names) + len(reserved):
+        length += 1
         names = ["/".join(own[-length:]) for own in parts]
-        reserved = {*BASELINES, "ItemPrior"}
-        if len({*names, *reserved}) == len(names) + len(reserved):
-            break
     return names

@@ -114,7 +114,7 @@ def _allow_many_connections() -> None:
     """Raises the limit of open files, of which each connection is one, as far as it may be."""
     try:
         import resource
-    except ImportError:  # Windows has no such limit
+    except ImportError:  # pragma: no cover - Windows has no such limit
         return
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

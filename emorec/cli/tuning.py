@@ -180,10 +180,10 @@ def _show(study: Any, config: Config) -> None:
     rows = study.trials()
     counts = rows["state"].value_counts()
     total = ", ".join(f"{number} {state}" for state, number in counts.items())
-    click.echo(
-        f"\n{len(rows)} trials: {total}. Table and plot: {study.folder / 'trials.csv'}, "
-        f"{study.folder / 'trials.svg'}"
-    )
+    where = f"Table: {study.folder / 'trials.csv'}"
+    if "finished" in counts:
+        where = f"Table and plot: {study.folder / 'trials.csv'}, {study.folder / 'trials.svg'}"
+    click.echo(f"\n{len(rows)} trials: {total}. {where}")
     best = rows[rows["is_best"]]
     if not len(best):
         limit = study.goal.most_disliked

@@ -417,7 +417,7 @@ def _labels(table: Table, column: str) -> np.ndarray:
     except TypeError:  # of JSON's lists and objects
         wrong = ~values.map(pd.api.types.is_hashable).to_numpy(dtype=bool)
         table.refuse(wrong, column, "is not a kind of feedback; give labels or write rules")
-        raise
+        raise  # pragma: no cover - `refuse` has raised
     kinds = np.empty(len(labels), dtype=np.int8)
     for index, label in enumerate(labels):
         try:
@@ -498,8 +498,7 @@ def _fit(
     vocabulary, index = fit_ids(table, column, ids, matched)
     if table.from_text:
         texts = pd.Series(vocabulary.ids, dtype=object)
-        if len(texts) and isinstance(texts.iloc[0], str):
-            # No leading zeros or signs of plus, and few enough digits for int64.
-            if texts.str.fullmatch(r"0|-?[1-9][0-9]{0,17}").all():
-                vocabulary = Vocabulary(texts.astype(np.int64))
+        # No leading zeros or signs of plus, and few enough digits for int64.
+        if texts.str.fullmatch(r"0|-?[1-9][0-9]{0,17}").all():
+            vocabulary = Vocabulary(texts.astype(np.int64))
     return vocabulary, index

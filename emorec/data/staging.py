@@ -136,13 +136,11 @@ class Stage:
         sync_folder(self.folder)
         self.done.append(_identity(source))
         known = {name: value for name, value in vars(self).items() if name not in _NOT_KEPT}
-        write_text(self.folder / _STATE, json.dumps(known, default=_plain))
+        write_text(self.folder / _STATE, json.dumps(known, default=str))
 
     def judge(self, rules: FeedbackRules | None, are_stars: bool) -> None:
         """Checks the log as a whole, as `read_interactions` does."""
         source = " + ".join(map(str, self.sources))
-        if not self.rows_read:
-            raise DataError(f"{source} has no rows; one row per interaction is expected")
         if rules is None:
             return
         if rules.name == STARS and self.stars:
@@ -223,7 +221,3 @@ def _ends(values: np.ndarray) -> tuple[int, int]:
 def _identity(source: Path) -> list[Any]:
     found = source.stat()
     return [str(source.resolve()), found.st_size, found.st_mtime_ns]
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else str(value)

@@ -40,9 +40,7 @@ def engine_of(url: str) -> Any:
     try:
         import sqlalchemy as sa
     except ImportError as error:
-        raise DataError(
-            f'{url}: a database needs SQLAlchemy: pip install "emorec[serve]"'
-        ) from error
+        raise DataError('a database needs SQLAlchemy: pip install "emorec[serve]"') from error
     try:
         parsed = sa.make_url(url)
         if parsed.drivername == "postgresql":
@@ -93,9 +91,9 @@ def forgotten_users(url: str) -> list[str]:
 
 
 def _rows(url: str, query: str) -> list[Any]:
+    engine = engine_of(url)
     import sqlalchemy as sa
 
-    engine = engine_of(url)
     shown = engine.url.render_as_string(hide_password=True)
     if engine.dialect.name == "sqlite" and not _exists(engine.url.database):
         raise DataError(f"{shown}: there is no such database")

@@ -343,10 +343,7 @@ def _line_of(text: IO[str], record: int, delimiter: str | None) -> int:
         lines = (number for number, line in enumerate(text, 1) if line.strip())
     else:
         lines = _csv_starts(text, delimiter)
-    for count, line in enumerate(lines):
-        if count == record:
-            return line
-    raise IndexError(f"there is no record {record}")
+    return next(islice(lines, record, None))
 
 
 def _csv_starts(text: IO[str], delimiter: str) -> Iterator[int]:

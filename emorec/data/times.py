@@ -189,20 +189,18 @@ def _from_dates(table: Table, column: str, dates: pd.Series, unit: TimeUnitOptio
     table.refuse(ticks < 0, column, "is before 1970; times start there")
     own = cast(TimeUnit, np.datetime_data(stamps.dtype)[0])
     least = "s" if unit == "auto" else unit
-    for chosen in _UNITS[_UNITS.index(least) :]:
-        if TICKS_PER_DAY[chosen] >= TICKS_PER_DAY[own]:
-            factor = TICKS_PER_DAY[chosen] // TICKS_PER_DAY[own]
-            table.refuse(
-                ticks > (2**63 - 1) // factor,
-                column,
-                f"is too late to be kept as {UNIT_NAMES[chosen]}",
-            )
-            ticks = ticks * factor
-            break
-        steps = TICKS_PER_DAY[own] // TICKS_PER_DAY[chosen]
-        if (ticks % steps == 0).all():
-            ticks = ticks // steps
-            break
+    chosen = next(  # at the latest the dates' own unit, of which nothing is cut
+        each
+        for each in _UNITS[_UNITS.index(least) :]
+        if not (ticks % max(1, TICKS_PER_DAY[own] // TICKS_PER_DAY[each])).any()
+    )
+    if factor := TICKS_PER_DAY[chosen] // TICKS_PER_DAY[own]:
+        table.refuse(
+            ticks > (2**63 - 1) // factor, column, f"is too late to be kept as {UNIT_NAMES[chosen]}"
+        )
+        ticks = ticks * factor
+    else:
+        ticks = ticks // (TICKS_PER_DAY[own] // TICKS_PER_DAY[chosen])
     return Times.of(ticks, chosen, f"times are dates, kept as {UNIT_NAMES[chosen]}")
 
 

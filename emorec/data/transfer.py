@@ -25,5 +25,5 @@ def moved(value: Value, device: torch.device | str) -> Value:
     """
     device = torch.device(device)
     if isinstance(value, Tensor) and value.device.type == "cpu" and device.type == "cuda":
-        return value.pin_memory().to(device, non_blocking=True)
+        return value.pin_memory().to(device, non_blocking=True)  # pragma: no cover - needs a GPU
     return value.to(device)

@@ -136,8 +136,7 @@ def _as_series(column: Iterable[Any]) -> pd.Series:
     try:
         values = pd.Series(column)
     except UnicodeEncodeError:
-        _refuse_broken(list(column))
-        raise
+        raise _broken(list(column)) from None
     if isinstance(values.dtype, pd.CategoricalDtype):
         return values.astype(values.cat.categories.dtype)
     return values
@@ -178,7 +177,7 @@ def _as_ids(column: Iterable[Any]) -> np.ndarray:
     try:
         "".join(pd.unique(values.astype(str))).encode()
     except UnicodeEncodeError:
-        _refuse_broken(ids.tolist())
+        raise _broken(ids.tolist()) from None
     return ids
 
 
@@ -200,11 +199,14 @@ def _is_text(values: pd.Series) -> bool:
     )
 
 
-def _refuse_broken(ids: list[Any]) -> None:
-    """Refuses the first id with a lone surrogate, which cannot be encoded as UTF-8."""
-    for row, value in enumerate(ids):
-        if isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):
-            raise IdError(row, f"the id {value!r} is not valid Unicode (it holds a lone surrogate)")
+def _broken(ids: list[Any]) -> IdError:
+    """The error about the first id with a lone surrogate, which cannot be encoded as UTF-8."""
+    row = next(
+        row
+        for row, value in enumerate(ids)
+        if isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value)
+    )
+    return IdError(row, f"the id {ids[row]!r} is not valid Unicode (it holds a lone surrogate)")
 
 
 def _refuse_floats(numbers: np.ndarray, values: pd.Series) -> None:

@@ -125,7 +125,8 @@ class FeedbackPaths(nn.Module):
         num_items = len(self.item)
         total = weight.new_zeros(len(graph.users) * num_items)
         first = owner * num_items
-        if len(total) < 2**31:  # many paths: shorter indices take half of the memory
+        # Many paths: shorter indices take half of the memory.
+        if len(total) < 2**31:  # pragma: no branch - more scores than a test has memory for
             first = first.int()
         blocks = zip(
             *(each.split(_EVENTS_OF_A_BLOCK) for each in (first, item, weight)), strict=True

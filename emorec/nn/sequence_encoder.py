@@ -285,7 +285,6 @@ class HawkesLayer(nn.Module):
             return query, key, value
         x = norm(x)
         value = F.elu(self.value(x)).view(x.shape[0], self.num_heads, -1)
-        if self.log_temperature is not None:
-            # Q and K share the temperature, so the op still sees Q = K.
-            x = x * torch.exp(0.5 * self.log_temperature)
-        return x, None, value
+        assert self.log_temperature is not None
+        # Q and K share the temperature, so the op still sees Q = K.
+        return x * torch.exp(0.5 * self.log_temperature), None, value

@@ -21,6 +21,7 @@ __all__ = ["Guard", "RateLimit"]
 _MOST_BODY = 1_000_000  # bytes
 _SECONDS_FOR_BODY = 30
 _OF_BODIES = (b"content-length", b"transfer-encoding")  # headers of requests that have one
+_CLIENT_LEFT = 499  # the status that is noted where nobody waits for an answer
 _OPEN = ("/", "/healthz", "/readyz")  # without a key, and as often as anybody likes
 
 
@@ -89,6 +90,7 @@ class Guard:
             if refusal is None and not headers.keys().isdisjoint(_OF_BODIES):
                 body = await _whole_body(receive)
                 if body is None:
+                    status = _CLIENT_LEFT
                     return
                 if isinstance(body, bytes):
                     receive = _receiver(body, receive)

@@ -222,7 +222,7 @@ class Ranker:
                 liked = scorer.polarity(users)
         finally:
             self.model.aversion = self._aversion
-        total = terms.total()
+        total = terms.total().clone()  # of a single term it is a tensor that may not be changed
         return [
             self._listed(ask, total[row], None if liked is None else liked[row], "model")
             for row, ask in enumerate(asks)

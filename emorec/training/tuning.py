@@ -69,9 +69,9 @@ def tune_ranking(
                 scores = found
             for weight, path_weight in itertools.product(weights, path_weights):
                 total = others + path_weight * scores + (0.0 if graph is None else weight * graph)
-                if isinstance(total, Tensor):
-                    choice = weight, path_weight, decay_length
-                    lists[choice].append(validation.lists(total, chunk))
+                assert isinstance(total, Tensor)  # without a sum and paths there is one choice
+                choice = weight, path_weight, decay_length
+                lists[choice].append(validation.lists(total, chunk))
 
     def quality(choice: tuple[float, float, float]) -> float:
         parts = lists[choice]

@@ -222,3 +222,11 @@ def test_a_split_whose_files_were_not_moved_into_place_is_written_over(log, tmp_
     (tmp_path / "one").rename(tmp_path / "two" / ".written")
     assert call(cli.main, *arguments, tmp_path / "two").exit_code == 0
     assert (tmp_path / "two" / "split.json").exists()
+
+
+def test_the_random_split_by_its_share(log, tmp_path):
+    options = ["--set", "split.method=random", "--set", "split.quantile=0.75"]
+    result = call(cli.main, "data", "split", log, "--output", tmp_path / "split", *options)
+    assert result.exit_code == 0, result.output
+    facts = json.loads((tmp_path / "split" / "split.json").read_text())
+    assert facts["rule"] == {"method": "random", "quantile": 0.75}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -62,3 +63,8 @@ def test_the_package_runs_as_a_module():
     wrong = subprocess.run([*command[:3], "nothing"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
     assert "Usage: python -m emorec" in wrong.stderr
+
+
+def test_the_package_can_be_imported_as_a_module(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["emorec", "nothing"])  # which would fail
+    assert importlib.import_module("emorec.__main__").main is cli.main

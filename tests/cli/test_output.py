@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,13 @@ class TestBlocks:
         assert text == "user,rank,score\na,1,0.5\nb,1,\n=1,2,0.1\n"
         assert "1 id in column user, such as '=1', may be taken" in capsys.readouterr().err
 
+    def test_csv_on_a_screen_shows_what_would_steer_it(self, monkeypatch):
+        screen = io.StringIO()
+        screen.isatty = lambda: True
+        monkeypatch.setattr("sys.stdout", screen)
+        write_frames([pd.DataFrame({"user": ["\x1b[2J"], "rank": [1]})], "csv", None, IDS)
+        assert screen.getvalue() == "user,rank\n\\u001b[2J,1\n"
+
     def test_json_is_that_of_one_block(self, tmp_path):
         text = written("json", tmp_path / "lists.json")
         rows = json.loads(text)
@@ -54,6 +62,12 @@ class TestBlocks:
         assert frame["user"].tolist() == ["a", "b", "=1"]
         assert frame["score"].dtype == np.float32
         assert parquet.ParquetFile(path).num_row_groups >= 2
+
+    def test_parquet_without_pyarrow(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        with pytest.raises(ImportError, match=r"needs pyarrow: pip install 'emorec\[parquet\]'"):
+            write_frames(iter(FRAMES), "parquet", tmp_path / "lists.parquet", IDS)
+        assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize(
         ("ids", "expected"), [([3, 4], [3, 4]), ([3, "4"], ["3", "4"]), (["3", "4"], ["3", "4"])]

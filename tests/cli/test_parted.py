@@ -93,3 +93,16 @@ def test_lists_of_something_else_are_not_mixed_in(everybody, tmp_path):
 )
 def test_wrong_options(trained, options, message):
     assert_fails(cli.recommend, trained[0], "--all-users", *options, message=message, code=(2,))
+
+
+def test_the_content_of_files_counts(everybody, tmp_path):
+    arguments, _ = everybody
+    (tmp_path / "items.txt").write_text("東京 1\n", encoding="utf-8")
+    filtered = (*arguments, "--parts", 2, "--exclude", tmp_path / "items.txt")
+    first = call(cli.recommend, *filtered)
+    assert first.exit_code == 0, first.output
+    assert "東京 1" not in set(read(tmp_path / "lists")["item"])
+    assert call(cli.recommend, *filtered).exit_code == 0
+    (tmp_path / "items.txt").write_text("東京 2\n", encoding="utf-8")
+    message = "holds lists of another run or with other options"
+    assert_fails(cli.recommend, *filtered, message=message, code=(2,))

@@ -7,12 +7,16 @@ import sys
 import tomllib
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
+import click
 import pytest
 
 import emorec.storage.tensors
 from emorec import cli, updating
 from emorec.cli import training
+from emorec.config import load_config
+from emorec.processes import World
 from emorec.recommender import EmoRec
 from tests.cli.commands import TINY, assert_fails, call, log_lines, write_log
 
@@ -84,6 +88,32 @@ class TestTrain:
         call(cli.train, "--dataset", log, "--tensorboard", curves, *options)
         call(cli.train, "--resume", run, "--epochs", 2, "--tensorboard", curves)
         assert len(list(curves.iterdir())) == 2
+
+    def test_curves_are_written_by_epoch(self, log, tmp_path, monkeypatch):
+        writers = []
+
+        class Writer:
+            def __init__(self, folder):
+                self.folder, self.steps = folder, []
+                writers.append(self)
+
+            def add_scalar(self, name, value, epoch):
+                self.steps.append((name.partition("/")[2], epoch))
+
+            def flush(self):
+                self.steps.append("flush")
+
+            def close(self):
+                self.steps.append("close")
+
+        stand_in = SimpleNamespace(SummaryWriter=Writer)
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stand_in)
+        options = "--epochs", 1, "--run-dir", tmp_path / "run", *TINY, "--set", "training.refit=0"
+        call(cli.train, "--dataset", log, "--tensorboard", tmp_path / "curves", *options)
+        (writer,) = writers
+        assert writer.folder == str(tmp_path / "curves")
+        assert ("loss", 1) in writer.steps and ("ndcg_likes", 1) in writer.steps
+        assert writer.steps[-1] == "close" and writer.steps[-2] == "flush"
 
     def test_without_tensorboard_nothing_is_started(self, log, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
@@ -223,6 +253,12 @@ class TestTrain:
             message="exists and is not empty; choose another --run-dir, or use --resume",
         )  # fmt: skip
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+    def test_processes_do_not_go_on_with_other_settings(self, trained):
+        other = load_config("emorec", settings=("training.epochs=3",))
+        message = "holds a run with other settings; choose another --run-dir, or use --resume .*run"
+        with pytest.raises(click.UsageError, match=message):
+            training._begun(other, trained[0], World())
 
     def test_an_empty_folder_may_be_used(self, log, tmp_path):
         (tmp_path / "empty").mkdir()

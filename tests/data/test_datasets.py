@@ -26,6 +26,7 @@ from emorec.data.datasets import (
 )
 from emorec.data.download import recorded_sha256, sha256_of
 from emorec.data.feedback import Feedback
+from emorec.data.interactions import TICKS_PER_DAY
 from tests.data.yambda import write_yambda, yambda_frame
 
 RATINGS = "1::10::5::100\n1::11::4::200\n2::10::3::100\n2::12::1::300\n"
@@ -456,3 +457,33 @@ def test_real_kuairand(real_data_dir: Path) -> None:
     assert log.feedback_counts() == {kind: kinds.count(kind) for kind in Feedback}
     assert kinds.count(Feedback.EXPLICIT_NEGATIVE) == 91
     assert log.time_unit == "ms"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "text"),
+    [
+        (
+            "amazon-beauty", "reviews_Beauty_5.json",
+            '{"reviewerID": "A", "asin": "B", "overall": 5.0, "unixReviewTime": 1649390000}\n',
+        ),
+        (
+            "goodreads-spoiler", "goodreads_reviews_spoiler_raw.json",
+            '{"user_id": "A", "book_id": "B", "rating": 5, '
+            '"date_added": "Fri Apr 08 03:53:20 +0000 2022"}\n',
+        ),
+        (
+            "kuairand-pure", "kuairand_pure_slice.csv.gz",
+            "user_id,video_id,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,"
+            "long_view,play_time_ms\nA,B,1649390000000,1,1,0,0,0,0,1,9000\n",
+        ),
+    ],
+)  # fmt: skip
+def test_each_is_read_by_its_own_reader(name: str, file: str, text: str, tmp_path: Path) -> None:
+    content = text.encode()
+    (tmp_path / file).write_bytes(gzip.compress(content) if file.endswith(".gz") else content)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* matches no row")
+        log = load_dataset(name, tmp_path)
+    assert (log.users.ids, log.items.ids) == (["A"], ["B"])
+    assert log.feedback.tolist() == [Feedback.EXPLICIT_POSITIVE]
+    assert (log.time / TICKS_PER_DAY[log.time_unit] * 86_400).tolist() == [1649390000]

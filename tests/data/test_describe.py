@@ -356,3 +356,67 @@ def test_settings_that_cannot_read_the_log_are_a_problem(tmp_path):
     with pytest.raises(DataError, match="the log cannot be read with these settings"):
         found.write(tmp_path / "settings")
     assert not (tmp_path / "settings").exists()
+
+
+def test_names_of_columns_that_are_given(tmp_path):
+    path = write(tmp_path / "log.csv", "", rows("{u},{i},{stars},{t}"))
+    found = describe(path, "data.names=item_id, user_id,rating,timestamp")
+    assert found.problems == () and found.settings["names"] == "item_id, user_id,rating,timestamp"
+    text = "\n".join(found.figures)
+    assert "users     6, " in text and "items     4, " in text
+
+
+def test_an_encoding_that_is_given(tmp_path):
+    path = write(tmp_path / "log.csv", "user,item,rating", rows("é{u},{i},{stars}"), "latin-1")
+    found = describe(path, "data.encoding=latin-1")
+    assert found.problems == () and found.settings["encoding"] == "latin-1"
+    assert [each for each in found.guesses if "encoding" in each] == ["encoding: 'latin-1', as set"]
+
+
+def test_a_time_column_that_is_given():
+    frame = pd.DataFrame(
+        {"user": np.arange(8) % 2, "item": np.arange(8) % 4, "rating": 5, "when": range(8)}
+    )  # too few seconds to be taken for times
+    assert describe(frame).settings["time_column"] == ""
+    found = describe(frame, "data.time_column=when")
+    assert found.problems == () and found.settings["time_column"] == "when"
+    assert "times     1970-01-01 to 1970-01-01 (UTC)" in "\n".join(found.figures)
+    (problem,) = describe(frame, "data.time_column=then").problems
+    assert problem.startswith("time_column: there is no column 'then'; the columns are user, item")
+
+
+def test_a_rating_column_that_is_not_there():
+    frame = pd.DataFrame({"user": [1, 1, 2, 2], "item": [1, 2, 1, 2], "stars": [5, 4, 1, 5]})
+    (problem,) = describe(frame, "data.rating_column=star").problems
+    assert problem == "rating_column: there is no column 'star'; the columns are user, item, stars"
+
+
+def test_flags_are_no_ids():
+    frame = pd.DataFrame({"who": list("abab"), "paid": [True, False] * 2, "what": list("xyyx")})
+    found = describe(frame)
+    assert (found.settings["user_column"], found.settings["item_column"]) == ("who", "what")
+
+
+def test_counts_of_0_and_1_are_plays_and_skips():
+    frame = pd.DataFrame({"user": [1, 1, 2, 2], "item": [1, 2, 1, 2], "plays": [0, 1, 1, 0]})
+    assert guessed(describe(frame))[1] == {
+        "implicit_positive": "rating > 0",
+        "implicit_negative": "rating == 0",
+    }
+
+
+def test_words_that_are_all_known():
+    frame = pd.DataFrame(
+        {"user": [1, 1, 2, 2], "item": [1, 2, 1, 2], "event": ["like", "skip"] * 2}
+    )
+    line = (
+        "by the words of column 'event': 'like' is explicit_positive, 'skip' is implicit_negative"
+    )
+    assert any(each.endswith(line) for each in describe(frame).guesses)
+
+
+def test_blanks_between_columns(tmp_path):
+    path = write(tmp_path / "log.txt", "user item rating", rows("{u} {i} {stars}"))
+    found = describe(path)
+    assert found.problems == ()
+    assert (found.settings["user_column"], found.settings["item_column"]) == ("user", "item")

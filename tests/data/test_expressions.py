@@ -102,6 +102,7 @@ def test_columns_are_listed_once_in_order() -> None:
         ("import os", "is not an expression"),
         ("stars == 5\nand like", "is not an expression"),
         ("a\0b", "is not an expression"),
+        ("stars == '\ud800'", "is not an expression: 'utf-8' codec can't encode"),
         ("", "the expression is empty"),
         ("x" * 2001, "has 2001 characters, at most 2000"),
         ("+".join(["ms"] * 60), "nested more than 50 deep"),

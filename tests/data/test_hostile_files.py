@@ -166,6 +166,24 @@ class TestArchives:
         refused(read_kuairand, path, members=["a.csv"], message=message)
         refused(load_dataset, "kuairand-pure", tmp_path, message=message)
 
+    def test_a_tar_archive_without_the_file(self, tmp_path):
+        (tmp_path / "a.csv").write_text(HEADER + ROWS)
+        with tarfile.open(tmp_path / "log.tar", "w") as archive:
+            archive.add(tmp_path / "a.csv", "a.csv")
+        assert len(read_table(tmp_path / "log.tar", member="a.csv").frame) == 9
+        message = "log.tar:b.csv: not a readable archive: .*there is no file 'b.csv' in it"
+        refused(read_table, tmp_path / "log.tar", member="b.csv", message=message)
+
+    def test_a_parquet_file_in_it_has_no_lines(self, tmp_path, monkeypatch):
+        pytest.importorskip("pyarrow")
+        monkeypatch.setattr(files, "MAX_LINE", 10)
+        frame = pd.DataFrame({"user_id": ["a" * 40], "item_id": [1]})
+        frame.to_parquet(tmp_path / "log.parquet")
+        with zipfile.ZipFile(tmp_path / "log.zip", "w") as archive:
+            archive.write(tmp_path / "log.parquet", "log.parquet")
+        found = read_table(tmp_path / "log.zip", member="log.parquet").frame
+        pd.testing.assert_frame_equal(found, frame)
+
     def test_in_a_data_set_of_the_registry(self, tmp_path):
         path = zipped(tmp_path / "ml-latest-small.zip")
         content = bytearray(path.read_bytes())
@@ -276,3 +294,10 @@ def test_encodings_that_are_none(tmp_path, encoding):
     path = tmp_path / "log.csv"
     path.write_text(HEADER + ROWS)
     refused(read_interactions, path, encoding=encoding, message="log.csv: ")
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), OverflowError("no room")])
+def test_what_does_not_fit_into_memory(error):
+    with pytest.raises(DataError, match=r"^log\.csv: is too large to be read \(no room\)$"):
+        with files.readable("log.csv", "utf-8"):
+            raise error

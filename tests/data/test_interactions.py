@@ -50,6 +50,7 @@ def test_columns_get_their_types_and_indices() -> None:
         ({"time": ["1", "2"]}, "column 'time' holds <U1, must hold whole numbers"),
         ({"time": [[1, 2]]}, r"column 'time' has shape \(1, 2\)"),
         ({"time": [1]}, "column 'time' has 1 rows, user has 2"),
+        ({"time_unit": "none"}, "time must be 0 in every row, as time_unit is 'none'"),
         ({"time_unit": "h"}, "time_unit must be one of 'none', 's', .*, got 'h'"),
     ],
 )
@@ -250,3 +251,10 @@ def test_chronological_is_the_stable_order_by_user_and_time() -> None:
     user, time = rng.integers(0, 7, 500), rng.integers(0, 20, 500)
     log = Interactions.from_columns(user, user, np.zeros(500, np.int64), time)
     assert log.chronological().tolist() == np.lexsort((log.time, log.user)).tolist()
+
+
+def test_chronological_of_more_rows_and_users_than_one_number_tells_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Interactions, "num_users", 2**61)
+    assert small().chronological().tolist() == [2, 0, 1, 3]

@@ -71,6 +71,10 @@ class TestRead:
         with pytest.raises(DataError, match="'nothing' is empty; name other columns as data.item"):
             read_items(frame, LOG, features="nothing")
 
+    def test_ids_alone(self):
+        items, notes = read_items(FRAME[["item_id"]], LOG, title="")
+        assert (items.titles, items.features, notes) == (None, None, [])
+
     def test_no_id_of_the_log(self):
         with pytest.raises(DataError, match="no id is one of the log, such as 99"):
             read_items(FRAME[FRAME["item_id"] == 99], LOG)

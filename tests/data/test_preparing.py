@@ -24,6 +24,7 @@ from emorec.data.files import DataError  # noqa: E402
 from emorec.data.prepared import part_of, read_prepared  # noqa: E402
 from emorec.data.preparing import prepare_log  # noqa: E402
 from emorec.data.readers import read_interactions  # noqa: E402
+from emorec.data.staging import Stage  # noqa: E402
 from emorec.data.synthetic import generate  # noqa: E402
 from emorec.data.writing import frames_of  # noqa: E402
 from emorec.experiment import load_data  # noqa: E402
@@ -229,6 +230,63 @@ def test_a_killed_call_goes_on(file, tmp_path):
     assert prepare_log(files, tmp_path / "log", feedback="feedback", parts=4) == whole
     assert_same(read_prepared(tmp_path / "log"), read_prepared(tmp_path / "right"))
     assert not list((tmp_path / "log").glob(".[sw]*"))
+
+
+@pytest.mark.parametrize("change", ["options", "content"])
+def test_what_a_stopped_call_read_otherwise_is_read_again(file, tmp_path, monkeypatch, change):
+    other = tmp_path / "other.csv"
+    read = []
+
+    def noted(self, source, complete=Stage.complete):
+        read.append(source.name)
+        complete(self, source)
+
+    monkeypatch.setattr(Stage, "complete", noted)
+    options = {"feedback": "feedback", "parts": 2}
+    other.write_text("")
+    for _ in range(2):  # the second call goes on with what could not be read
+        with pytest.raises(DataError, match="other.csv"):
+            prepare_log([file, other], tmp_path / "log", **options)
+    assert read == ["log.csv"]
+    if change == "options":
+        options["encoding"] = "utf-8-sig"
+    else:
+        file.write_text(file.read_text() + "new,new,explicit_positive,2000000000\n")
+    other.write_text("user_id,item_id,feedback,timestamp\na,b,explicit_positive,2000000001\n")
+    made = prepare_log([file, other], tmp_path / "log", **options)
+    assert read == ["log.csv", "log.csv", "other.csv"]
+    assert made == prepare_log([file, other], tmp_path / "right", **options)
+
+
+def test_a_log_without_times(file, tmp_path):
+    text = file.read_text().splitlines()
+    file.write_text("\n".join([*text, text[1]]) + "\n")  # the first row again is another event
+    made = prepare_log([file], tmp_path / "log", feedback="feedback", time="", parts=2)
+    assert made.time_unit == "none" and sum(made.feedback) == len(text)
+    assert "the order of rows is that of events" in made.time_note
+    expected = read_interactions(file, feedback="feedback", time="")
+    assert_same(read_prepared(tmp_path / "log"), expected)
+
+
+def test_a_full_disk_is_told_in_a_line(file, tmp_path, monkeypatch):
+    import duckdb
+
+    def fails(*_):
+        raise duckdb.OutOfMemoryException("there is no room\nat all")
+
+    monkeypatch.setattr(preparing, "_write", fails)
+    with pytest.raises(DataError, match="^the log cannot be sorted: there is no room at all$"):
+        prepare_log([file], tmp_path / "log", feedback="feedback")
+    assert not list((tmp_path / "log").glob("[!.]*"))
+
+
+def test_what_must_be_installed_is_named(file, folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    with pytest.raises(DataError, match=r"needs DuckDB: pip install 'emorec\[large\]'"):
+        prepare_log([file], tmp_path / "new", feedback="feedback")
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(DataError, match=r"log.* needs pyarrow: pip install 'emorec\[large\]'"):
+        read_prepared(folder)
 
 
 def test_a_state_never_names_files_that_are_gone(file, tmp_path, monkeypatch):

@@ -8,8 +8,14 @@ import pandas as pd
 import pytest
 
 from emorec.data.feedback import Feedback
-from emorec.data.readers import DataError, ReadReport, read_interactions
+from emorec.data.readers import (
+    DataError,
+    ReadReport,
+    interactions_of_table,
+    read_interactions,
+)
 from emorec.data.rules import FeedbackRules
+from emorec.data.tables import Table
 from tests.small import PANDAS_2
 
 HEADER = "user_id,item_id,rating,timestamp\n"
@@ -163,11 +169,14 @@ def test_digits_in_text_files_become_integers_where_nothing_is_lost(
         (["978300760000.5"], {}, [978300760000500], "us"),
         (["978300760000001"], {}, [978300760000001], "us"),
         (["978300760000000001", "0"], {}, [978300760000000001, 0], "ns"),
+        (["1.1234567"], {"time_unit": "s"}, [1123457], "us"),  # no finer than the next but one
+        (["5", "20201231"], {}, [5, 20201231], "s"),  # not all look like dates
         (["5"], {"time_unit": "us"}, [5], "us"),
         (["5"], {"time_unit": "ns"}, [5], "ns"),
         (["2000-12-31T22:12:40.000001Z"], {}, [978300760000001], "us"),
         (["2000-12-31T22:12:40.000000001Z"], {}, [978300760000000001], "ns"),
         (["2000-12-31T22:12:40.25Z"], {"time_unit": "s"}, [978300760250], "ms"),
+        (["2000-12-31T22:12:40.25Z"], {"time_unit": "us"}, [978300760250000], "us"),
     ],
 )
 def test_times(
@@ -683,3 +692,16 @@ def test_errors_about_events_of_a_model_advise_no_settings(tmp_path: Path) -> No
         with pytest.raises(DataError) as error:
             read_interactions(write(tmp_path, "log.csv", content), rules="ratings", settable=False)
         assert "--set" not in str(error.value)
+
+
+def test_events_need_rules_or_kinds() -> None:
+    table = Table.of_frame(pd.DataFrame({"user_id": [1], "item_id": [2], "timestamp": [3]}))
+    with pytest.raises(ValueError, match="either rules or a column of feedback must be given"):
+        interactions_of_table(table)
+
+
+def test_a_delimiter_of_several_characters_needs_one_that_is_free(tmp_path: Path) -> None:
+    row = "a\x1f\x1e\x1d\x1c\x01\x02::1::5::3\n"
+    path = write(tmp_path, "log.csv", HEADER.replace(",", "::") + row)
+    with pytest.raises(DataError, match="a file with delimiter '::' must not hold control char"):
+        read_interactions(path, delimiter="::")

@@ -27,6 +27,7 @@ def test_fit_numbers_ids_by_first_appearance() -> None:
         (pd.Categorical([3, 1]), [3, 1]),
         (pd.array([1, 2], dtype="Int64"), [1, 2]),
         (np.array([2**63], dtype=np.uint64), [2**63]),
+        ([np.uint64(3), -1], [3, -1]),  # no type of NumPy's holds both
         ([2**70, 1], [2**70, 1]),
         (["Anna Müller", " 日本 ", "nan", "007"], ["Anna Müller", " 日本 ", "nan", "007"]),
         ((letter for letter in "ab"), ["a", "b"]),
@@ -112,6 +113,13 @@ def test_integer_ids_are_found_as_numbers_and_as_typed_text() -> None:
     wanted = ["10", 20, -1, "-1", "x", None, "020", 30]
     assert vocabulary.indices(wanted).tolist() == [0, 1, 2, 2, -1, -1, -1, -1]
     assert "20" in vocabulary and 30 not in vocabulary
+
+
+def test_numbers_that_are_not_whole_are_found_as_text() -> None:
+    assert Vocabulary([1, 2]).indices([1.5, 2.0]).tolist() == [-1, -1]
+    assert Vocabulary([1, 2]).indices([2.0]).tolist() == [1]
+    assert Vocabulary(["1.5", 2]).indices([1.5]).tolist() == [0]
+    assert Vocabulary([1]).indices([np.inf, 2.0**63]).tolist() == [-1, -1]
 
 
 def test_string_ids_are_found_as_text_and_as_numbers() -> None:

@@ -135,6 +135,11 @@ class TestErrors:
         with pytest.raises(ValueError, match="no events of user 'nobody' to explain by"):
             fitted.explain("nobody")
 
+    def test_a_user_without_events(self, fitted):
+        others = LOG.select(LOG.user != 3)
+        with pytest.raises(ValueError, match=f"user '{USER}' has no event to explain by"):
+            explaining.explain(fitted.model, others, 3, np.array([0]), int(LOG.time.max()))
+
     def test_an_unknown_item(self, fitted):
         with pytest.raises(ValueError, match="item 'nothing' is not in the catalogue"):
             fitted.explain(USER, ["nothing"])
@@ -153,7 +158,7 @@ def test_other_models(settings):
     model = EmoRec(config=small_config("training.epochs=1", *rest, preset=preset))
     (found,) = model.fit(LOG, progress=False).explain(USER)
     assert set(found.terms) < set(TERMS)
-    assert found.liked is None
+    assert found.liked is None and "predicted to be liked" not in str(found)
 
 
 @pytest.fixture(scope="module")

@@ -74,3 +74,7 @@ def test_keeps_the_type(dtype):
 def test_a_probability_that_is_none(p):
     with pytest.raises(ValueError, match="dropout must be at least 0 and below 1"):
         Dropout(p)
+
+
+def test_what_is_printed():
+    assert str(Dropout(0.25)) == "Dropout(p=0.25)"

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import io
+from email.message import Message
+from urllib.error import HTTPError, URLError
+
+import click
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +14,7 @@ import pytest
 pytest.importorskip("fastapi", reason="needs FastAPI, the extra serve")
 pytest.importorskip("uvicorn", reason="needs uvicorn, the extra serve")
 from emorec import EmoRec, cli  # noqa: E402
+from emorec.cli import retraining  # noqa: E402
 from emorec.comparison import Comparison  # noqa: E402
 from emorec.data.synthetic import generate  # noqa: E402
 from emorec.evaluation.top_k import Evaluation  # noqa: E402
@@ -142,3 +148,27 @@ def test_a_copy_without_some_users_ranks_as_before_for_all_others(preset):
         )
     else:
         assert len(copy.recommend(others, k=5)) == 50
+
+
+class TestService:
+    """What `emorec retrain --service` says of an address that answers otherwise than a service."""
+
+    def test_that_cannot_be_reached(self, monkeypatch):
+        monkeypatch.setattr(retraining, "urlopen", raises(URLError("refused")))
+        with pytest.raises(click.ClickException, match="http://a cannot be reached: .*refused"):
+            retraining._switch("http://a", "new")
+
+    @pytest.mark.parametrize("body", [b"<html>", b"{}"])
+    def test_that_refuses_in_words_of_its_own(self, monkeypatch, body):
+        error = HTTPError("http://a/model", 502, "Bad Gateway", Message(), io.BytesIO(body))
+        monkeypatch.setattr(retraining, "urlopen", raises(error))
+        message = "^http://a refuses new: HTTP Error 502: Bad Gateway$"
+        with pytest.raises(click.ClickException, match=message):
+            retraining._switch("http://a", "new")
+
+
+def raises(error):
+    def fails(*_, **__):
+        raise error
+
+    return fails

@@ -18,6 +18,8 @@ from emorec.data.feedback import Feedback  # noqa: E402
 from emorec.data.stores import read_store  # noqa: E402
 from emorec.data.synthetic import generate  # noqa: E402
 from emorec.service.app import Settings, create_app  # noqa: E402
+from emorec.service.serving import Serving  # noqa: E402
+from emorec.service.store import StoreError  # noqa: E402
 from tests.small import small_config  # noqa: E402
 
 LOG = generate(num_users=30, num_items=60, num_topics=8, events_per_user=12).interactions
@@ -269,6 +271,19 @@ class TestModel:
             assert two.post("/model", json={"name": "two"}).json()["name"] == "two"
             assert two.get("/readyz").status_code == 200
 
+    def test_a_model_that_is_gone_cannot_be_gone_back_to(self, client, runs):
+        shutil.copytree(runs / "two", runs / "three")
+        assert client.post("/model", json={"name": "three"}).json()["previous"] == "one"
+        assert client.post("/model", json={"name": "one"}).json()["previous"] == "three"
+        shutil.rmtree(runs / "three")
+        problem(client.post("/model/rollback"), 409, "three: no such run folder; one still serves")
+
+    def test_what_another_request_caught_up_with_is_not_loaded_again(self, client):
+        serving = client.app.state.serving
+        before = serving.served
+        client.portal.call(serving._catch_up)
+        assert serving.served is before and serving.behind == ""
+
     def test_a_damaged_run_does_not_serve(self, client, runs):
         broken = shutil.copytree(runs / "two", runs / "broken", dirs_exist_ok=True)
         (broken / "model.safetensors").write_bytes(b"not a model")
@@ -337,6 +352,46 @@ class TestOperation:
             assert drift() == pytest.approx((1 - share) * (1 - 0.999 ** (1000 * (number + 1))))
         client.post("/model", json={"name": "two"})
         assert drift() == 0
+
+    def test_pages_of_given_origins_may_ask(self, runs, url):
+        with TestClient(create_app(Settings(runs / "one", url, origins=("http://a",)))) as client:
+            for origin, allowed in (("http://a", "http://a"), ("http://b", None)):
+                answer = client.get("/healthz", headers={"origin": origin})
+                assert answer.headers.get("access-control-allow-origin") == allowed
+
+    def test_the_description_is_made_once(self, client):
+        first, second = (client.get("/openapi.json").json() for _ in range(2))
+        assert first == second and first["paths"]["/events"]["post"]["responses"]["4XX"]
+
+    def test_a_store_that_fails_is_a_problem(self, client, monkeypatch):
+        def fails(*_):
+            raise StoreError("the store cannot be used")
+
+        monkeypatch.setattr(client.app.state.serving.store, "forget", fails)
+        answer = client.delete(f"/users/{USER}")
+        problem(answer, 503, "the store cannot be used")
+        assert answer.headers["retry-after"] == "1"
+
+    def test_few_users_are_kept_in_memory(self, runs, url):
+        with TestClient(create_app(Settings(runs / "one", url, most_users=2))) as client:
+            first, *_ = lists = [items(client.get(f"/users/{u}/recommendations")) for u in "abc"]
+            for user in LOG.users.ids[:5]:
+                lists.append(items(client.get(f"/users/{user}/recommendations")))
+            served = client.app.state.serving.served
+            assert len(served.lists) == len(served.histories._kept) == 2
+            assert items(client.get("/users/a/recommendations")) == first
+
+    def test_no_list_is_computed_in_advance_where_the_store_fails(self, runs, url, monkeypatch):
+        serving, asked = Serving(Settings(runs / "one", url)), []
+
+        def fails(some):
+            asked.append(len(some))
+            raise StoreError("the store cannot be used")
+
+        monkeypatch.setattr(serving, "_rank", fails)
+        asyncio.run(serving._prepare(serving.served))
+        serving.close()
+        assert asked == [8]  # of thirty users
 
     def test_lists_are_computed_in_advance(self, client):
         lists = client.app.state.serving.served.lists

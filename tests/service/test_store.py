@@ -20,7 +20,7 @@ pytest.importorskip("sqlalchemy", reason="needs SQLAlchemy, the extra serve")
 import tests.benchmarks  # noqa: E402, F401  makes the modules of benchmarks importable
 from emorec import EmoRec, cli  # noqa: E402
 from emorec.data.files import DataError  # noqa: E402
-from emorec.data.stores import read_store  # noqa: E402
+from emorec.data.stores import forgotten_users, read_store  # noqa: E402
 from emorec.experiment import load_data  # noqa: E402
 from emorec.service.store import Event, Store, StoreError  # noqa: E402
 from tests.cli.commands import TINY, assert_fails, call  # noqa: E402
@@ -265,3 +265,55 @@ def test_what_was_answered_outlives_kill_9(tmp_path):
         assert {int(number) for number in answered} <= kept
         store.forget("u")
         store.close()
+
+
+def test_without_sqlalchemy_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    message = r'^a database needs SQLAlchemy: pip install "emorec\[serve\]"$'
+    for read in (read_store, forgotten_users):
+        with pytest.raises(DataError, match=message):
+            read("postgresql://emorec:secret@host/events")
+
+
+def test_the_tables_can_be_taken_away(tmp_path):
+    import sqlalchemy as sa
+    from alembic import command
+    from alembic.config import Config
+
+    url = f"sqlite:///{tmp_path / 'events.db'}"
+    store, config = Store(url), Config()
+    store.add([[Event("u", "i", 0, 1)]])
+    config.set_main_option("script_location", "emorec.service:migrations")
+    with store._engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+    assert sa.inspect(store._engine).get_table_names() == ["emorec_version"]
+    store.close()
+    store = Store(url)  # makes them anew
+    assert store.history("u").item == []
+    store.close()
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_tables_are_made_by_a_second_try(tmp_path, monkeypatch, failures):
+    """As where another process makes them at the same time."""
+    import sqlalchemy as sa
+    from alembic import command
+
+    upgrade, calls = command.upgrade, []
+
+    def fails(*arguments):
+        calls.append(arguments)
+        if len(calls) <= failures:
+            raise sa.exc.OperationalError("create table", {}, Exception("there is one"))
+        upgrade(*arguments)
+
+    monkeypatch.setattr(command, "upgrade", fails)
+    if failures > 1:
+        with pytest.raises(StoreError, match="cannot be used: there is one"):
+            Store(f"sqlite:///{tmp_path / 'events.db'}")
+    else:
+        store = Store(f"sqlite:///{tmp_path / 'events.db'}")
+        assert store.history("u").item == []
+        store.close()
+    assert len(calls) == 2

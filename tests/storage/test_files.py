@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 
 import pytest
 import torch
@@ -113,6 +114,14 @@ class TestSyncing:
         with pytest.raises(OSError, match="/a'$"):
             sync_file(tmp_path / "a")
 
+    def test_a_folder_that_may_not_be_read(self, tmp_path, monkeypatch, synced):
+        def forbidden(*_):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        monkeypatch.setattr(os, "open", forbidden)
+        sync_folder(tmp_path)
+        assert not synced
+
     def test_an_error_names_the_folder(self, tmp_path, monkeypatch):
         def broken(_handle):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -196,6 +205,18 @@ class TestReading:
         ]:
             with pytest.raises(FileError, match=message):
                 read_text(path)
+
+    def test_a_disk_that_fails(self, tmp_path, monkeypatch):
+        def fails(*_):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        path = tmp_path / "settings.toml"
+        path.write_text("12345")
+        monkeypatch.setattr(Path, "open", fails)
+        with pytest.raises(
+            FileError, match=r"settings.toml: cannot be read \(.*Input/output error"
+        ):
+            read_text(path)
 
     def test_more_bytes_than_allowed(self, tmp_path):
         path = tmp_path / "settings.toml"

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from emorec.storage.files import FileError, write_text
-from emorec.storage.folders import MANIFEST, checked_file, is_unused, only_writer, replace_files
+from emorec.storage.folders import (
+    MANIFEST,
+    _holder,
+    checked_file,
+    is_unused,
+    only_writer,
+    replace_files,
+)
 
 STEPS = ("replace", "rename", "fsync", "mkdir", "unlink", "rmdir", "open")
 """What a write does to the disk, one function of ``os`` each."""
@@ -192,6 +199,14 @@ class TestOnlyWriter:
                 other.kill()
         write(tmp_path, **NEW)  # the lock of a killed process does not block
         assert content(tmp_path) == NEW
+
+    @pytest.mark.parametrize("content", [None, b"", b"\xff", b"12a"])
+    def test_a_lock_that_does_not_say_whose_it_is(self, tmp_path, content):
+        if content is not None:
+            (tmp_path / "lock").write_bytes(content)
+        assert _holder(tmp_path / "lock") == "a process"
+        (tmp_path / "lock").write_text("7\n")
+        assert _holder(tmp_path / "lock") == "process 7"
 
     def test_another_thread_is_kept_out(self, tmp_path):
         errors = []

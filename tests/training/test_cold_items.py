@@ -12,7 +12,7 @@ from emorec.data.synthetic import generate
 from emorec.data.vocabulary import Vocabulary
 from emorec.recommender import EmoRec
 from emorec.storage.files import FileError
-from emorec.training.cold_items import _similar
+from emorec.training.cold_items import _STRETCHED, ColdItems, _similar
 from emorec.training.item_ridge import ItemRidge
 from tests.small import small_config
 
@@ -119,6 +119,26 @@ class TestSimilarAndExplain:
             fitted.explain(USERS[0], COLD[:1])
 
 
+def test_a_copy_without_some_users_has_the_same_cold_items(fitted):
+    copy = fitted.without_users(USERS[2:4])
+    others = [*USERS[:2], *USERS[4:]]
+    assert copy.cold_items == COLD
+    lists, expected = (each.recommend(others, k=30, cold=True) for each in (copy, fitted))
+    pd.testing.assert_frame_equal(lists, expected, atol=1e-4)
+
+
+def test_a_stretch_that_is_given_moves_predictions_from_the_mean(fitted):
+    given = fitted.model, fitted.config, fitted.split, fitted._items.features
+    at = [ColdItems.predicted(*given, stretch=stretch).rows for stretch in (0.0, 1.0, 2.5)]
+    for name in _STRETCHED:
+        if name in at[0]:
+            mean, one, more = (rows[name] for rows in at)
+            torch.testing.assert_close(mean[0], mean[1])
+            assert (one - mean).abs().max() > 1e-4
+            torch.testing.assert_close(more - mean, 2.5 * (one - mean), rtol=1e-4, atol=1e-6)
+    assert "feedback_sum.target.weight" in _STRETCHED
+
+
 class TestSaveAndLoad:
     def test_the_same_lists(self, fitted, tmp_path):
         fitted.save(tmp_path)
@@ -139,6 +159,16 @@ class TestSaveAndLoad:
         (tmp_path / "cold_items.json").write_text('["only one"]')
         with pytest.raises(FileError, match="features.safetensors or cold_items.json is damaged"):
             EmoRec.load(tmp_path)
+
+    def test_rows_of_another_kind_of_model_are_refused(self, fitted):
+        features, rows = fitted._items.features, fitted._cold.rows
+        given = fitted.model, fitted.config, fitted.split, features
+        without = {name: each for name, each in rows.items() if "paths" not in name}
+        message = "the cold items have feedback_sum.*, and the model has feedback_paths.* per item"
+        with pytest.raises(ValueError, match=message):
+            ColdItems.with_rows(*given, without)
+        with pytest.raises(ValueError, match="the cold items have nothing, and the model has "):
+            ColdItems.with_rows(*given, {})
 
     def test_of_an_earlier_model_do_not_stay(self, tmp_path):
         fitted_model("emorec-graph").save(tmp_path)

@@ -1,4 +1,6 @@
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -43,3 +45,32 @@ def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ImportError, match=r'pip install "emorec\[tensorboard\]"'):
         require_tensorboard()
+
+
+def test_each_scalar_is_written_at_once(monkeypatch):
+    """As above, with a stand-in for the package."""
+    said = []
+
+    class Writer:
+        def __init__(self, folder):
+            said.append(folder)
+
+        def add_scalar(self, name, value, epoch):
+            said.append((name, value, epoch))
+
+        def flush(self):
+            said.append("flush")
+
+        def close(self):
+            said.append("close")
+
+    stand_in = SimpleNamespace(SummaryWriter=Writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stand_in)
+    with TensorBoard(Path("curves")) as write:
+        for number in (0, 1, 3):
+            write(RECORDS[: number + 1])
+    assert said == [
+        *("curves", ("graph/loss", 5.0, 1), ("graph/ndcg", 0.25, 1), "flush"),
+        *(("encoders/loss", 6.0, 1), ("encoders/ndcg", 0.5, 1), "flush"),
+        *(("encoders refit/loss", 4.0, 1), "flush", "close"),
+    ]

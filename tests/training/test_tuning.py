@@ -65,6 +65,20 @@ class TestRanking:
         assert scores[chosen] == pytest.approx(max(scores.values()))
         assert min(scores.values()) < max(scores.values())
 
+    def test_the_weight_of_the_sum_alone(self):
+        model = trained(SPLIT, "graph.paths=0", "training.epochs=1")
+        summed, scores = model.feedback_sum, {}
+        chosen = summed.ranking_weight.item()
+        users = np.unique(SPLIT.valid_targets.user)
+        for weight in (0.0, 0.5, 1.0, 1.5, 2.0):
+            summed.ranking_weight.fill_(weight)
+            topk = recommend_top_k(ModelScorer(model, SPLIT.train), users, SPLIT.train, 10)
+            found = evaluate(topk, users, SPLIT.valid_targets, 10)
+            scores[weight] = found.score(small_config(preset="emorec").evaluation.select)
+        assert model.feedback_paths is None
+        assert scores[chosen] == pytest.approx(max(scores.values()))
+        assert min(scores.values()) < max(scores.values())
+
     def test_similarities_are_those_of_the_log(self):
         model = trained(SPLIT, "training.epochs=1")
         counted = FeedbackPaths(LOG.num_items, 4)
