@@ -165,6 +165,7 @@ def load_config(
         ConfigError: If a name, key or value is wrong.
     """
     values: dict[str, Any] = {}
+    source = ""
     if file is not None:
         try:
             text = read_text(file)
@@ -174,10 +175,11 @@ def load_config(
             values = tomllib.loads(text)
         except (ValueError, RecursionError) as error:  # ValueError: also of too long a number
             raise ConfigError(f"{file}: is not TOML: {one_line(error)}") from error
-        preset = str(shortened(values.pop("preset", preset)))
+        if "preset" in values:
+            preset, source = str(shortened(values.pop("preset"))), f"{file}: "
     if preset not in preset_names():
         raise ConfigError(
-            f"preset {preset!r} is unknown; {suggestion(str(preset), preset_names())}"
+            f"{source}preset {preset!r} is unknown; {suggestion(str(preset), preset_names())}"
         )
     text = resources.files("emorec.presets").joinpath(f"{preset}.toml").read_text(encoding="utf-8")
     config = Config(preset=preset).updated(tomllib.loads(text), f"preset {preset}")

@@ -145,8 +145,11 @@ class TestLoad:
     def test_unknown_preset(self, tmp_path, from_file):
         file = tmp_path / "run.toml"
         file.write_text('preset = "emo-gatt"')
-        with pytest.raises(ConfigError, match="preset 'emo-gatt' is unknown.*mean 'emo-gat'"):
+        source = "run.toml: " if from_file else ""
+        expected = f"{source}preset 'emo-gatt' is unknown.*mean 'emo-gat'"
+        with pytest.raises(ConfigError, match=expected) as caught:
             load_config(*([] if from_file else ["emo-gatt"]), file=file if from_file else None)
+        assert from_file or str(caught.value).startswith("preset")
 
 
 def load_text(tmp_path, text):
