@@ -206,7 +206,7 @@ def split_newest(
     size = np.round(share * counts)[group]
     in_test, in_valid = np.zeros((2, len(log)), dtype=bool)
     in_test[added] = place_from_end <= size
-    in_valid[added] = (place_from_end > size) & (place_from_end <= 2 * size)
+    in_valid[added] = place_from_end <= 2 * size  # but for the rows of the test split
     past, future = log.select(~in_test), log.select(in_test)
     warm = _is_warm(future, past)
     if not warm.any():
@@ -370,10 +370,9 @@ class _Rule:
     def why_empty(self, rows: Interactions) -> str:
         """Why no row of a log is held out, and what would help."""
         if self.method == "random":
-            share = round(1 - self.quantile, 6)
             return (
-                f"the test split is empty: {share:g} of {len(rows):,} rows is less than one; lower "
-                "quantile"
+                f"the test split is empty: {1 - self.quantile:g} of {len(rows):,} rows is less "
+                "than one; lower quantile"
             )
         if self.method == "time":
             cut = _cut_time(rows.time, self.quantile)

@@ -211,7 +211,7 @@ def compare(models: Mapping[str, pd.DataFrame], ours: str, metrics: Sequence[str
         raise ValueError(f"there is no model {ours!r}; the models are {', '.join(models)}")
     if len(models) < 2:
         raise ValueError(f"there is no other model to compare {ours!r} with")
-    rows = []
+    rows, merits = [], []
     for metric in metrics:
         own = _values(models[ours], metric, ours)
         for peer in (name for name in models if name != ours):
@@ -220,6 +220,7 @@ def compare(models: Mapping[str, pd.DataFrame], ours: str, metrics: Sequence[str
             common = own.dropna().index.intersection(other.dropna().index)
             mean, theirs = float(own[common].mean()), float(other[common].mean())
             sign = -1 if metric in LOWER_IS_BETTER else 1
+            merits.append(sign * theirs)
             rows.append(
                 {
                     "metric": metric,
@@ -235,9 +236,7 @@ def compare(models: Mapping[str, pd.DataFrame], ours: str, metrics: Sequence[str
     table = pd.DataFrame(rows).set_index(["metric", "peer"])
     for name in ("t", "wilcoxon"):
         table[f"holm_{name}"] = holm(table[f"p_{name}"].to_numpy())
-    # The lower one of two means is the better one where lower is better.
-    signs = [-1 if metric in LOWER_IS_BETTER else 1 for metric, _ in table.index]
-    merit = (table["theirs"] * signs).dropna()
+    merit = pd.Series(merits, table.index).dropna()
     table["best"] = table.index.isin(merit.groupby(level="metric").idxmax())
     return table
 

@@ -87,7 +87,7 @@ def _listed(name: str, given: ItemIds, users: list[Any], catalogue: Vocabulary) 
     if not len(ids) and name == "items":
         raise ValueError("items is empty, so that no item may be listed; None allows all items")
     index = catalogue.indices(ids)
-    _warn_of_unknown(name, ids[index < 0], len(ids) > 0 and bool((index < 0).all()))
+    _warn_of_unknown(name, ids[index < 0], bool((index < 0).all()))
     owner = np.repeat(np.arange(len(lists)), [len(each) for each in lists])
     cells = np.ones(int((index >= 0).sum()), bool), (owner[index >= 0], index[index >= 0])
     return sparse.csr_matrix(cells, shape=(max(len(lists), 1), len(catalogue))), row

@@ -164,18 +164,21 @@ def _hawkes_attention_fused(
     else:
         inverse_window = value.new_full((1,), 1 / window, dtype=torch.float64)
 
+    if dropout == 0:
+        seed = None
+    elif seed is None:
+        seed = torch.randint(2**62, (1,), device=value.device)
+    elif isinstance(seed, int):
+        seed = torch.full((1,), seed, dtype=torch.int64, device=value.device)
+
     # Heads of equal weights are one head: of summed values, or of values side by side.
     one_rate = decay_rate.numel() == 1 and inverse_window.numel() == 1
-    as_one = one_rate and query.shape[1] == 1 and dropout == 0 and num_heads > 1
+    as_one = one_rate and query.shape[1] == 1 and seed is None and num_heads > 1
     if as_one and sum_heads:
         value = value.sum(1, keepdim=True)
     elif as_one and value.device.type == "cpu":  # other kernels bound the size of values
         value = value.flatten(1)[:, None]
 
-    if dropout > 0 and seed is None:
-        seed = torch.randint(2**62, (1,), device=value.device)
-    elif dropout > 0 and isinstance(seed, int):
-        seed = torch.full((1,), seed, dtype=torch.int64, device=value.device)
     output, _ = torch.ops.emorec.hawkes_attention_fwd(
         _rows(query, compute),
         None if key is None else _rows(key, compute),
@@ -185,7 +188,7 @@ def _hawkes_attention_fused(
         cu_seqlens.to(torch.int64).contiguous(),
         decay_rate.double().expand(value.shape[1]).contiguous(),
         inverse_window.expand(value.shape[1]).contiguous(),
-        seed if dropout > 0 else None,
+        seed,
         query.shape[-1] ** -0.5 if scale is None else scale,
         dropout,
         decay == "additive",
@@ -342,7 +345,7 @@ def hawkes_attention_ref(
         token = cu_seqlens[:-1, None] + torch.arange(length, device=lengths.device)
         weights = weights * _dropout_mask(seed, token, v.shape[1], dropout).to(weights.dtype)
     else:
-        weights = torch.dropout(weights, dropout, train=dropout > 0)
+        weights = torch.dropout(weights, dropout, train=True)
     output = (weights.to(v.dtype) @ v).transpose(1, 2)  # [B, L, H, Dv]
     output = output.reshape(num_rows * length, *value.shape[1:]).index_select(0, slot)
     return output.sum(1) if sum_heads else output

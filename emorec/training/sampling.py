@@ -75,7 +75,7 @@ class ItemSampler:
             mine = self._own_disliked[owner[use]] > 0
             own, pick = np.flatnonzero(use)[mine], pick[mine]
             items[own] = self._disliked[self._disliked_start[owner[own]] + pick]
-        return items.reshape(-1, size), ~seen.reshape(-1, size)
+        return items.reshape(len(user), size), ~seen.reshape(len(user), size)
 
     def _is_seen(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         key = user * self._num_items + item

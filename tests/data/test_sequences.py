@@ -45,6 +45,10 @@ class TestBuild:
         assert len(events.windows(5)) == 0
 
 
+def test_cls_is_one_below_the_indices():
+    assert CLS == -1  # tables of vectors have a row for it in front
+
+
 def test_ranges():
     row, number = ranges(np.array([5, 9, 0]), np.array([2, 0, 3]))
     assert row.tolist() == [0, 0, 2, 2, 2]
@@ -61,6 +65,32 @@ class TestEvents:
         place, row = EVENTS.events(np.array([1, 2]))
         assert place.tolist() == [1, 1, 1]
         assert EVENTS.item[row].tolist() == [2, 1, 0]
+
+
+class TestSelect:
+    def test_events_of_the_same_users(self):
+        # By user, items 5 4 3 3 | | 2 1 0.
+        some = EVENTS.select(np.array([0, 1, 1, 0, 1, 0, 1], dtype=bool))
+        assert some.offsets.tolist() == [0, 2, 2, 4]
+        assert some.item.tolist() == [4, 3, 2, 0]
+        assert some.feedback.tolist() == [2, 0, 2, 0]
+        assert (some.time / DAY).tolist() == [2, 9, 4, 5.5]
+        assert some.ticks_per_day == DAY
+
+    def test_none(self):
+        assert EVENTS.select(np.zeros(7, dtype=bool)).offsets.tolist() == [0, 0, 0, 0]
+
+
+class TestAllTargets:
+    def test_of_users_in_the_order_given(self):
+        targets = EVENTS.all_targets(np.array([2, 0]))
+        assert targets.item.tolist() == [[2, 1, 0, 2], [5, 4, 3, 3]]
+        assert targets.feedback.tolist() == [[2, 3, 0, 2], [1, 2, 0, 3]]
+        assert targets.exists.tolist() == [[True, True, True, False], [True] * 4]
+        assert targets.place.tolist() == [0, 0]
+
+    def test_of_nobody(self):
+        assert EVENTS.all_targets(np.zeros(0, dtype=int)).item.shape == (0, 0)
 
 
 class TestWindows:

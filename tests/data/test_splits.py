@@ -17,6 +17,7 @@ from emorec.data.splits import (
     after_quantile,
     hold_out_validation,
     how_tests_differ,
+    is_repeat,
     last_n_per_user,
     split_interactions,
     split_newest,
@@ -133,7 +134,7 @@ def test_validation_alone_knows_whom_it_has_seen() -> None:
     split = hold_out_validation(kept, n=1)
     assert sorted(external(split.log)) == sorted(external(kept))
     assert split.train.items.ids == ["a", "c", "d", "e"]
-    assert len(split.test) == 0
+    assert len(split.test) == split.dropped == 0
 
 
 def test_history_keeps_each_users_order_through_ties() -> None:
@@ -159,6 +160,7 @@ def test_time_split_drops_cold_users_and_items_from_test() -> None:
     assert external(split.valid) == rows[2:]
     assert split.report is not None
     assert (split.report.cold_users, split.report.cold_items) == (1, 1)
+    assert split.report.valid_cold == 0
     assert split.report.test_before_history == 0
 
 
@@ -177,6 +179,13 @@ def test_permuting_rows_of_different_times_changes_nothing() -> None:
         for name in ("train", "valid", "test"):
             assert sorted(external(getattr(one, name))) == sorted(external(getattr(other, name)))
         assert one.dropped == other.dropped
+
+
+def test_repeats_are_of_the_same_user_and_item() -> None:
+    pairs = [(user, item) for user in range(4) for item in range(3)]
+    log = Interactions.from_columns(*zip(*pairs, strict=True), [0] * 12, range(12))
+    past = log.select(np.array([10, 2, 5, 3]))
+    assert np.flatnonzero(is_repeat(log, past)).tolist() == [2, 3, 5, 10]
 
 
 def test_report_of_leave_last_out() -> None:
@@ -205,6 +214,7 @@ def test_report_of_the_time_split_counts_rows_at_the_cut() -> None:
     report = split_interactions(log, "time", quantile=0.5).report
     assert report is not None
     assert (report.ties_at_cut, report.ties_share) == (3, pytest.approx(0.3))
+    assert (report.parameter, report.in_days) == (0.5, False)
     assert "3 rows (30.00%) are at the cut time" in str(report)
 
 
@@ -260,6 +270,12 @@ class TestDays:
         assert split.report is not None and split.report.left_out == 4
         assert "4 rows are left out in the gaps before the cuts" in str(split.report)
 
+    def test_the_gap_begins_at_its_minute(self) -> None:
+        log = make_log([("ann", "a", second) for second in (0, 59, 60, 119, 120, 180)])
+        split = hold_out_validation(log, "time", days=60 / DAY, gap=1)
+        assert split.valid.time.tolist() == [120, 180]
+        assert split.train.time.tolist() == [0, 59]
+
     def test_the_split_of_yambda(self) -> None:
         """Train before 25,911,800, test from 25,913,600 on, of a log that ends at 26,000,000."""
         seconds = [25_911_795, 25_911_800, 25_913_595, 25_913_600, 26_000_000]
@@ -299,6 +315,7 @@ class TestDays:
     ("options", "message"),
     [
         ({"method": "time", "days": -1.0}, "days must be at least 0 and finite, got -1"),
+        ({"method": "time", "days": float("inf")}, "days must be at least 0 and finite, got inf"),
         ({"method": "time", "gap": float("nan")}, "gap must be at least 0 and finite, got nan"),
         ({"days": 1.0}, "days is 1, which needs method 'time'"),
         ({"gap": 30.0}, "gap is 30, which needs method 'time'"),
@@ -336,6 +353,15 @@ def test_an_empty_log_is_refused() -> None:
         split_interactions(LOG.select(np.zeros(len(LOG), dtype=bool)))
 
 
+def test_advice_where_no_user_has_enough_events() -> None:
+    once = make_log([("ann", "a", 1), ("bob", "b", 2)])
+    with pytest.raises(ValueError, match="the longest has 1; use method 'time'"):
+        split_interactions(once, n=1)
+    twice = make_log([("ann", "a", 1), ("ann", "b", 2)])
+    with pytest.raises(ValueError, match=r"longest has 2; lower n \(.*\) to at most 1"):
+        split_interactions(twice, n=2)
+
+
 def test_a_log_of_one_moment_has_no_time_split() -> None:
     log = make_log([("ann", "a", 7), ("bob", "b", 7)])
     with pytest.raises(ValueError, match="none of 2 rows is later than the 0.9 quantile .* 7"):
@@ -344,8 +370,12 @@ def test_a_log_of_one_moment_has_no_time_split() -> None:
 
 def test_a_test_part_of_cold_rows_alone_is_refused() -> None:
     log = make_log([("ann", item, time) for time, item in enumerate("abcd")])
-    with pytest.raises(ValueError, match="all 2 test rows belong to users or items"):
+    with pytest.raises(ValueError, match=r"all 2 test rows belong to users .* less \(lower n\)"):
         split_interactions(log, n=2)
+    with pytest.raises(ValueError, match=r"all 1 test rows .* less \(raise quantile\)"):
+        split_interactions(log, "time", quantile=0.7)
+    with pytest.raises(ValueError, match=r"all 1 test rows .* less \(lower days\)"):
+        split_interactions(replace(log, time=log.time * 10), "time", days=5 / DAY)
 
 
 # Counts of the paper's Tables 2 and 3 and of its logs.
@@ -461,6 +491,13 @@ class TestHowTestsDiffer:
         found = how_tests_differ(self.SPLIT, self.changed("test", time=time))
         assert found == "other held-out events, such as those of user 'bob'"
 
+    def test_events_of_a_user_after_others(self) -> None:
+        log = make_log([(user, "a", 1) for user in ("ann", "bob", "cid")])
+        later = replace(log, time=np.array([1, 1, 2]))
+        one, other = (Split(part, log.select(np.arange(0)), log) for part in (log, later))
+        found = how_tests_differ(one, other)
+        assert found == "other events before the held-out ones, such as those of user 'cid'"
+
     def test_ids(self) -> None:
         renamed = make_log([(u.replace("bob", "bea"), i, t) for u, i, t in external(LOG)])
         found = how_tests_differ(self.SPLIT, split_interactions(renamed, n=2))
@@ -483,6 +520,11 @@ class TestRandom:
         assert how_tests_differ(one, other) == ""
         assert external(one.valid) == external(other.valid)
 
+    def test_is_the_same_in_later_versions(self) -> None:
+        split = hold_out_validation(self.LOG, "random", quantile=0.9)
+        drawn = np.random.default_rng(0).permutation(600)[:60]
+        assert sorted(split.valid.time) == sorted(self.LOG.time[drawn])
+
     def test_needs_no_times_and_says_what_it_does(self) -> None:
         log = replace(self.LOG, time_unit="none", time=np.zeros(600, dtype=np.int64))
         split = split_interactions(log, "random", quantile=0.7)
@@ -493,8 +535,9 @@ class TestRandom:
     def test_of_too_few_rows(self) -> None:
         with pytest.raises(ValueError, match="0.1 of 4 rows is less than one; lower quantile"):
             split_interactions(self.LOG.select(np.arange(4)), "random")
-        with pytest.raises(ValueError, match="quantile must be between 0 and 1"):
-            split_interactions(self.LOG, "random", quantile=1.0)
+        for quantile in (0.0, 1.0):
+            with pytest.raises(ValueError, match="quantile must be between 0 and 1"):
+                split_interactions(self.LOG, "random", quantile=quantile)
 
     def test_validation_alone(self) -> None:
         split = hold_out_validation(self.LOG, "random", quantile=0.9)

@@ -62,6 +62,15 @@ class TestListMetrics:
         assert value(signed_ndcg, [LOVE, LOVE], [3, 3, 0, 0]) == 1.0
         assert value(signed_ndcg, [LOVE, LIKE], [3, 3, 0, 0]) < 1
 
+    def test_rounding_never_carries_a_list_beyond_the_extremes(self):
+        for first, second in itertools.product(range(1, 9), range(9)):
+            best, worst = [LOVE] * first + [LIKE] * second, [HATE] * first + [SKIP] * second
+            held_out = [first, second, second, first]
+            assert 1 - 1e-12 < value(ndcl, worst, held_out) <= 1
+            assert 0 <= value(signed_ndcg, worst, held_out) < 1e-12
+            assert 1 - 1e-12 < value(signed_ndcg, best, held_out) <= 1
+            assert 1 - 1e-12 < value(signed_ndcg, best, [first, second, 0, 0]) <= 1
+
     def test_without_what_they_are_about_they_are_nan(self):
         for metric in LIST_METRICS:
             assert math.isnan(value(metric, [NONE], [0, 0, 0, 0]))

@@ -62,6 +62,15 @@ def test_a_full_list_scores_exactly_one(metric, k):
 
 
 @pytest.mark.parametrize("metric", METRICS)
+def test_rounding_never_lifts_a_full_list_above_one(metric):
+    for k in range(1, 80):
+        hits = torch.ones(k, 3, dtype=torch.bool).T  # of this layout, sums add up in another order
+        values = metric(hits, torch.tensor([k] * 3))
+        assert values.max() <= 1
+        assert values.tolist() == pytest.approx([1] * 3, rel=1e-12)
+
+
+@pytest.mark.parametrize("metric", METRICS)
 def test_no_hit_is_zero(metric):
     assert value(metric, [0, 0, 0], 2) == 0.0
 

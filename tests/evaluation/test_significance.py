@@ -71,6 +71,11 @@ class TestBootstrap:
         assert low[0] == min(ratios) == 0  # the least and the greatest have chance 1/27 > 2.5 %
         assert high[0] == max(ratios) == 1
 
+    def test_the_scale_of_both_does_not_matter(self):
+        above, below = np.random.default_rng(6).integers(0, 3, (2, 20, 1))
+        small = bootstrap_intervals(above / 64, below / 64)
+        np.testing.assert_array_equal(small, bootstrap_intervals(above, below))
+
     def test_users_without_a_value_do_not_count(self):
         values = np.random.default_rng(4).random(50)
         padded = np.append(values, np.zeros(50))
@@ -83,7 +88,9 @@ class TestBootstrap:
 
     def test_nobody_has_a_value(self):
         numerator, denominator = np.zeros((3, 2)), np.array([[0.0, 1.0]] * 3)
-        low, high = bootstrap_intervals(numerator, denominator)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            low, high = bootstrap_intervals(numerator, denominator)
         assert math.isnan(low[0]) and math.isnan(high[0])
         assert (low[1], high[1]) == (0, 0)
 
@@ -102,8 +109,14 @@ class TestBootstrap:
         np.testing.assert_array_equal(bootstrap_intervals(values), expected)
         per_user = pd.DataFrame({"recall_any": values[:, 0], "hits_dislikes": 0, "hits_any": 1})
         pd.testing.assert_frame_equal(
-            confidence_intervals(per_user), confidence_intervals(per_user, resamples=2000, rng=0)
+            confidence_intervals(per_user),
+            confidence_intervals(per_user, resamples=2000, rng=0),
+            check_exact=True,
         )
+
+    def test_one_draw_is_the_least(self):
+        low, high = bootstrap_intervals(column([0, 1, 4]), resamples=1)
+        assert low[0] == high[0] in np.arange(13) / 3
 
     def test_no_users(self):
         low, high = bootstrap_intervals(np.zeros((0, 2)))
@@ -150,9 +163,19 @@ class TestConfidenceIntervals:
             assert row["mean"] == pytest.approx(summary[name], rel=1e-12)
             assert row["low"] <= row["mean"] <= row["high"]
 
+    def test_one_user_with_a_value(self):
+        recall = [0.5, math.nan, math.nan]
+        frame = pd.DataFrame({"recall_any": recall, "hits_dislikes": 0, "hits_any": [1, 0, 0]})
+        found = confidence_intervals(frame)
+        assert found.loc["recall_any"].tolist() == [0.5, 0.5, 0.5]
+        assert found.loc["disliked_share"].tolist() == [0, 0, 0]
+
     def test_without_hits_the_share_has_no_interval(self):
         frame = pd.DataFrame({"recall_any": [0.0], "hits_dislikes": [0.0], "hits_any": [0.0]})
-        assert confidence_intervals(frame).loc["disliked_share"].isna().all()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = confidence_intervals(frame)
+        assert found.loc["disliked_share"].isna().all()
 
 
 class TestPairedTest:

@@ -15,7 +15,14 @@ from emorec.data.interactions import Interactions
 from emorec.data.splits import split_interactions
 from emorec.data.vocabulary import Vocabulary
 from emorec.evaluation import scores as score_chunks
-from emorec.evaluation.top_k import Evaluation, TopK, evaluate, recommend_top_k, seen_matrix
+from emorec.evaluation.top_k import (
+    Evaluation,
+    TopK,
+    evaluate,
+    excluded_items,
+    recommend_top_k,
+    seen_matrix,
+)
 
 LOVE, LIKE, SKIP, HATE = Feedback
 
@@ -215,6 +222,11 @@ class TestRecommendTopK:
         scores = table([[1.0, 2.0, 0.0], [1.0, 0.5, 0.0]])
         assert recommend_top_k(scores, [0, 1], matrix, 2).items.tolist() == [[0, 2], [1, 2]]
 
+    def test_what_lists_may_not_hold(self):
+        interactions = seen([(0, 1), (1, 0), (1, 2)], 2, 3)
+        assert excluded_items(interactions, "exclude").toarray().tolist() == [[0, 1, 0], [1, 0, 1]]
+        assert excluded_items(interactions, "include").toarray().tolist() == [[0] * 3] * 2
+
     @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
     def test_scores_that_are_not_finite_raise(self, bad):
         with pytest.raises(ValueError, match=r"user 1, item 2: the score is .*must be finite"):
@@ -400,8 +412,8 @@ class TestEvaluate:
             ([[0, 0]], [0], 2, "list 0 holds an item twice"),
             ([[0, 1, 1]], [0], 3, "list 0 holds an item twice"),
             ([[0, 99]], [0], 2, "a list holds item 99, must be in"),
-            ([[0, -2]], [0], 2, "a list holds item -2, must be in"),
-            ([[0, 7]], [0], 2, r"item 7, must be in 0 \.\. 2"),
+            ([[-1, -2]], [0], 2, "a list holds item -2, must be in"),
+            ([[0, 3]], [0], 2, r"item 3, must be in 0 \.\. 2"),
             ([[0]], [5], 1, "user 5 is out of range"),
         ],
     )

@@ -43,10 +43,15 @@ class TestFilters:
 
     def test_of_users_in_any_order(self):
         filters = Filters([7, 8, 9], CATALOGUE, exclude={7: ["a"], 9: ["b"]})
-        assert filters(np.array([2, 0])).tolist() == [
+        assert filters(np.array([2, 1, 0])).tolist() == [
             [True, False, True, True],
+            [True, True, True, True],
             [False, True, True, True],
         ]
+
+    def test_of_a_catalogue_of_one_item(self):
+        filters = Filters([7, 8], Vocabulary(["a"]), items={7: ["a"], 8: []})
+        assert filters(np.array([1, 0])).tolist() == [[False], [True]]
 
     def test_unknown_items_are_told_once(self):
         with pytest.warns(UserWarning) as caught:

@@ -158,6 +158,15 @@ class TestTerms:
         terms = ModelScorer(model, LOG).terms(torch.arange(3))
         assert [term is None for term in terms] == [True, False, False, True, True]
 
+    @pytest.mark.parametrize(
+        ("lacking", "name"), [("graph.paths=0", "graph"), ("graph.conv=none", "paths")]
+    )
+    def test_one_of_the_graph_comes_without_the_other(self, lacking, name):
+        config = small_config(lacking, "model.aversion=0", preset="emorec")
+        scorer = ModelScorer(build_model(config, LOG.num_users, LOG.num_items), LOG)
+        terms = scorer.terms(torch.arange(3))._asdict()
+        assert [name for name, term in terms.items() if term is not None] == ["next_item", name]
+
     def test_next_item_is_by_dot_products_with_all_items(self):
         model = build_model(small_config("model.aversion=0", preset="emorec"), 3, 4)
         scorer = ModelScorer(model, small_log([(0, 1, 0, 1)], 3, 4))
@@ -186,6 +195,8 @@ class TestTerms:
         graph = source.graph(users.numpy(), lengths)
         with torch.inference_mode():
             expected = model.feedback_sum.scores(model.feedback_sum(graph))
+            from_vectors = model.feedback_sum.scores(scorer.graph_vectors(users))
+        torch.testing.assert_close(from_vectors, expected)
         torch.testing.assert_close(scorer.graph_scores(users), expected)
         torch.testing.assert_close(scorer.path_scores(users), model.feedback_paths(graph))
 
@@ -225,20 +236,21 @@ class TestRecentDislikes:
     LIKED, DISLIKED = (4, 7), (11, 12)
 
     def scorer_after(self, model, *kinds):
-        """Scores for a user whose events are ``LIKED``, then ``DISLIKED`` of the given kinds."""
+        """Scores for user 1, whose events are ``LIKED``, then ``DISLIKED`` of the given kinds."""
         items = [*self.LIKED, *self.DISLIKED][: 2 + len(kinds)]
         rows = [
-            (0, item, kind, step)
+            (1, item, kind, step)
             for step, (item, kind) in enumerate(zip(items, (0, 1, *kinds), strict=True))
         ]
-        return ModelScorer(model, small_log(rows, 1, 50))
+        others = [(0, item, 0, item) for item in range(3)]
+        return ModelScorer(model, small_log(others + rows, 2, 50))
 
     @pytest.fixture
     def model(self):
-        return build_model(small_config("model.aversion=2", "graph.conv=none"), 1, 50)
+        return build_model(small_config("model.aversion=2", "graph.conv=none"), 2, 50)
 
     def test_do_not_move_the_state(self, model):
-        user = torch.tensor([0])
+        user = torch.tensor([1])
         before = self.scorer_after(model).states(user)
         for kinds in [(3,), (3, 3)]:
             after = self.scorer_after(model, *kinds).states(user)
@@ -261,7 +273,7 @@ class TestRecentDislikes:
         assert not torch.allclose(after.taste, before.taste)
 
     def test_half_an_aversion_goes_half_the_way(self, model):
-        user, terms = torch.tensor([0]), {}
+        user, terms = torch.tensor([1]), {}
         for aversion in (1e-9, 0.5, 1.0, 3.0):
             model.aversion = aversion
             terms[aversion] = self.scorer_after(model, 3).terms(user).next_item
@@ -270,7 +282,7 @@ class TestRecentDislikes:
         assert not torch.allclose(terms[1e-9], terms[1.0])
 
     def test_a_user_with_nothing_else(self, model):
-        log = small_log([(0, 3, 3, 1)], 1, 50)
+        log = small_log([(0, 3, 3, 1)], 2, 50)
         assert torch.isfinite(ModelScorer(model, log)(torch.tensor([0]))).all()
 
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from emorec.ops import hawkes_attention
+from emorec.ops.hawkes_attention import hawkes_attention, hawkes_attention_ref
 
 YEAR_MS = 365 * 86_400_000
 
@@ -227,6 +229,24 @@ def test_inputs_need_not_be_contiguous():
 def test_no_tokens(cu_seqlens):
     inputs = random_inputs((0,)) | {"cu_seqlens": torch.tensor(cu_seqlens)}
     assert hawkes_attention(**inputs).shape == (0, 2, 2)
+
+
+def test_the_reference_has_the_same_defaults():
+    own, twin = (
+        {name: each.default for name, each in inspect.signature(function).parameters.items()}
+        for function in (hawkes_attention, hawkes_attention_ref)
+    )
+    assert own.pop("backend") == "auto"
+    assert twin == own
+
+
+@pytest.mark.parametrize(("dropout", "seed"), [(0.0, None), (0.5, None), (0.5, 3)])
+def test_the_reference_needs_no_values_of_a_single_sequence(dropout, seed):
+    # torch.export has none.
+    with FakeTensorMode() as mode:
+        inputs = random_inputs((5,), with_key=True)
+        inputs = {name: mode.from_tensor(each) for name, each in inputs.items()}
+        assert hawkes_attention_ref(**inputs, dropout=dropout, seed=seed).shape == (5, 2, 2)
 
 
 @pytest.mark.parametrize(

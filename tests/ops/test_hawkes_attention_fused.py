@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from tests.ops.hawkes_inputs import DAY, Inputs, assert_as_accurate_as_reference, make_inputs
 from tests.ops.operators import needs_library
@@ -73,8 +76,9 @@ def test_heads_that_share_a_rate(heads: int, sum_heads: bool) -> None:
     )
 
 
-def test_heads_of_their_own_scores_that_share_a_rate() -> None:
-    inputs = make_inputs([50, 20], 2, head_scores=True)
+@pytest.mark.parametrize("size", [1, 16])
+def test_heads_of_their_own_scores_that_share_a_rate(size: int) -> None:
+    inputs = make_inputs([50, 20], 2, size, head_scores=True)
     shared = Inputs(**{**vars(inputs), "decay_rate": inputs.decay_rate[:1]})
     assert_as_accurate_as_reference(shared, torch.float32)
 
@@ -170,20 +174,27 @@ def test_token_without_keys_gets_zeros() -> None:
     assert (result["query"][[0, 5]] == 0).all() and (result["value"][[0, 4, 5]] == 0).all()
 
 
-def test_inputs_that_are_not_contiguous() -> None:
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda x: x.transpose(0, 2).contiguous().transpose(0, 2),
+        lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+        lambda x: torch.stack([x, x], -1)[..., 0],
+    ],
+    ids=["tokens-last", "heads-last", "every-other"],
+)
+def test_inputs_that_are_not_contiguous(layout: Callable[[Tensor], Tensor]) -> None:
     inputs = make_inputs([40, 11], 2, 16, head_scores=True, with_key=True).to(torch.float32)
     expected = inputs.run("fused")
     pair = torch.stack([inputs.query, inputs.key], 1)  # [T, 2, H, D]
-    every_other = torch.empty(51, 2, 32)
-    every_other[..., ::2] = inputs.value
     strided = Inputs(
         **{
             **vars(inputs),
             "query": pair[:, 0],
             "key": pair[:, 1],
-            "value": every_other[..., ::2],
+            "value": layout(inputs.value),
             "time": torch.stack([inputs.time, inputs.time], 1)[:, 0],
-            "upstream": inputs.upstream.transpose(0, 2).contiguous().transpose(0, 2),
+            "upstream": layout(inputs.upstream),
         }
     )
     for name, value in strided.run("fused").items():

@@ -184,6 +184,17 @@ def test_dropout_seeds() -> None:
         torch.manual_seed(0)
         drawn.append(call(inputs, dropout=0.5))
     assert torch.equal(*drawn)
+    assert len({float(call(inputs, dropout=0.5).sum()) for _ in range(50)}) == 50
+
+
+@pytest.mark.parametrize("backend", ["reference", pytest.param("fused", marks=needs_library)])
+def test_without_a_seed_each_call_drops_others(backend: str) -> None:
+    inputs = make_inputs([64], 2, 4, magnitude=0.0).to(torch.float64)
+    one, other = (call(inputs, backend, dropout=0.25) for _ in range(2))
+    assert not torch.allclose(one, other)
+    before = torch.get_rng_state()
+    torch.testing.assert_close(call(inputs, backend), call(inputs, "reference"))
+    assert torch.equal(torch.get_rng_state(), before)  # nothing is drawn where nothing is dropped
 
 
 @pytest.mark.parametrize("backend", ["reference", pytest.param("fused", marks=needs_library)])
@@ -271,7 +282,7 @@ def test_auto_runs_the_reference_for_what_the_cuda_kernel_does_not_support(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    inputs = make_inputs([3], 2, *sizes).to(dtypes[0])
+    inputs = make_inputs([3], 2, *sizes, head_scores=True).to(dtypes[0])
     inputs = replace(inputs, value=inputs.value.to(dtypes[1]))
     library.warn_once.cache_clear()
     monkeypatch.setattr(library, "load", dict)  # as if the CUDA library were there

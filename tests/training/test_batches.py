@@ -93,6 +93,8 @@ def test_targets_that_see_the_graph_are_never_in_it(feedback_nodes, full, seed):
                 assert torch.equal(sees, place >= count)
                 assert known.setdefault(user, count) == count  # one cutoff per user and epoch
                 num_seeing += int(sees.sum())
+            elif not full:
+                assert count == 0  # nothing looks at it
     assert num_seeing > 0.2 * len(EVENTS.item)
 
 
@@ -140,6 +142,20 @@ def test_without_a_graph_nothing_is_made():
         assert batch.sees_graph is None
 
 
+def test_counts_of_masks():
+    batch = epoch()[0]
+    here, everywhere = batch.counts(torch.tensor([True, False, True]), torch.tensor([False]))
+    assert here == everywhere == [2, 0]
+
+
+def test_as_many_targets_as_asked_for():
+    def widths(*horizon):
+        batches = training_batches(SHARE, None, 4, 3, np.random.default_rng(0), *horizon)
+        return {batch.targets.item.shape[1] for batch in batches}
+
+    assert (widths(), widths(3)) == ({1}, {3})
+
+
 def test_moves_to_a_device(device):
     batch = epoch(make_source(True, False))[0].to(device)
     assert batch.sees_graph.device.type == batch.graph.users.device.type == device.type
@@ -174,6 +190,15 @@ class TestLengths:
         # Two at random of forty are 14 apart; neighbours among sixteen at random are 2.4 apart.
         apart = [np.ptp(each) for seed in range(5) for each in self.lengths(self.epoch(seed))]
         assert np.mean(apart) < 5
+
+    def test_equal_ones_are_together_at_random(self):
+        # Two windows per user; half of the pairs should be an older one and a newer one.
+        log = small_log([(u, 0, 0, i) for u in range(80) for i in range(20)], 80, 1)
+        share = Share.of(EventSequences.build(log), 1)
+        batches = training_batches(share, None, 10, 2, np.random.default_rng(0))
+        newest = [batch.targets.place[batch.sequences.last].tolist() for batch in batches]
+        assert len(newest) == 80
+        assert np.mean([one != other for one, other in newest]) == pytest.approx(0.5, abs=0.15)
 
     def test_batches_do_not_come_by_length(self):
         means = [each.mean() for each in self.lengths(self.epoch())]

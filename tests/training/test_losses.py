@@ -1,23 +1,62 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from emorec.building import build_model
 from emorec.data.graph import GraphSource, schema
 from emorec.data.sequences import EventSequences
+from emorec.data.vocabulary import Vocabulary
 from emorec.nn.feedback_sum import FeedbackSum
-from emorec.training.batches import half_batches
+from emorec.processes import ALONE
+from emorec.training.batches import half_batches, training_batches
 from emorec.training.candidates import CandidateSampler
-from emorec.training.losses import bpr_loss, polarity_loss, sum_loss
+from emorec.training.losses import Objective, bpr_loss, polarity_loss, sum_loss
+from emorec.training.sampling import ItemSampler
+from emorec.training.sharding import ItemShards
 from emorec.training.shares import Share
 from emorec.training.softmax import catalogue_loss, draw_candidates, sampled_softmax_loss
-from tests.small import random_events, small_log
+from tests.small import random_events, small_config, small_log
+from tests.training.in_threads import together
 
 INF = math.inf
+
+
+NUM_USERS, NUM_ITEMS = 12, 10
+EVENTS = random_events(NUM_USERS, NUM_ITEMS, most_events=9)
+RANKED = {"any": {0, 1, 2, 3}, "positive": {0, 1}, "explicit_positive": {0}}
+DRAWN = 4
+
+
+def random_model(config):
+    model = build_model(config, NUM_USERS, NUM_ITEMS).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+def share_of(world, events=EVENTS):
+    return Share.of(events, NUM_ITEMS, Vocabulary(range(NUM_USERS)), world)
+
+
+def sampler_of(share):
+    return ItemSampler(share.events, np.arange(NUM_ITEMS), NUM_ITEMS, 0.5, share.world)
+
+
+def first_loss(config, model, share, *, draws=False, shard_items=False, batch_size=8):
+    """The objective's value for the first batch, and this batch."""
+    model = deepcopy(model)
+    candidates = CandidateSampler(share, DRAWN) if draws else None
+    shards = ItemShards(model, NUM_ITEMS, share.world) if shard_items else None
+    objective = Objective(model, config.loss, sampler_of(share), candidates, shards)
+    source, rng = model.graph_source(share.events, NUM_ITEMS), np.random.default_rng(1)
+    batch = next(training_batches(share, source, 6, batch_size, rng, config.loss.horizon))
+    return objective(batch, np.random.default_rng(2)), batch
 
 
 class TestSampledSoftmax:
@@ -153,8 +192,95 @@ class TestSumLoss:
         assert len(expected) > 5
         torch.testing.assert_close(found, torch.stack(expected).mean())
 
+    @pytest.mark.parametrize("batch_size", [1, 8])
+    @pytest.mark.parametrize("draws", [False, True])
+    @pytest.mark.parametrize("shard_items", [False, True])
+    def test_parts_of_processes_add_up(self, batch_size, draws, shard_items):
+        config = small_config(preset="emorec-graph")
+        model = random_model(config)
+
+        def first_loss(world, shard_items=False):
+            share, own = share_of(world), deepcopy(model)
+            candidates = CandidateSampler(share, DRAWN) if draws else None
+            shards = ItemShards(own, NUM_ITEMS, world) if shard_items else None
+            source = own.graph_source(share.events, NUM_ITEMS)
+            batch = next(half_batches(share, source, batch_size, np.random.default_rng(1)))
+            rng = np.random.default_rng(2)
+            return sum_loss(own.feedback_sum, batch, candidates, rng, shards)
+
+        parts = together(3, lambda world: first_loss(world, shard_items))
+        torch.testing.assert_close(sum(parts), first_loss(ALONE))
+
     def test_without_a_like_there_is_none(self):
         log = small_log([(0, item, 2 + item % 2, item) for item in range(6)], 1, self.NUM_ITEMS)
         batch = self.batch(EventSequences.build(log))
         assert batch.targets.exists.any()
         assert sum_loss(self.encoder(), batch, None, np.random.default_rng(0)) is None
+
+
+class TestObjective:
+    @pytest.mark.parametrize("targets", RANKED)
+    def test_softmax_and_polarity(self, targets):
+        config = small_config(f"loss.targets={targets}")
+        model = random_model(config)
+        found, batch = first_loss(config, model, share_of(ALONE))
+        state, taste = model(batch.sequences, batch.graph, batch.user_node, batch.sees_graph)
+        item, feedback = batch.targets.item, batch.targets.feedback
+        logit = model.polarity.logits(taste, item, feedback)  # of kind 0, 0 or 1, 0 to 2
+        ranking, polarity = [], []
+        for token, k in batch.targets.exists.nonzero().tolist():
+            kind = int(feedback[token, k])
+            if kind in RANKED[targets]:
+                scores = state[token] @ model.item_vectors.T
+                ranking.append(F.cross_entropy(scores, item[token, k]))
+            sign = torch.tensor([1 if kind <= level else -1 for level in range(3)])
+            polarity.append(-F.logsigmoid(sign * logit[token, k]).sum())
+        assert 0 < len(ranking) <= len(polarity)
+        torch.testing.assert_close(
+            found, sum(ranking) / len(ranking) + sum(polarity) / len(polarity)
+        )
+
+    def test_bpr(self):
+        config = small_config("loss.ranking=bpr", "model.polarity=none", "model.aversion=0")
+        model, share = random_model(config), share_of(ALONE)
+        found, batch = first_loss(config, model, share)
+        state, _ = model(batch.sequences, batch.graph, batch.user_node, batch.sees_graph)
+        token = batch.targets.exists.nonzero()[:, 0]
+        user = batch.sequences.user[batch.sequences.row][token].numpy()
+        others, valid = sampler_of(share).sample(user, 1, np.random.default_rng(2))
+        losses = []
+        for own, item, other, is_valid in zip(
+            state[token],
+            batch.targets.item[batch.targets.exists],
+            others[:, 0],
+            valid[:, 0],
+            strict=True,
+        ):
+            difference = own @ (model.item_vectors[item] - model.item_vectors[other])
+            losses.append(-F.logsigmoid(difference) if is_valid else torch.zeros(()))
+        torch.testing.assert_close(found, torch.stack(losses).mean())
+
+    @pytest.mark.parametrize("batch_size", [1, 8])  # one: no user of the batch in most processes
+    @pytest.mark.parametrize(
+        ("settings", "options"),
+        [
+            ((), {}),
+            ((), {"draws": True}),
+            (("loss.ranking=bpr",), {}),
+            (("graph.conv=none",), {"shard_items": True}),
+            (("graph.conv=none",), {"draws": True, "shard_items": True}),
+        ],
+    )
+    def test_parts_of_processes_add_up(self, settings, options, batch_size):
+        config = small_config(*settings)
+        model, options = random_model(config), {"batch_size": batch_size, **options}
+        parts = together(3, lambda world: first_loss(config, model, share_of(world), **options)[0])
+        options.pop("shard_items", None)
+        whole, _ = first_loss(config, model, share_of(ALONE), **options)
+        torch.testing.assert_close(sum(parts), whole)
+
+    def test_without_a_target_there_is_none(self):
+        config = small_config("loss.targets=positive")
+        log = small_log([(0, item, 2, item) for item in range(6)], NUM_USERS, NUM_ITEMS)
+        share = share_of(ALONE, EventSequences.build(log))
+        assert first_loss(config, random_model(config), share)[0] is None

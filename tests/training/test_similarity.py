@@ -73,6 +73,21 @@ def test_of_equal_times_the_last_rows_are_the_newest():
     assert newest_items(log, 2).item.tolist() == [2, 1]
 
 
+def test_more_users_than_items():
+    log = small_log([(user, item, 0, item) for user in range(7) for item in range(3)], 7, 3)
+    assert newest_items(log, 2).item.tolist() == [1, 2] * 7
+
+
+def test_items_that_count_are_as_many_as_documented():
+    assert f"more than {similarity.MOST_ITEMS:,} different items" in similar_items.__doc__
+
+
+def test_nothing_positive_to_scale_by():
+    assert similarity._mean_largest(sparse.csr_matrix([[-2.0, 0.0], [-1.0, -3.0]])) == 1
+    assert similarity._mean_largest(sparse.csr_matrix((0, 0))) == 1
+    assert similarity._mean_largest(sparse.csr_matrix([[3.0, 0.0], [-1.0, 2.0]])) == 2.5
+
+
 def test_older_items_of_a_long_history_do_not_count(monkeypatch):
     rows = [(user, item, 0, item) for user in range(8) for item in range(user, 12)]
     rows += [(8, item, 0, item) for item in range(2_000)]  # a bot: 4 million pairs
