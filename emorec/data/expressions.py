@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import pandas as pd
 
-from emorec.data.tables import to_numbers
+from emorec.data.tables import to_numbers, to_texts
 from emorec.suggestions import suggestion
 from emorec.texts import shortened
 
@@ -367,7 +367,7 @@ def _column_value(column: pd.Series) -> _Value:
             column = to_numbers(column.astype(object).where(column.notna(), np.nan))
     present = column.notna().to_numpy(dtype=bool)
     if not pd.api.types.is_numeric_dtype(column.dtype):
-        text = column.astype(object).where(present, "").astype(str)
+        text = to_texts(column.astype(object).where(present, ""))
         return _Value(text.to_numpy(dtype=object), present, True)
     if present.all():
         return _Value(column.to_numpy(), present, False)

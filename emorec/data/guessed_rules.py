@@ -11,7 +11,7 @@ import pandas as pd
 from emorec.data.feedback import Feedback
 from emorec.data.scales import require_stars, suggested_rules
 from emorec.data.sniffing import is_text
-from emorec.data.tables import DataError, to_numbers
+from emorec.data.tables import DataError, to_numbers, to_texts
 from emorec.data.usual_names import WORDS
 from emorec.texts import count, shortened
 
@@ -66,7 +66,7 @@ def guess_rules(column: str, values: pd.Series, source: str, are_counts: bool) -
 def _rules_of_words(column: str, values: pd.Series) -> GuessedRules:
     words = words_of(values) if is_text(values) else {}
     if not words:
-        texts = values.dropna().astype(str)
+        texts = to_texts(values.dropna())
         example = shortened(texts.iloc[0]) if len(texts) else ""
         fix = "write rules such as explicit_positive = \"rating == '...'\" and give --set "
         fix += "data.rules=FILE"
@@ -82,7 +82,7 @@ def _rules_of_words(column: str, values: pd.Series) -> GuessedRules:
             conditions = ", ".join(f"\"rating == '{word}'\"" for word in own)
             lines.append(f"{kind.label} = [{conditions}]")
     known = ", ".join(f"{word!r} is {kind.label}" for word, kind in words.items())
-    texts = values.dropna().astype(str)  # lists, which JSON can hold, have no hash
+    texts = to_texts(values.dropna())  # lists, which JSON can hold, have no hash
     unknown = texts[~texts.isin(list(words))]
     rest = ""
     if len(unknown):
@@ -94,7 +94,7 @@ def _rules_of_words(column: str, values: pd.Series) -> GuessedRules:
 def words_of(values: pd.Series) -> dict[str, Feedback]:
     """The kinds of feedback of those words of a column that are known."""
     kinds = {word: kind for kind, words in WORDS.items() for word in words}
-    unique = values.dropna().astype(str).unique()
+    unique = to_texts(values.dropna()).unique()
     return {
         word: kinds[key]
         for word in unique[:100]

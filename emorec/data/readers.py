@@ -16,7 +16,7 @@ from emorec.data.interactions import Interactions, TimeUnit, is_repeated
 from emorec.data.rules import STARS, FeedbackRules, NoRuleMatches, RuleMatch
 from emorec.data.scales import require_stars
 from emorec.data.table_files import FileFormat, read_table
-from emorec.data.tables import DataError, Table, as_frame, to_numbers
+from emorec.data.tables import DataError, Table, as_frame, to_numbers, to_texts
 from emorec.data.times import Order, Times, TimeUnitOption, no_times, parse_times
 from emorec.data.vocabulary import IdError, Vocabulary
 from emorec.texts import count
@@ -390,7 +390,7 @@ def _checked_ratings(table: Table, column: str) -> np.ndarray:
     stars = to_numbers(raw).to_numpy(dtype=np.float64, na_value=np.nan)
     wrong = ~np.isfinite(stars) & raw.notna().to_numpy()
     if wrong.any():
-        values = raw[wrong].astype(str)
+        values = to_texts(raw[wrong])
         remedy = "where there is no rating, leave it empty"
         if values.str.fullmatch(r"-?\d+,\d+").any():
             remedy += "; write decimal points, not commas"

@@ -11,6 +11,7 @@ import pandas as pd
 
 from emorec.data.files import open_bytes
 from emorec.data.table_files import DELIMITERS
+from emorec.data.tables import to_texts
 
 __all__ = ["encoding_of", "first_line", "has_commas", "is_text", "is_value"]
 
@@ -63,6 +64,6 @@ def has_commas(values: pd.Series) -> bool:
     """Whether these are numbers with decimal commas."""
     if not is_text(values):
         return False
-    texts = values.dropna().astype(str).str.strip()
+    texts = to_texts(values.dropna()).str.strip()
     is_number = texts.str.fullmatch(r"-?\d+(,\d+)?")
     return bool(len(texts) and is_number.all() and texts.str.contains(",").any())

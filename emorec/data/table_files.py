@@ -157,7 +157,8 @@ def read_parts(
             ):
                 try:
                     line = _line_of(text, before + row + has_header, delimiter)
-                except csv.Error:  # a cell of over 131,072 characters, which pandas can read
+                # A cell of over 131,072 characters, which pandas can read, or other records.
+                except (csv.Error, StopIteration):
                     return _row(source, before, row)
             return f"line {line} of {source}"
 
@@ -347,11 +348,17 @@ def _line_of(text: IO[str], record: int, delimiter: str | None) -> int:
 
 
 def _csv_starts(text: IO[str], delimiter: str) -> Iterator[int]:
-    simple = delimiter if len(delimiter) == 1 else "\x1f"
-    reader = csv.reader((line.replace(delimiter, simple) for line in text), delimiter=simple)
-    start = 1
-    for cells in reader:
-        blank = not cells or (len(cells) == 1 and cells[0].isspace())
-        if not blank:
+    simple, line = delimiter if len(delimiter) == 1 else "\x1f", ""
+
+    def lines() -> Iterator[str]:
+        nonlocal line
+        for each in text:
+            line = each.replace(delimiter, simple)
+            yield line
+
+    reader, start = csv.reader(lines(), delimiter=simple), 1
+    of_blank_lines = " \t\r\n".replace(simple, "")  # those that pandas leaves out
+    for _ in reader:
+        if line.strip(of_blank_lines):
             yield start
         start = reader.line_num + 1

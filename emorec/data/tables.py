@@ -25,6 +25,7 @@ __all__ = [
     "check_number",
     "concat_tables",
     "to_numbers",
+    "to_texts",
 ]
 
 _MOST_COLUMNS = 10_000  # some 50 microseconds each, and in JSON one value per row
@@ -163,7 +164,16 @@ def to_numbers(column: pd.Series) -> pd.Series:
     try:
         return pd.to_numeric(column, errors="coerce")
     except OverflowError:  # of a whole number of hundreds of digits; as text it becomes infinite
-        return pd.to_numeric(column.astype(str).where(column.notna()), errors="coerce")
+        return pd.to_numeric(to_texts(column).where(column.notna()), errors="coerce")
+
+
+def to_texts(column: pd.Series) -> pd.Series:
+    """The text of each value; what Unicode has no character for, as bytes may hold, is escaped."""
+    try:
+        return column.astype(str)
+    except UnicodeError:
+        escaped = [str(each).encode(errors="backslashreplace").decode() for each in column]
+        return pd.Series(escaped, column.index).astype(str)
 
 
 def concat_tables(tables: Sequence[Table]) -> Table:

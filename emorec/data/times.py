@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from emorec.data.interactions import TICKS_PER_DAY, TimeUnit
-from emorec.data.tables import Table
+from emorec.data.tables import Table, to_texts
 
 __all__ = ["UNIT_NAMES", "Order", "TimeUnitOption", "Times", "no_times", "parse_times"]
 
@@ -96,7 +96,7 @@ def parse_times(
         return _from_numbers(table, column, raw, unit)
     if pd.api.types.is_float_dtype(raw.dtype) and (raw % 1 == 0).all():
         raw = raw.astype(np.int64)  # 20201231.0, from a column that had missing values
-    text = raw.astype(str)
+    text = to_texts(raw)
     numbers = pd.to_numeric(text, errors="coerce")
     is_number = numbers.notna().to_numpy()
     if is_number.all() and time_format is None:

@@ -142,9 +142,17 @@ def _as_series(column: Iterable[Any]) -> pd.Series:
     return values
 
 
+def _inferred(values: pd.Series) -> pd.Series:
+    """The same with the type of its values, where they have one; without missing ones."""
+    try:
+        return values.infer_objects()
+    except UnicodeEncodeError:
+        raise _broken(values.tolist()) from None
+
+
 def _as_keys(values: pd.Series) -> pd.Index:
     """Ids to look up: whole numbers as int64, everything else as text."""
-    values = values.infer_objects()
+    values = _inferred(values)
     if _is_numeric(values):
         numbers = values.to_numpy()
         # Also False for infinity and for what int64 cannot hold.
@@ -155,7 +163,7 @@ def _as_keys(values: pd.Series) -> pd.Index:
 
 def _as_ids(column: Iterable[Any]) -> np.ndarray:
     """A column of ids: int64 if all are whole numbers, else Python objects, each text or int."""
-    values = _as_series(column).infer_objects()
+    values = _inferred(_as_series(column))
     _refuse(values.isna().to_numpy(), "an id is missing; every row needs a user and an item id")
     if _is_numeric(values):
         numbers = values.to_numpy()

@@ -232,6 +232,16 @@ def test_times_of_a_frame_may_be_datetimes() -> None:
             "line 4 of .*log.csv, column 'timestamp': 'x'",
         ),
         (HEADER + "  \n\n1,2,5,3\n1,2,5,x\n", {}, "line 5 of .*log.csv, column 'timestamp': 'x'"),
+        (
+            HEADER + " \t\n1,2,5,3\n\x1f\n",
+            {},
+            "line 4 of .*log.csv, column 'item_id': the item id is missing",
+        ),
+        (
+            HEADER + '1,2,5,3\n\n" "\n',
+            {},
+            "line 4 of .*log.csv, column 'item_id': the item id is missing",
+        ),
         (HEADER + "1,2,5,2000-13-45\n", {}, "line 2 of .*'2000-13-45' is not a valid time"),
         (
             HEADER + "1,2,5,2000-12-31\n1,2,5,2000-12-30\n1,2,5,7\n",
@@ -705,3 +715,30 @@ def test_a_delimiter_of_several_characters_needs_one_that_is_free(tmp_path: Path
     path = write(tmp_path, "log.csv", HEADER.replace(",", "::") + row)
     with pytest.raises(DataError, match="a file with delimiter '::' must not hold control char"):
         read_interactions(path, delimiter="::")
+
+
+@pytest.mark.parametrize("wrong", [b"\x80", "\ud800", ["\udfff"]])
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("timestamp", "column 'timestamp': .* is not a valid time"),
+        ("rating", "column 'rating': .* is not a finite number"),
+        ("user_id", "row 2 .*the id .* (is not valid Unicode|is neither text nor a whole number)"),
+    ],
+)
+def test_bytes_and_broken_unicode_are_refused(wrong: Any, column: str, message: str) -> None:
+    table = {"user_id": ["a", "b"], "item_id": ["x", "y"], "rating": [5, 1], "timestamp": [1, 2]}
+    frame = pd.DataFrame(table).astype(object)
+    frame.at[1, column] = wrong
+    with pytest.raises(DataError, match=message):
+        read_interactions(frame)
+
+
+@pytest.mark.parametrize("wrong", [b"\x80", "\ud800"])
+def test_rules_see_no_text_in_broken_unicode(wrong: Any) -> None:
+    frame = pd.DataFrame(
+        {"user_id": [1, 1], "item_id": [1, 2], "rating": ["good", wrong], "timestamp": [1, 2]},
+        dtype=object,
+    )
+    log, report = read_interactions(frame, rules={"explicit_positive": "rating == 'good'"})
+    assert len(log) == 1 and report.dropped["no rule matches"] == 1

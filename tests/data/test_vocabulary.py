@@ -187,3 +187,11 @@ def test_ids_of_a_categorical_column_are_its_values() -> None:
     vocabulary, index = Vocabulary.fit(pd.Series([7, 3, 7], dtype="category"))
     assert (vocabulary.ids, index.tolist()) == ([7, 3], [0, 1, 0])
     assert repr(vocabulary) == "Vocabulary(2 ids)"
+
+
+def test_broken_unicode_in_a_column_of_objects() -> None:
+    column = pd.Series(["a", "\ud800"], dtype=object)
+    with pytest.raises(IdError, match=r"row 1: the id '\\ud800' is not valid Unicode"):
+        Vocabulary(column)
+    with pytest.raises(IdError, match=r"row 1: the id '\\ud800' is not valid Unicode"):
+        Vocabulary(["a"]).indices(column)
