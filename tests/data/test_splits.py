@@ -22,6 +22,7 @@ from emorec.data.splits import (
     split_interactions,
     split_newest,
 )
+from emorec.data.vocabulary import Vocabulary
 from emorec.settings import SplitConfig
 
 EP, IP, IN, EN = Feedback
@@ -502,6 +503,15 @@ class TestHowTestsDiffer:
         renamed = make_log([(u.replace("bob", "bea"), i, t) for u, i, t in external(LOG)])
         found = how_tests_differ(self.SPLIT, split_interactions(renamed, n=2))
         assert found == "other users, such as 'bob'"
+
+    def test_ids_in_another_order(self) -> None:
+        log = make_log([(user, "a", 1) for user in ("ann", "bob", "cid")])
+        nothing = log.select(np.arange(0))
+        sorted_other_way = replace(log, users=Vocabulary(["cid", "bob", "ann"]))
+        found = how_tests_differ(
+            Split(log, nothing, log), Split(sorted_other_way, nothing, sorted_other_way)
+        )
+        assert found == "the same users in another order, as of a log that was sorted"
 
 
 class TestRandom:

@@ -60,6 +60,14 @@ class TableInBlocks:
 
 
 class TestRecommendTopK:
+    @pytest.mark.parametrize("in_blocks", [False, True])
+    def test_lists_of_an_empty_catalogue_are_empty(self, in_blocks):
+        scores = torch.zeros(2, 0)
+        scorer = TableInBlocks(scores) if in_blocks else table(scores)
+        top = recommend_top_k(scorer, torch.tensor([0, 1]), seen([], 2, 0), 3)
+        assert top.items.tolist() == [[-1] * 3] * 2
+        assert top.scores.tolist() == [[-torch.inf] * 3] * 2
+
     def test_best_first_without_seen_items(self):
         scores = table([[0.1, 0.9, 0.5, 0.7], [0.4, 0.3, 0.2, 0.1]])
         top = recommend_top_k(scores, torch.tensor([0, 1]), seen([(0, 1), (1, 2)], 2, 4), 2)

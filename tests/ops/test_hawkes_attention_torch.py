@@ -225,6 +225,14 @@ def test_dense(backend: str, sum_heads: bool) -> None:
     assert (dense[~mask] == 0).all()
 
 
+def test_dense_names_what_does_not_fit() -> None:
+    value, rate = torch.zeros(2, 6, 1, 4), torch.ones(1)
+    with pytest.raises(ValueError, match=r"value must be \[B, L, H, Dv\], got \[6, 1, 4\]"):
+        hawkes_attention_dense(value[0], None, value[0], torch.zeros(2, 6), rate)
+    with pytest.raises(ValueError, match=r"time must be \[2, 6, ...\], got \[2, 5\]"):
+        hawkes_attention_dense(value, None, value, torch.zeros(2, 5), rate)
+
+
 @pytest.mark.parametrize("backend", ["reference", pytest.param("fused", marks=needs_library)])
 def test_dense_without_padding(backend: str) -> None:
     inputs = make_inputs([6, 6]).to(torch.float64)
