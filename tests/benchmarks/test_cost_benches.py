@@ -8,6 +8,8 @@ import data_bench
 import step_bench
 from click.testing import CliRunner
 
+from emorec.ops import library
+
 
 def test_data_bench_reads_the_same_from_csv_and_parquet(tmp_path):
     figures = tmp_path / "figures.json"
@@ -27,6 +29,9 @@ def test_step_bench_parts_add_up(tmp_path):
     result = CliRunner().invoke(step_bench.main, options)
     assert result.exit_code == 0, result.output
     rows = {row["part"]: row for row in json.loads(figures.read_text())["rows"]}
-    assert {"projections", "attention", "softmax loss", "optimizer"} <= set(rows)
+    parts = {"projections", "softmax loss", "optimizer"}
+    if library.problem("cpu") is None:  # else the attention is of many operators
+        parts.add("attention")
+    assert parts <= set(rows)
     assert all(row["ms"] >= 0 and row["floor_ms"] >= 0 for row in rows.values())
     assert f"| step | {sum(row['ms'] for row in rows.values()):.1f} | 100% |" in result.output

@@ -170,6 +170,7 @@ def test_float32_is_as_accurate_as_a_dense_product(backend):
         assert (own - true).abs().max() <= 3 * (other - true).abs().max() + 1e-6 * true.abs().max()
 
 
+@needs_library
 def test_auto_runs_the_reference_for_unsupported_arguments():
     edges = random_edges(5, 4, 12)
     case = [each.detach().bfloat16() for each in inputs()]

@@ -123,6 +123,7 @@ def test_float32_is_as_accurate_as_torch(backend):
         assert (own - true).abs().max() <= 3 * (other - true).abs().max() + 1e-7 * true.abs().max()
 
 
+@needs_library
 def test_auto_runs_the_reference_for_unsupported_arguments():
     state, items, target, wanted = inputs(dtype=torch.bfloat16)
     assert softmax_loss(state, items, target, wanted).dtype == torch.bfloat16
