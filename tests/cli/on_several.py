@@ -40,7 +40,12 @@ def arrange(rank: int, where: str, number: int, how: str) -> None:
         if len(calls) == number:
             print(f"FAILS {time.time()}", file=sys.stderr, flush=True)
             if how == "disk":
-                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+                before = resource.getrlimit(resource.RLIMIT_FSIZE)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+                try:
+                    return do(*args, **options)
+                finally:  # what measures the tests writes at the end
+                    resource.setrlimit(resource.RLIMIT_FSIZE, before)
             elif how == "slow":
                 time.sleep(8)
             else:
