@@ -381,7 +381,8 @@ class EmoRec(FittedRecommender):
             self._cold = ColdItems.with_rows(self.model, self.config, self.split, features, rows)
         except ValueError as error:
             raise FileError(
-                f"{folder}: the cold items are of another model, or damaged ({error})"
+                f"{folder / 'cold_items.safetensors'}: the cold items are of another model, or "
+                f"damaged ({error})"
             ) from error
 
 

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from emorec.data.files import DataError, open_bytes, readable
+from emorec.data.readers import fit_ids
 from emorec.data.table_files import read_table
+from emorec.data.tables import Table
 
-__all__ = ["IdFiles"]
+__all__ = ["IdFiles", "id_column"]
 
 _TABLES = {".jsonl", ".json", ".ndjson", ".parquet", ".pq"}
 
@@ -41,7 +44,7 @@ class IdFiles:
         """The users of a file.
 
         Raises:
-            DataError: If the file cannot be read or has no id.
+            DataError: If the file cannot be read or has no id, or a value is none.
         """
         return self._column(path, self.user_column)
 
@@ -49,7 +52,7 @@ class IdFiles:
         """The items of a file, for all users; by user, if it has a column of users.
 
         Raises:
-            DataError: If the file cannot be read or has no id.
+            DataError: If the file cannot be read or has no id, or a value is none.
         """
         if self.user_column not in self._names(path):
             return self._column(path, self.item_column)
@@ -59,7 +62,8 @@ class IdFiles:
         """The rows of a table of users and items: columns ``user`` and ``item``.
 
         Raises:
-            DataError: If the file cannot be read, has no row, lacks a column or an id.
+            DataError: If the file cannot be read, has no row, lacks a column or an id, or if a
+                value is none.
         """
         columns = [self.user_column, self.item_column]
         table = read_table(
@@ -71,7 +75,7 @@ class IdFiles:
                     f"{path}: there is no column {name!r}; the first line must name the columns "
                     f"{self.user_column} and {self.item_column}, as in the log"
                 )
-        user, item = (table.full_column(name, f"{name} id") for name in columns)
+        user, item = (id_column(table, name, f"{name} id") for name in columns)
         return pd.DataFrame({"user": user, "item": item})
 
     def _column(self, path: Path, name: str) -> list[Any]:
@@ -80,7 +84,7 @@ class IdFiles:
             table = read_table(
                 path, text_columns=[name], columns=[name], encoding=self.encoding, settable=False
             )
-            return table.full_column(name, "id").tolist()
+            return id_column(table, name, "id").tolist()
         if _is_table(path):
             raise DataError(f"{path}: there is no column {name!r}; name the column of ids so")
         lines = [line for line in self._lines(path) if line.strip()]
@@ -105,6 +109,17 @@ class IdFiles:
             io.TextIOWrapper(stream, encoding=encoding) as text,
         ):
             return [line.rstrip("\r\n") for line in text]
+
+
+def id_column(table: Table, name: str, meaning: str) -> pd.Series:
+    """A column whose values are all ids, text or whole numbers, as a log's must be.
+
+    Raises:
+        DataError: If the column is absent, or a value is missing or no id; names the row.
+    """
+    ids = table.full_column(name, meaning)
+    fit_ids(table, name, ids, np.arange(len(ids)))
+    return ids
 
 
 def _is_table(path: Path) -> bool:

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from emorec.data.features import EVERY, ItemFeatures, chosen_columns, features_of
 from emorec.data.files import DataError
+from emorec.data.id_files import id_column
 from emorec.data.titles import Titles, read_titles, table_of_items
 from emorec.data.vocabulary import Vocabulary
 from emorec.suggestions import suggestion
@@ -98,7 +99,7 @@ def read_items(
             "it, or give --set data.item_column=NAME"
         )
     columns = chosen_columns(table, features, item)
-    ids = table.full_column(item, "item id")
+    ids = id_column(table, item, "item id")
     known = items.indices(ids)
     if not (known >= 0).any():
         raise DataError(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from emorec.data.files import DataError
+from emorec.data.id_files import id_column
 from emorec.data.table_files import read_table
 from emorec.data.tables import Table, as_frame
 from emorec.data.vocabulary import Vocabulary
@@ -75,8 +76,9 @@ def read_titles(
         there are none.
 
     Raises:
-        DataError: If the source cannot be read, lacks a column or an id, if a title is not text, an
-            item has two different titles, no id is one of the log, or none of these has a title.
+        DataError: If the source cannot be read, lacks a column or an id, if an id is neither text
+            nor a whole number, a title is not text, an item has two different titles, no id is one
+            of the log, or none of these has a title.
         TypeError: If the source is something else.
     """
     table = table_of_items(source, (item, title), (item, title), encoding)
@@ -89,7 +91,7 @@ def read_titles(
                 f"--set {setting}=NAME"
                 + (", or leave NAME empty if there are no titles" if name == title else "")
             )
-    ids = table.full_column(item, "item id")
+    ids = id_column(table, item, "item id")
     column = table.frame[title]
     is_text = column.map(lambda value: isinstance(value, str)).to_numpy(bool)
     table.refuse(~is_text & column.notna().to_numpy(), title, "is not text; write titles as text")

@@ -102,8 +102,8 @@ def require_regular_file(path: Path) -> None:
         )
 
 
-def read_text(path: Path, most: int = MAX_SETTINGS) -> str:
-    """The text of a regular UTF-8 file of at most ``most`` bytes.
+def read_text(path: Path, most: int | None = MAX_SETTINGS) -> str:
+    """The text of a regular UTF-8 file of at most ``most`` bytes; None: of any size.
 
     Raises:
         FileError: If it is something else.
@@ -111,10 +111,10 @@ def read_text(path: Path, most: int = MAX_SETTINGS) -> str:
     require_regular_file(path)
     try:
         with path.open("rb") as file:
-            content = file.read(most + 1)
+            content = file.read(None if most is None else most + 1)
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error})") from error
-    if len(content) > most:
+    if most is not None and len(content) > most:
         raise FileError(f"{path}: has more than {most:,} bytes, which is too much for this file")
     try:
         return content.decode("utf-8")
@@ -128,7 +128,7 @@ def read_json(path: Path) -> Any:
     Raises:
         FileError: If it cannot be read or is not JSON.
     """
-    text = read_text(path, most=path.stat().st_size)
+    text = read_text(path, most=None)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

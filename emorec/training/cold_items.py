@@ -48,6 +48,7 @@ from emorec.evaluation.top_k import seen_matrix
 from emorec.inference.ranking import ModelScorer
 from emorec.nn.feedback_paths import FeedbackPaths
 from emorec.nn.model import Recommender
+from emorec.training.checkpoint import load_parameters
 from emorec.training.item_ridge import ItemRidge
 
 __all__ = ["ColdItems"]
@@ -187,23 +188,31 @@ def _with_rows(
     """A copy of a model, in evaluation mode, that has the rows of cold items after its own."""
     state = dict(model.state_dict())
     per_item = {name for name in (*_TABLES, _ITEM, _SIMILARITY) if name in state}
-    if set(rows) != per_item:
-        raise ValueError(
-            f"the cold items have {', '.join(sorted(rows)) or 'nothing'}, and the model has "
-            f"{', '.join(sorted(per_item)) or 'nothing'} per item"
-        )
+    for name in sorted(rows.keys() ^ per_item):
+        raise ValueError(f"{name} {'is missing' if name in per_item else 'is unknown'}")
     larger = build_model(config, num_users, num_items)
     if larger.feedback_paths is not None:
-        larger.feedback_paths = FeedbackPaths(num_items, rows[_ITEM].shape[1] - 1)
-    try:
-        for name, new in rows.items():
-            is_whole = name in (_ITEM, _SIMILARITY)
-            own = state[name]
-            state[name] = new if is_whole else torch.cat([own, new.to(own.device)])
-        larger.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
+        shape = rows[_ITEM].shape
+        if len(shape) != 2 or shape[1] == 0:
+            raise ValueError(f"{_ITEM} is {list(shape)}, must be [{num_items}, 1 or more]")
+        larger.feedback_paths = FeedbackPaths(num_items, shape[1] - 1)
+    for name, new in rows.items():
+        if name in (_ITEM, _SIMILARITY):
+            state[name] = new
+        else:
+            state[name] = _joined(name, state[name], new)
+    load_parameters(larger, state)
     return larger.to(config.training.device).eval()
+
+
+def _joined(name: str, own: Tensor, new: Tensor) -> Tensor:
+    """Rows of cold items after a model's own."""
+    if (own.dtype, own.shape[1:]) != (new.dtype, new.shape[1:]) or not new.dim():
+        expected = ", ".join(map(str, ["C", *own.shape[1:]]))
+        raise ValueError(
+            f"{name} is {new.dtype} {list(new.shape)}, must be {own.dtype} [{expected}]"
+        )
+    return torch.cat([own, new.to(own.device)])
 
 
 def _fair_stretch(

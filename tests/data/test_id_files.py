@@ -70,3 +70,32 @@ class TestTables:
         path = write(tmp_path / "p.csv", "user_id,item_id", "1,2", ",4")
         with pytest.raises(DataError, match="line 3 of .*p.csv, column 'user_id': the .* missing"):
             FILES.pairs(path)
+
+    @pytest.mark.parametrize(
+        ("value", "shown"), [([1], "[1]"), ({"a": 1}, "{'a': 1}"), (True, "True"), (1.5, "1.5")]
+    )
+    def test_a_value_that_is_no_id(self, tmp_path, value, shown):
+        rows = [{"user_id": 2, "item_id": 3}, {"user_id": value, "item_id": value}]
+        path = write(tmp_path / "c.jsonl", *map(json.dumps, rows))
+        for read, column in ((FILES.users, "user_id"), (FILES.items, "user_id")):
+            with pytest.raises(DataError) as caught:
+                read(path)
+            assert str(caught.value) == (
+                f"line 2 of {path}, column {column!r}: the id {shown} is neither text nor a whole "
+                "number; convert it to text"
+            )
+        items = write(tmp_path / "i.jsonl", *(json.dumps({"item_id": r["item_id"]}) for r in rows))
+        with pytest.raises(DataError, match="line 2 of .*i.jsonl, column 'item_id': the id .* is"):
+            FILES.items(items)
+
+    def test_lists_of_parquet_are_no_ids(self, tmp_path):
+        frame = pd.DataFrame({"user_id": [[1], [2]], "item_id": [3, 4]})
+        frame.to_parquet(tmp_path / "c.parquet")
+        for read in (FILES.users, FILES.items, FILES.pairs):
+            with pytest.raises(DataError, match="row 1 of .*c.parquet, column 'user_id': the id"):
+                read(tmp_path / "c.parquet")
+
+    def test_an_id_as_a_number_and_as_text(self, tmp_path):
+        path = write(tmp_path / "c.jsonl", '{"user_id": 1}', '{"user_id": "1"}')
+        with pytest.raises(DataError, match="c.jsonl, column 'user_id': id 1 occurs as '1' too"):
+            FILES.users(path)

@@ -75,6 +75,14 @@ class TestRead:
         items, notes = read_items(FRAME[["item_id"]], LOG, title="")
         assert (items.titles, items.features, notes) == (None, None, [])
 
+    @pytest.mark.parametrize("value", [[7], {"a": 7}, True, 7.5])
+    def test_a_value_that_is_no_id(self, value):
+        frame = FRAME.astype({"item_id": object})
+        frame.at[1, "item_id"] = value
+        for features in ("*", ""):
+            with pytest.raises(DataError, match="row 2 of .* column 'item_id': the id .* is neith"):
+                read_items(frame, LOG, features=features)
+
     def test_no_id_of_the_log(self):
         with pytest.raises(DataError, match="no id is one of the log, such as 99"):
             read_items(FRAME[FRAME["item_id"] == 99], LOG)

@@ -17,6 +17,7 @@ from emorec import EmoRec
 from emorec.data.synthetic import generate
 from emorec.run_folder import existing_file, load_split
 from emorec.storage import files
+from emorec.storage.files import FileError
 from emorec.storage.tensors import load_tensors
 from emorec.training.checkpoint import Progress
 from tests.small import small_config
@@ -179,6 +180,16 @@ def test_links_to_what_is_no_file(fitted, tmp_path, target):
         ) as caught:
             load(folder)
         assert_refused(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_to_nothing(fitted, tmp_path, name):
+    folder = shutil.copytree(fitted[1] / "whole", tmp_path / "run")
+    (folder / name).unlink()
+    (folder / name).symlink_to("nothing")
+    with pytest.raises(FileError, match=name) as caught:
+        load(folder)
+    assert_refused(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from emorec.storage.files import (
     FileError,
     atomic_path,
     make_folder,
+    read_json,
     read_text,
     sync_file,
     sync_folder,
@@ -224,3 +225,13 @@ class TestReading:
         assert read_text(path, most=5) == "12345"
         with pytest.raises(FileError, match="settings.toml: has more than 4 bytes"):
             read_text(path, most=4)
+
+    def test_json(self, path):
+        path.write_text('{"a": [1]}' + " " * (1 << 18))  # longer than what people write
+        assert read_json(path) == {"a": [1]}
+        path.write_text("{")
+        with pytest.raises(FileError, match="model.safetensors: is damaged: not JSON"):
+            read_json(path)
+        path.unlink()
+        with pytest.raises(FileError, match="model.safetensors: cannot be read: there is no such"):
+            read_json(path)

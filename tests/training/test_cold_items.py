@@ -40,6 +40,7 @@ ITEMS = pd.DataFrame(
     }
 )
 SETTINGS = "training.epochs=4", "data.item_features=genre", "graph.paths=5", "model.aversion=1"
+TARGETS = "feedback_sum.target.weight"
 USERS = [f"u{user}" for user in range(40)]
 
 
@@ -154,7 +155,10 @@ class TestSaveAndLoad:
         (tmp_path / "manifest.json").unlink()
         rows = (tmp_path / "other" / "cold_items.safetensors").read_bytes()
         (tmp_path / "cold_items.safetensors").write_bytes(rows)
-        with pytest.raises(FileError, match="the cold items are of another model"):
+        message = (
+            r"cold_items.safetensors: the cold items are of another model, .* must be .* \[C, "
+        )
+        with pytest.raises(FileError, match=message):
             EmoRec.load(tmp_path)
         (tmp_path / "cold_items.json").write_text('["only one"]')
         with pytest.raises(FileError, match="features.safetensors or cold_items.json is damaged"):
@@ -164,11 +168,34 @@ class TestSaveAndLoad:
         features, rows = fitted._items.features, fitted._cold.rows
         given = fitted.model, fitted.config, fitted.split, features
         without = {name: each for name, each in rows.items() if "paths" not in name}
-        message = "the cold items have feedback_sum.*, and the model has feedback_paths.* per item"
-        with pytest.raises(ValueError, match=message):
-            ColdItems.with_rows(*given, without)
-        with pytest.raises(ValueError, match="the cold items have nothing, and the model has "):
-            ColdItems.with_rows(*given, {})
+        for wrong, message in (
+            (without, "feedback_paths.item is missing"),
+            ({}, "feedback_paths.item is missing"),
+            (fitted.model.state_dict(), "feedback_paths.decay_length is unknown"),
+        ):
+            with pytest.raises(ValueError, match=f"^{message}$"):
+                ColdItems.with_rows(*given, wrong)
+
+    @pytest.mark.parametrize(
+        ("name", "change", "message"),
+        [
+            ("feedback_paths.item", lambda x: x[:, 0], r"is \[22\], must be \[22, 1 or more"),
+            ("feedback_paths.item", lambda x: x[:, :0], r"is \[22, 0\], must be \[22, 1 or more"),
+            ("feedback_paths.item", lambda x: x + 22, "holds .*, but items are numbered from 0"),
+            ("feedback_paths.similarity", lambda x: x.double(), "is torch.float64 .*, must be"),
+            (TARGETS, lambda x: x[:1], r"is torch.float32 \[21, .*, must be torch.float32 \[22, "),
+            (TARGETS, lambda x: x[:, :1], r"is torch.float32 \[2, 1\], must be .* \[C, \d+\]"),
+            (TARGETS, lambda x: x[0, 0], r"is torch.float32 \[\], must be .* \[C, \d+\]"),
+            (TARGETS, lambda x: x.double(), r"is torch.float64 .*, must be torch.float32 \[C, "),
+            (TARGETS, lambda x: x / 0 * 0, "holds NaN"),
+        ],
+    )  # fmt: skip
+    def test_damaged_rows_are_refused(self, fitted, name, change, message):
+        features, rows = fitted._items.features, dict(fitted._cold.rows)
+        rows[name] = change(rows[name])
+        with pytest.raises(ValueError, match=f"{name} {message}") as caught:
+            ColdItems.with_rows(fitted.model, fitted.config, fitted.split, features, rows)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
     def test_of_an_earlier_model_do_not_stay(self, tmp_path):
         fitted_model("emorec-graph").save(tmp_path)
