@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emorec.texts import plain
+from emorec.texts import plain, shortened
 
 __all__ = ["IdError", "Vocabulary"]
 
@@ -158,6 +158,7 @@ def _as_keys(values: pd.Series) -> pd.Index:
         # Also False for infinity and for what int64 cannot hold.
         if ((numbers >= -(2**63)) & (numbers < 2**63) & (numbers == np.floor(numbers))).all():
             return pd.Index(numbers.astype(np.int64))
+        values = pd.Series(map(_plain, values), dtype=object)  # 2.0 beside 1.5 is the id 2
     return pd.Index(values.astype(str).to_numpy(dtype=object)).astype(str)
 
 
@@ -230,5 +231,5 @@ def _refuse_floats(numbers: np.ndarray, values: pd.Series) -> None:
 def _refuse(wrong: np.ndarray, reason: str, values: pd.Series | None = None) -> None:
     if wrong.any():
         row = int(wrong.argmax())
-        value = None if values is None else plain(values.iloc[row])
+        value = None if values is None else shortened(values.iloc[row])
         raise IdError(row, reason.format(value))

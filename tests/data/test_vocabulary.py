@@ -115,11 +115,12 @@ def test_integer_ids_are_found_as_numbers_and_as_typed_text() -> None:
     assert "20" in vocabulary and 30 not in vocabulary
 
 
-def test_numbers_that_are_not_whole_are_found_as_text() -> None:
-    assert Vocabulary([1, 2]).indices([1.5, 2.0]).tolist() == [-1, -1]
+def test_whole_numbers_beside_others_are_found() -> None:
+    assert Vocabulary([1, 2]).indices([1.5, 2.0]).tolist() == [-1, 1]
     assert Vocabulary([1, 2]).indices([2.0]).tolist() == [1]
     assert Vocabulary(["1.5", 2]).indices([1.5]).tolist() == [0]
-    assert Vocabulary([1]).indices([np.inf, 2.0**63]).tolist() == [-1, -1]
+    assert Vocabulary([1]).indices([np.inf, 2.0**63, 1]).tolist() == [-1, -1, 0]
+    assert Vocabulary(["1", "2.5"]).indices([2.5, 1]).tolist() == [1, 0]
 
 
 def test_string_ids_are_found_as_text_and_as_numbers() -> None:
@@ -195,3 +196,9 @@ def test_broken_unicode_in_a_column_of_objects() -> None:
         Vocabulary(column)
     with pytest.raises(IdError, match=r"row 1: the id '\\ud800' is not valid Unicode"):
         Vocabulary(["a"]).indices(column)
+
+
+def test_a_long_value_is_cut_in_the_error() -> None:
+    with pytest.raises(IdError, match=r"neither text nor a whole number") as caught:
+        Vocabulary([1, list(range(1000))])
+    assert len(str(caught.value)) < 300
