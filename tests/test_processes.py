@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import signal
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -87,6 +88,31 @@ class TestWhoIsGone:
         # Nobody can be asked, so the first one reports.
         assert not world._is_first_to_report()
         assert World(0, 2, Store(is_broken=True))._is_first_to_report()
+
+    @pytest.mark.parametrize("asked", [0, 1, 3])  # before, or while this one waits
+    def test_is_another_one_that_says_why(self, quick, asked):
+        class Reporting(Store):
+            def check(self, keys):
+                return self.asked >= asked
+
+        said = World(0, 2, Reporting(gone=(1,)))._what_happened()
+        assert said == "another process has stopped and says why"
+
+    def test_a_process_without_a_store_counts_up_no_more(self, monkeypatch):
+        monkeypatch.setattr(processes, "_BEAT", 0.0)
+        tried = threading.Event()
+
+        class Broken:
+            keys = []
+
+            def set(self, key, value):
+                self.keys.append((key, value))
+                tried.set()
+                raise RuntimeError("Broken pipe")
+
+        with processes._beating(Broken(), 3):
+            assert tried.wait(10)
+        assert Broken.keys == [("beat 3", "1")]
 
     def test_one_process_reports(self):
         store = Store()

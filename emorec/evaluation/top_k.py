@@ -229,10 +229,10 @@ def recommend_top_k(
             whole = chunk_seen if found.shape[1] == num_items else chunk_seen[:, block]
             block_items, block_scores = _top_k(_without(found, whole, mask), min(k, found.shape[1]))
             best = _best_of_both(best, (block_items + start, block_scores), k)
-        if best is not None:
-            width = best[0].shape[1]
-            scores[chunk, :width] = best[1].float().cpu()
-            items[chunk, :width] = best[0].masked_fill(best[1] == -torch.inf, -1).cpu()
+        assert best is not None  # of an empty catalogue there is a block, too
+        width = best[0].shape[1]
+        scores[chunk, :width] = best[1].float().cpu()
+        items[chunk, :width] = best[0].masked_fill(best[1] == -torch.inf, -1).cpu()
         done(chunk.stop - chunk.start)
     return TopK(items, scores)
 
