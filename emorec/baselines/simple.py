@@ -39,7 +39,7 @@ class Random:
         cell = users.cpu().numpy()[:, None] * self.num_items + np.arange(self.num_items)  # [B, I]
         bits = _splitmix64(cell.astype(np.uint64) + _splitmix64(np.array([self.seed], np.uint64)))
         # The upper 24 bits fill float32's mantissa without rounding up to 1.
-        return torch.from_numpy((bits >> np.uint64(40)).astype(np.float32) / 2**24)
+        return torch.from_numpy((bits >> np.uint64(40)).astype(np.float32) / np.float32(2**24))
 
 
 class MostPop:

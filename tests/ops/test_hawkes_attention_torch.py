@@ -264,7 +264,7 @@ def test_missing_library_is_logged_once_and_fused_raises(
         call(inputs, "fused")
 
 
-@pytest.mark.skipif(library.find("_C") is None, reason="no library to load")
+@needs_library
 def test_a_library_of_older_sources_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registration, "_declared", {})
     registration.declare("not_in_this_library", lambda: None)
