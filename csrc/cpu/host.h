@@ -61,8 +61,9 @@ inline Scratch& thread_scratch() {
 }
 
 // Calls run(task, scratch) for the tasks 0 to num_tasks - 1. Threads take the next task when they
-// are done with one. What came before is stored by then, and what they do is stored in the end: the
-// counter says so to ThreadSanitizer, which does not see what parallel_for does.
+// are done with one. The first store and the last load of the counter order the tasks after what
+// comes before them and before what follows. So does parallel_for, but in OpenMP, where
+// ThreadSanitizer does not see it.
 template <typename Run>
 void run_tasks(int64_t num_tasks, int64_t scratch_bytes, Run run) {
   std::atomic<int64_t> next;
